@@ -1,0 +1,55 @@
+package tagging
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestMirror(t *testing.T) {
+	for _, c := range []struct{ image, repository, want string }{
+		{ecr + ":name-" + hash, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash},
+		{"localhost:5000/x:name-" + hash, "localhost:5001/y/z", "localhost:5001/y/z:name-" + hash},
+		{ecr + ":name-" + hash + sha, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash + sha},
+		{"debian:bookworm", "mirror.example.com/library/debian", "mirror.example.com/library/debian:bookworm"},
+	} {
+		got, err := Mirror(c.image, c.repository)
+		require.NoError(t, err)
+		assert.Equal(t, c.want, got)
+	}
+}
+
+func TestMirrorRefuses(t *testing.T) {
+	for _, c := range []struct{ image, repository, reason string }{
+		{"", "ghcr.io/pytorch/ci-image", "it is empty"},
+		{ecr, "ghcr.io/pytorch/ci-image", "it has no tag"},
+		{"x:t", "", "mirror repository"},
+		{"x:t", "ghcr.io/a/../b", "mirror repository"},
+		{"x:t", "ghcr.io/a:tag", "has a tag or a digest"},
+		{"x:t", "ghcr.io/a" + sha, "has a tag or a digest"},
+		{"x:t", "https://ghcr.io/a", "mirror repository"},
+	} {
+		got, err := Mirror(c.image, c.repository)
+		require.ErrorIs(t, err, ErrReference)
+		assert.ErrorContains(t, err, c.reason)
+		assert.Empty(t, got)
+	}
+}
+
+func FuzzMirror(f *testing.F) {
+	f.Add("x:t", "ghcr.io/a/b")
+	f.Add(ecr+":a-"+hash+sha, "localhost:5000/x")
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, image, repository string) {
+		mirror, err := Mirror(image, repository)
+		if err != nil {
+			require.ErrorIs(t, err, ErrReference)
+			return
+		}
+		// What comes out goes in again: same name, same mirror.
+		again, err := Mirror(mirror, repository)
+		require.NoError(t, err)
+		require.Equal(t, mirror, again)
+	})
+}
