@@ -1,0 +1,44 @@
+// Package cache is the local side: it plans the tarball of an image before a
+// byte is pulled, fills it, and keeps it in a directory that many machines
+// share.
+//
+// The way of one image:
+//
+//	[NewImage]   manifest and config bytes, checked, and the reference to load it as
+//	[NewLayout]  the exact byte plan of its tarball: pure, deterministic
+//	[Fill]       plan + [BlobSource] -> bytes, every layer's size and sha256 proven
+//	[Dir.Put]    all of that, published under its name by rename
+//
+// [ReadTarball] goes the other way: from a file to the image that it holds, by
+// reading its first few KiB.
+//
+// # The tarball
+//
+// An uncompressed tar that is an OCI image layout and a Docker archive at once,
+// with the layers as the registry served them. One file loads in Docker's
+// classic and containerd stores, podman, containerd, skopeo and crane, and
+// keeps the registry's digest where the store can. The entries, in this order:
+//
+//	oci-layout
+//	index.json             the manifest's digest, the reference, the [Provenance]
+//	manifest.json          Docker's list: config, reference, layers
+//	blobs/sha256/<digest>  the manifest, as served
+//	blobs/sha256/<digest>  the config, as served
+//	blobs/sha256/<digest>  each distinct layer, as served
+//
+// Sources of the format: the OCI image layout specification
+// (https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and
+// Docker's image specification v1.2
+// (https://github.com/moby/docker-image-spec).
+//
+// # What is promised
+//
+// A name in the directory without a leading dot is a complete tarball whose
+// every digest was verified by the one who wrote it: also after SIGKILL, with
+// a full disk, with two writers, with a registry that lies. Work in progress
+// has a leading dot and a unique name, so two writers never share a file. A
+// reader sees the old tarball or the new one, whole.
+//
+// The package opens no network connection and imports no package of this
+// module; what it needs from outside it states as [BlobSource].
+package cache

@@ -1,0 +1,180 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Environment of the child that TestMain turns this test binary into.
+const (
+	killDirVar  = "DOCKERCACHE_TEST_KILL_DIR"
+	killStepVar = "DOCKERCACHE_TEST_KILL_STEP"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killDirVar); dir != "" {
+		fmt.Println("error:", victim(dir, os.Getenv(killStepVar)))
+		os.Exit(1) // it should have been killed
+	}
+	os.Exit(m.Run())
+}
+
+// killImages are the two images that the child stocks in turn.
+func killImages(t testing.TB) (blobs, []*Image) {
+	src := blobs{}
+	shared := src.add(noise(3, 300_000))
+	return src, []*Image{
+		testImage(t, shared, src.add(noise(4, 700_000))),
+		testImage(t, shared, src.add(noise(5, 600_000))),
+	}
+}
+
+// victim stocks the two images in turn for ever, and says each step. With a
+// step it kills itself at it, the way a crash would: no deferred call runs.
+func victim(path, step string) error {
+	t := &testing.T{}
+	src, images := killImages(t)
+	dir, err := OpenDir(path)
+	if err != nil {
+		return err
+	}
+	atStep = func(at string) {
+		fmt.Println(at)
+		if at == step {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	chatty := sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+		r, err := src.ReadRange(ctx, d, off, n)
+		return &stepping{r}, err
+	})
+	for i := 0; ; i++ {
+		if _, err := dir.Put(context.Background(), "name_main.tar", images[i%2], chatty, Provenance{}); err != nil {
+			return err
+		}
+	}
+}
+
+// stepping makes each read of a layer a step.
+type stepping struct{ io.ReadCloser }
+
+func (s *stepping) Read(p []byte) (int, error) {
+	atStep("read")
+	return s.ReadCloser.Read(p[:min(len(p), 32<<10)])
+}
+
+func startVictim(t *testing.T, dir, step string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), killDirVar+"="+dir, killStepVar+"="+step)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	return cmd, bufio.NewScanner(out)
+}
+
+func requireKilled(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
+}
+
+// requireAbsentOrWhole is the invariant: whatever has no leading dot is a
+// complete tarball of one of the images.
+func requireAbsentOrWhole(t *testing.T, dir string, images []*Image) (found string) {
+	t.Helper()
+	for _, name := range names(t, dir) {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		require.Equal(t, "name_main.tar", name)
+		tarball, err := ReadTarball(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.NoError(t, tarball.Verify(t.Context()))
+		found = tarball.Image.Digest().String()
+		require.Contains(t, []string{images[0].Digest().String(), images[1].Digest().String()}, found)
+	}
+	return found
+}
+
+// At each step there is exactly one thing that may be under the final name.
+func TestKilledAtEachStep(t *testing.T) {
+	src, images := killImages(t)
+	first, second := images[0].Digest().String(), images[1].Digest().String()
+	for _, old := range []string{"", second} {
+		for _, c := range []struct{ step, want string }{
+			{"create", old},
+			{"write", old},
+			{"read", old},
+			{"sync", old},
+			{"close", old},
+			{"rename", old},
+			{"sync directory", first},
+			{"done", first},
+		} {
+			t.Run(fmt.Sprintf("%s with old %.10s", c.step, old), func(t *testing.T) {
+				path := t.TempDir()
+				dir, err := OpenDir(path)
+				require.NoError(t, err)
+				if old != "" {
+					_, err = dir.Put(t.Context(), "name_main.tar", images[1], src, Provenance{})
+					require.NoError(t, err)
+				}
+				cmd, lines := startVictim(t, path, c.step)
+				for lines.Scan() {
+					require.NotContains(t, lines.Text(), "error")
+				}
+				requireKilled(t, cmd)
+				assert.Equal(t, c.want, requireAbsentOrWhole(t, path, images))
+
+				// The next run is not hindered by what the dead one left.
+				_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, Provenance{})
+				require.NoError(t, err)
+				assert.Equal(t, first, requireAbsentOrWhole(t, path, images))
+			})
+		}
+	}
+}
+
+// Killed from outside, at no step in particular: the signal arrives anywhere,
+// in the middle of a write, a flush or a rename.
+func TestKilledAtAnyMoment(t *testing.T) {
+	src, images := killImages(t)
+	path := t.TempDir()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 40 {
+		cmd, lines := startVictim(t, path, "")
+		for range 1 + rnd.IntN(150) {
+			require.True(t, lines.Scan(), "the child ended by itself")
+			require.NotContains(t, lines.Text(), "error")
+		}
+		require.NoError(t, cmd.Process.Kill())
+		for lines.Scan() { // lets Wait close the pipe
+		}
+		requireKilled(t, cmd)
+		requireAbsentOrWhole(t, path, images)
+	}
+	dir, err := OpenDir(path)
+	require.NoError(t, err)
+	_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, Provenance{})
+	require.NoError(t, err)
+	require.Equal(t, images[0].Digest().String(), requireAbsentOrWhole(t, path, images))
+}

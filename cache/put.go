@@ -1,0 +1,114 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+// An Outcome says what [Dir.Put] did. Its text is the one of the examples'
+// -json output.
+type Outcome string
+
+const (
+	// Stocked: the tarball was written and published.
+	Stocked Outcome = "stocked"
+	// Unchanged: the tarball was there already; nothing was read or written.
+	Unchanged Outcome = "unchanged"
+)
+
+// A Result tells what [Dir.Put] did. All counts are in bytes.
+type Result struct {
+	Outcome Outcome
+	// Path is where the tarball is.
+	Path string
+	// Total is the tarball's size.
+	Total int64
+	// Downloaded is how much was read from the source, also when Put fails.
+	Downloaded int64
+	// Reused is how much came from tarballs in the directory. It is always 0:
+	// sharing layers is not done yet.
+	Reused int64
+}
+
+// Put stocks img as the tarball called name, which must end in .tar and must
+// not begin with a dot. The layers come from src.
+//
+// When the tarball is there already, with the same manifest digest and
+// reference and the size that its layout needs, nothing is done and the outcome
+// is [Unchanged]. Otherwise it is written to a file of its own, verified,
+// flushed, and renamed; what was under the name stays until then, and stays
+// when anything fails. Put may be called concurrently, for the same name too.
+//
+// The result is never nil. The errors: [ErrName]; those of [Fill]; those of the
+// file system, with how much space was needed when there was not enough.
+func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, p Provenance) (*Result, error) {
+	path, err := d.tarballPath(name)
+	if err != nil {
+		return &Result{}, err
+	}
+	layout, err := NewLayout(img, p)
+	if err != nil {
+		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
+	}
+	result := &Result{Path: path, Total: layout.Size()}
+	if current, err := d.isCurrent(path, img); err != nil {
+		return result, err
+	} else if current != nil {
+		result.Outcome, result.Total = Unchanged, current.Layout.Size()
+		return result, nil
+	}
+
+	// The digest in the temporary name tells a person what was being written.
+	base := name + "." + img.digest.Hex[:12]
+	sweepTemp(d.path, name, partial, time.Now())
+	err = replaceFile(path, d.path, base, partial, 0o666, func(f *os.File) error {
+		var err error
+		result.Downloaded, err = Fill(ctx, f, layout, src)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // the caller gave up: do not publish
+		}
+		return err
+	})
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
+	}
+	if err != nil {
+		return result, err
+	}
+	result.Outcome = Stocked
+	return result, nil
+}
+
+// partial is the end of a tarball's temporary name.
+const partial = "partial"
+
+// isCurrent returns the tarball at path if it holds img already. What is there
+// and is no complete tarball counts as absent, and so does a symbolic link,
+// whose target is nobody's promise; a directory is an error, since no rename
+// can replace it.
+func (d *Dir) isCurrent(path string, img *Image) (*Tarball, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory: a tarball of this name cannot be stocked", path)
+	case !info.Mode().IsRegular():
+		return nil, nil
+	}
+	t, err := ReadTarball(path)
+	if err != nil {
+		return nil, nil //nolint:nilerr // unreadable is absent: Put replaces it, or says why it cannot
+	}
+	if t.Image.Digest() != img.Digest() || t.Image.Reference() != img.Reference() {
+		return nil, nil
+	}
+	return t, nil
+}

@@ -1,0 +1,249 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/internal/testtool"
+)
+
+// none is a source that must not be asked.
+var none = sourceFunc(func(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
+	return nil, errors.New("asked for a blob")
+})
+
+func TestPut(t *testing.T) {
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 5000)))
+	dir, err := OpenDir(t.TempDir())
+	require.NoError(t, err)
+	result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{})
+	require.NoError(t, err)
+	path := filepath.Join(dir.Path(), "name_main.tar")
+	layout, err := NewLayout(img, Provenance{})
+	require.NoError(t, err)
+	assert.Equal(t, &Result{Outcome: Stocked, Path: path, Total: layout.Size(), Downloaded: 5000}, result)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+
+	tarball, err := dir.Lookup("name_main.tar")
+	require.NoError(t, err)
+	assert.Equal(t, img, tarball.Image)
+	require.NoError(t, tarball.Verify(t.Context()))
+}
+
+func TestPutUnchanged(t *testing.T) {
+	dir, img, _, path := stocked(t)
+	before, err := os.Stat(path)
+	require.NoError(t, err)
+	// Another mirror or branch gives the same image: still nothing to do.
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, Provenance{Source: "other"})
+	require.NoError(t, err)
+	assert.Equal(t, &Result{Outcome: Unchanged, Path: path, Total: before.Size()}, result)
+	after, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after))
+	assert.Equal(t, before.ModTime(), after.ModTime())
+}
+
+func TestPutReplaces(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, path string){
+		"another image": func(*testing.T, string) {},
+		"a truncated tarball": func(t *testing.T, path string) {
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			require.NoError(t, os.Truncate(path, info.Size()-512))
+		},
+		"garbage": func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o644)) },
+		"a symbolic link": func(t *testing.T, path string) {
+			require.NoError(t, os.Rename(path, path+".moved"))
+			require.NoError(t, os.Symlink(path+".moved", path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, img, src, path := stocked(t)
+			if name == "another image" {
+				img = testImage(t, src.add(noise(9, 100)))
+			}
+			prepare(t, path)
+			result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{})
+			require.NoError(t, err)
+			assert.Equal(t, Stocked, result.Outcome)
+			tarball, err := dir.Lookup("name_main.tar")
+			require.NoError(t, err)
+			assert.Equal(t, img.Digest(), tarball.Image.Digest())
+			require.NoError(t, tarball.Verify(t.Context()))
+			info, err := os.Lstat(path)
+			require.NoError(t, err)
+			assert.True(t, info.Mode().IsRegular())
+		})
+	}
+}
+
+// The same image under another name must not count as current: consumers ask
+// for the reference that is inside.
+func TestPutReplacesAnotherReference(t *testing.T) {
+	dir, img, src, _ := stocked(t)
+	other, err := NewImage("ghcr.io/pytorch/ci-image:name-2f5e", img.Manifest(), img.Config())
+	require.NoError(t, err)
+	result, err := dir.Put(t.Context(), "name_main.tar", other, src, Provenance{})
+	require.NoError(t, err)
+	assert.Equal(t, Stocked, result.Outcome)
+}
+
+func TestPutFailsAndLeavesTheOldOne(t *testing.T) {
+	dir, old, src, path := stocked(t)
+	layer := src.add(noise(9, 100))
+	src[layer.Digest][50] ^= 1
+	result, err := dir.Put(t.Context(), "name_main.tar", testImage(t, layer), src, Provenance{})
+	require.ErrorIs(t, err, ErrBlobDigest)
+	assert.Empty(t, result.Outcome)
+	assert.EqualValues(t, 100, result.Downloaded, "what was read counts, used or not")
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	assert.Equal(t, old.Digest(), tarball.Image.Digest())
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+}
+
+// A caller who gave up must not find the file changed afterwards, even when the
+// last byte was there already.
+func TestPutCanceledDoesNotPublish(t *testing.T) {
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 100)))
+	dir, err := OpenDir(t.TempDir())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("interrupted")
+	_, err = dir.Put(ctx, "name_main.tar", img, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+		r, err := src.ReadRange(ctx, d, off, n)
+		return &closing{r, func() { cancel(reason) }}, err
+	}), Provenance{})
+	require.ErrorIs(t, err, reason)
+	assert.Empty(t, names(t, dir.Path()))
+}
+
+func TestPutRefusesNames(t *testing.T) {
+	dir, img, _, _ := stocked(t)
+	for _, name := range []string{"", ".tar", ".x.tar", "..", "../x.tar", "a/b.tar", `a\b.tar`, "x", "x.tar.tmp", "x\x00.tar", strings.Repeat("n", 197) + ".tar"} {
+		_, err := dir.Put(t.Context(), name, img, none, Provenance{})
+		require.ErrorIs(t, err, ErrName, name)
+		_, err = dir.Lookup(name)
+		require.ErrorIs(t, err, ErrName, name)
+	}
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+}
+
+func TestLongestTarballName(t *testing.T) {
+	src := blobs{}
+	dir, err := OpenDir(t.TempDir())
+	require.NoError(t, err)
+	name := strings.Repeat("n", maxTarballName-4) + ".tar"
+	_, err = dir.Put(t.Context(), name, testImage(t, src.add(noise(1, 10))), src, Provenance{})
+	require.NoError(t, err)
+	assert.Equal(t, []string{name}, names(t, dir.Path()))
+}
+
+func TestPutOverADirectory(t *testing.T) {
+	dir, img, _, path := stocked(t)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Mkdir(path, 0o755))
+	_, err := dir.Put(t.Context(), "name_main.tar", img, none, Provenance{})
+	require.ErrorContains(t, err, "is a directory")
+}
+
+func TestOpenDirRefuses(t *testing.T) {
+	_, err := OpenDir(filepath.Join(t.TempDir(), "missing"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	assert.ErrorContains(t, err, "create it, or mount")
+	_, err = OpenDir(tempFile(t).Name())
+	require.ErrorContains(t, err, "is not a directory")
+}
+
+func TestPutWithoutWritePermission(t *testing.T) {
+	path := mountTmpfs(t, "size=4m")
+	require.NoError(t, unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	dir, err := OpenDir(path)
+	require.NoError(t, err)
+	src := blobs{}
+	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(1, 10))), none, Provenance{})
+	require.ErrorIs(t, err, syscall.EROFS)
+	assert.ErrorContains(t, err, path)
+}
+
+func TestPutOnAFullDisk(t *testing.T) {
+	dir, err := OpenDir(mountTmpfs(t, "size=1m"))
+	require.NoError(t, err)
+	src := blobs{}
+	small := testImage(t, src.add(noise(1, 100<<10)))
+	_, err = dir.Put(t.Context(), "name_main.tar", small, src, Provenance{})
+	require.NoError(t, err)
+
+	large := testImage(t, src.add(noise(2, 2<<20)))
+	result, err := dir.Put(t.Context(), "name_main.tar", large, src, Provenance{})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	assert.ErrorContains(t, err, "not enough space")
+	assert.Positive(t, result.Total)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+	tarball, err := dir.Lookup("name_main.tar")
+	require.NoError(t, err)
+	assert.Equal(t, small.Digest(), tarball.Image.Digest())
+	require.NoError(t, tarball.Verify(t.Context()))
+}
+
+func mountTmpfs(t *testing.T, options string) string {
+	t.Helper()
+	testtool.NeedRoot(t)
+	path := t.TempDir()
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, options); err != nil {
+		testtool.Missing(t, "mounting a tmpfs is not allowed here: %v", err)
+	}
+	t.Cleanup(func() { assert.NoError(t, unix.Unmount(path, unix.MNT_DETACH)) })
+	return path
+}
+
+// Sixteen writers of two images under one name, and readers all the while: what
+// is there is always whole, and one of the two.
+func TestPutConcurrently(t *testing.T) {
+	dir, first, src, path := stocked(t)
+	second := testImage(t, src.add(noise(7, 20_000)))
+	var writers errgroup.Group
+	for i := range 16 {
+		writers.Go(func() error {
+			_, err := dir.Put(t.Context(), "name_main.tar", []*Image{first, second}[i%2], src, Provenance{})
+			return err
+		})
+	}
+	done := make(chan error)
+	go func() { done <- writers.Wait() }()
+	for running := true; running; {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			running = false
+		default:
+		}
+		// One open file, so that a rename in between does not mix two.
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		tarball, err := readHead(bytes.NewReader(content), int64(len(content)))
+		require.NoError(t, err)
+		for _, s := range tarball.Layout.Segments() {
+			if s.IsBlob() {
+				require.Equal(t, s.Blob, sha256Of(content[s.Offset:s.Offset+s.Length]))
+			}
+		}
+	}
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+}

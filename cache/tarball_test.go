@@ -1,0 +1,132 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stocked puts an image of two layers into a new directory.
+func stocked(t testing.TB) (*Dir, *Image, blobs, string) {
+	t.Helper()
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 5000)), src.add(noise(2, 300)))
+	dir, err := OpenDir(t.TempDir())
+	require.NoError(t, err)
+	result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{Source: "mirror/x:t", Branch: "main"})
+	require.NoError(t, err)
+	require.Equal(t, Stocked, result.Outcome)
+	return dir, img, src, result.Path
+}
+
+func TestReadTarball(t *testing.T) {
+	_, img, _, path := stocked(t)
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	assert.Equal(t, path, tarball.Path)
+	assert.Equal(t, img, tarball.Image)
+	assert.Equal(t, Provenance{Source: "mirror/x:t", Branch: "main"}, tarball.Provenance)
+	require.NoError(t, tarball.Verify(t.Context()))
+}
+
+func TestReadTarballRefuses(t *testing.T) {
+	_, _, _, path := stocked(t)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	bad := filepath.Join(t.TempDir(), "bad.tar")
+	for name, content := range map[string][]byte{
+		"empty":          {},
+		"not a tar":      bytes.Repeat([]byte("x"), 4096),
+		"one byte short": whole[:len(whole)-1],
+		"one byte long":  append(bytes.Clone(whole), 0),
+		"head only":      whole[:2048],
+		"zeros":          make([]byte, len(whole)),
+	} {
+		require.NoError(t, os.WriteFile(bad, content, 0o644))
+		_, err := ReadTarball(bad)
+		require.ErrorIs(t, err, ErrNotTarball, name)
+		assert.ErrorContains(t, err, bad)
+	}
+
+	_, err = ReadTarball(t.TempDir())
+	require.ErrorIs(t, err, ErrNotTarball)
+	_, err = ReadTarball(filepath.Join(t.TempDir(), "missing"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// Every single byte of the beginning counts, and Verify sees every other one.
+func TestEveryByteIsProven(t *testing.T) {
+	_, _, _, path := stocked(t)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	head := len(tarball.Layout.head())
+	// The provenance has no digest: another text there is another tarball that
+	// agrees with itself.
+	source := bytes.Index(whole, []byte("mirror/x:t"))
+	branch := bytes.Index(whole, []byte(`branch":"main"`)) + len(`branch":"`)
+	bad := filepath.Join(t.TempDir(), "bad.tar")
+	for i := range whole {
+		if i%7 != 0 && i < len(whole)-1 {
+			continue // every byte would take long and show no more
+		}
+		if (i >= source && i < source+len("mirror/x:t")) || (i >= branch && i < branch+len("main")) {
+			continue
+		}
+		whole[i] ^= 1
+		require.NoError(t, os.WriteFile(bad, whole, 0o644))
+		whole[i] ^= 1
+		read, err := ReadTarball(bad)
+		if i < head {
+			require.ErrorIs(t, err, ErrNotTarball, "byte %d", i)
+			continue
+		}
+		require.NoError(t, err, "byte %d", i)
+		require.Error(t, read.Verify(t.Context()), "byte %d", i)
+	}
+}
+
+func TestVerifyNamesTheLayer(t *testing.T) {
+	_, img, _, path := stocked(t)
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	for _, s := range tarball.Layout.Segments() {
+		if s.Blob == img.Layers()[1].Digest {
+			_, err = f.WriteAt([]byte{0, 1, 2, 3}, s.Offset)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, f.Close())
+	err = tarball.Verify(t.Context())
+	require.ErrorIs(t, err, ErrBlobDigest)
+	assert.ErrorContains(t, err, img.Layers()[1].Digest.String())
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, tarball.Verify(ctx), context.Canceled)
+}
+
+func FuzzReadTarball(f *testing.F) {
+	_, _, _, path := stocked(f)
+	whole, err := os.ReadFile(path)
+	require.NoError(f, err)
+	f.Add(whole)
+	f.Add(whole[:3000])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, content []byte) {
+		tarball, err := readHead(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			return
+		}
+		require.EqualValues(t, len(content), tarball.Layout.Size())
+	})
+}
