@@ -1,0 +1,130 @@
+package artifacts
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// ErrOutputs is wrapped by every error about the content of output files.
+var ErrOutputs = errors.New("unusable build outputs")
+
+// An Output is one image that a build named.
+type Output struct {
+	// Name is what the build calls the image, such as
+	// pytorch-linux-jammy-rocm-n-py3.
+	Name string
+	// Reference is what stands behind the "=". It has no space and no control
+	// character; whether it is a reference is for others to check.
+	Reference string
+	// File and Line (from 1) are where it stands.
+	File string
+	Line int
+}
+
+const (
+	// maxOutputFile is the largest output file that is read, in bytes. A build
+	// writes one line of some 150 bytes.
+	maxOutputFile = 1 << 20
+	// maxOutputs is how many outputs there may be in all.
+	maxOutputs = 1000
+)
+
+// outputNames is the form of a name: what can be a job output, and an image's
+// name without its tag.
+var outputNames = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+
+// ReadOutputs reads the NAME=REFERENCE lines of all files in the top level of
+// fsys whose names end in ".txt", in the order of the files' names.
+//
+// Blank lines, CRLF and a missing last newline are fine. A name that occurs
+// again keeps its place and takes the later reference; the earlier one is in
+// overridden, so that the caller can warn. Everything else is an error that
+// wraps [ErrOutputs] and names file and line: a line of another form, an empty
+// reference (what a failed build leaves behind), a file that is no text, too
+// large, or no regular file, and no output at all.
+func ReadOutputs(fsys fs.FS) (outputs, overridden []Output, err error) {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		if path.Ext(e.Name()) != ".txt" {
+			continue
+		}
+		read, err := readOutputFile(fsys, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, o := range read {
+			i := slices.IndexFunc(outputs, func(have Output) bool { return have.Name == o.Name })
+			if i >= 0 {
+				overridden = append(overridden, outputs[i])
+				outputs[i] = o
+				continue
+			}
+			if outputs = append(outputs, o); len(outputs) > maxOutputs {
+				return nil, nil, fmt.Errorf("%w: more than %d", ErrOutputs, maxOutputs)
+			}
+		}
+	}
+	if len(outputs) == 0 {
+		return nil, nil, fmt.Errorf("%w: no *.txt file with a line NAME=REFERENCE", ErrOutputs)
+	}
+	return outputs, overridden, nil
+}
+
+func readOutputFile(fsys fs.FS, e fs.DirEntry) ([]Output, error) {
+	info, err := e.Info()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: %q is not a regular file", ErrOutputs, e.Name())
+	case info.Size() > maxOutputFile:
+		return nil, fmt.Errorf("%w: %q has %d bytes, more than %d", ErrOutputs, e.Name(), info.Size(), maxOutputFile)
+	}
+	content, err := fs.ReadFile(fsys, e.Name())
+	if err != nil {
+		return nil, err
+	}
+	return parseOutputs(e.Name(), content)
+}
+
+func parseOutputs(file string, content []byte) ([]Output, error) {
+	if !utf8.Valid(content) {
+		return nil, fmt.Errorf("%w: %q is not UTF-8 text", ErrOutputs, file)
+	}
+	var outputs []Output
+	lines := bufio.NewScanner(bytes.NewReader(content)) // drops a "\r" before "\n"
+	lines.Buffer(nil, maxOutputFile+1)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		name, ref, ok := strings.Cut(line, "=")
+		fail := func(why string) error {
+			return fmt.Errorf("%w: %s:%d: %.200q: %s", ErrOutputs, file, n, line, why)
+		}
+		switch {
+		case !ok:
+			return nil, fail("want NAME=REFERENCE")
+		case !outputNames.MatchString(name):
+			return nil, fail("the name may have letters, digits, \"_\", \"-\" and \".\", 128 at most")
+		case ref == "":
+			return nil, fail("the reference is empty: did the build fail?")
+		case strings.ContainsFunc(ref, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+			return nil, fail("the reference has a space or control character")
+		}
+		outputs = append(outputs, Output{Name: name, Reference: ref, File: file, Line: n})
+	}
+	return outputs, lines.Err()
+}

@@ -1,0 +1,92 @@
+package registry_test
+
+import (
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// anonymous ignores the credentials of whoever runs the tests.
+var anonymous = authn.NewMultiKeychain()
+
+// newClient returns a client that repeats requests without a noticeable wait.
+func newClient(change func(*registry.Options)) *registry.Client {
+	o := &registry.Options{Keychain: anonymous, RetryWait: time.Microsecond}
+	if change != nil {
+		change(o)
+	}
+	return registry.New(o)
+}
+
+func logTo(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func randomImage(t testing.TB, layers int64) v1.Image {
+	t.Helper()
+	image, err := random.Image(100_000, layers)
+	require.NoError(t, err)
+	return image
+}
+
+func push(t testing.TB, s *registrytest.Server, path string, image v1.Image) string {
+	t.Helper()
+	ref, err := s.Push(path, image)
+	require.NoError(t, err)
+	return ref
+}
+
+func digestOf(t testing.TB, image v1.Image) v1.Hash {
+	t.Helper()
+	d, err := image.Digest()
+	require.NoError(t, err)
+	return d
+}
+
+func layersOf(t testing.TB, image v1.Image) []v1.Descriptor {
+	t.Helper()
+	m, err := image.Manifest()
+	require.NoError(t, err)
+	return m.Layers
+}
+
+func contentOf(t testing.TB, image v1.Image, layer int) []byte {
+	t.Helper()
+	layers, err := image.Layers()
+	require.NoError(t, err)
+	r, err := layers[layer].Compressed()
+	require.NoError(t, err)
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return content
+}
+
+// indexOf makes an index with an attestation first, as BuildKit may have it.
+func indexOf(t testing.TB, images map[string]v1.Image, order ...string) v1.ImageIndex {
+	t.Helper()
+	add := []mutate.IndexAddendum{{
+		Add: randomImage(t, 1),
+		Descriptor: v1.Descriptor{
+			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest"},
+		},
+	}}
+	for _, platform := range order {
+		p, err := v1.ParsePlatform(platform)
+		require.NoError(t, err)
+		add = append(add, mutate.IndexAddendum{Add: images[platform], Descriptor: v1.Descriptor{Platform: p}})
+	}
+	return mutate.AppendManifests(empty.Index, add...)
+}

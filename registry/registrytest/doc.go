@@ -1,0 +1,9 @@
+// Package registrytest is a registry in process, for tests: it serves images
+// that it is given, over real HTTP on loopback, with faults that a real
+// registry has but does not show on demand. Each fault is a named field of
+// [Quirks].
+//
+//	server := registrytest.New(t)
+//	ref := server.Push("team/image:tag", image)
+//	server.SetQuirks(registrytest.Quirks{CutBodyAfter: 1 << 20})
+package registrytest

@@ -1,0 +1,280 @@
+package registrytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// A Server is a registry on a port of 127.0.0.1 that keeps images in memory.
+type Server struct {
+	listener net.Listener
+	http     http.Server
+
+	mu        sync.Mutex
+	quirks    Quirks
+	manifests map[string]stored // by repository + ":" + tag and repository + "@" + digest
+	blobs     map[string]stored // by repository + "@" + digest
+	requests  []Request
+	refusals  int // how often Quirks.Status was answered
+}
+
+type stored struct {
+	content   []byte
+	mediaType types.MediaType
+	digest    v1.Hash
+	config    bool // of an image: spared by the quirks of blobs
+}
+
+// A Request is what a [Server] was asked.
+type Request struct {
+	Method, Path string
+	Header       http.Header
+}
+
+// Start starts a registry. It ends with [Server.Close].
+func Start() (*Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{listener: l, manifests: map[string]stored{}, blobs: map[string]stored{}}
+	s.http.Handler = http.HandlerFunc(s.serve)
+	s.http.ErrorLog = nil
+	go func() { _ = s.http.Serve(l) }() // ends with ErrServerClosed
+	return s, nil
+}
+
+// New starts a registry that ends with the test.
+func New(t interface {
+	Fatal(args ...any)
+	Cleanup(func())
+}) *Server {
+	s, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Close ends the server and every connection to it.
+func (s *Server) Close() { _ = s.http.Close() }
+
+// Host returns HOST:PORT.
+func (s *Server) Host() string { return s.listener.Addr().String() }
+
+// SetQuirks replaces what the server does wrong.
+func (s *Server) SetQuirks(q Quirks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quirks, s.refusals = q, 0
+}
+
+// Requests returns all requests so far, in order.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Request(nil), s.requests...)
+}
+
+// Push stores an image as REPOSITORY:TAG and returns its reference, with the
+// server's host.
+func (s *Server) Push(path string, image v1.Image) (ref string, err error) {
+	raw, err := image.RawManifest()
+	if err != nil {
+		return "", err
+	}
+	mediaType, err := image.MediaType()
+	if err != nil {
+		return "", err
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		return "", err
+	}
+	repository, _, _ := strings.Cut(path, ":")
+	s.PushBlob(repository, config, true)
+	layers, err := image.Layers()
+	if err != nil {
+		return "", err
+	}
+	for _, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			return "", err
+		}
+		content, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return "", err
+		}
+		s.PushBlob(repository, content, false)
+	}
+	return s.PushManifest(path, raw, mediaType), nil
+}
+
+// PushIndex stores an index as REPOSITORY:TAG with all its images.
+func (s *Server) PushIndex(path string, index v1.ImageIndex) (ref string, err error) {
+	parsed, err := index.IndexManifest()
+	if err != nil {
+		return "", err
+	}
+	repository, _, _ := strings.Cut(path, ":")
+	for _, d := range parsed.Manifests {
+		if !d.MediaType.IsImage() {
+			continue
+		}
+		image, err := index.Image(d.Digest)
+		if err != nil {
+			return "", err
+		}
+		if _, err := s.Push(repository+"@"+d.Digest.String(), image); err != nil {
+			return "", err
+		}
+	}
+	raw, err := index.RawManifest()
+	if err != nil {
+		return "", err
+	}
+	return s.PushManifest(path, raw, parsed.MediaType), nil
+}
+
+// PushManifest stores any bytes as the manifest REPOSITORY:TAG and returns its
+// reference.
+func (s *Server) PushManifest(path string, raw []byte, mediaType types.MediaType) (ref string) {
+	digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // a memory reader does not fail
+	m := stored{content: raw, mediaType: mediaType, digest: digest}
+	repository := strings.FieldsFunc(path, func(r rune) bool { return r == ':' || r == '@' })[0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.manifests[path] = m
+	s.manifests[repository+"@"+digest.String()] = m
+	return s.Host() + "/" + path
+}
+
+// PushBlob stores a blob; config spares it the quirks of blobs.
+func (s *Server) PushBlob(repository string, content []byte, config bool) {
+	repository, _, _ = strings.Cut(repository, "@")
+	digest, _, _ := v1.SHA256(bytes.NewReader(content)) // a memory reader does not fail
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blobs[repository+"@"+digest.String()] = stored{content: content, digest: digest, config: config}
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests = append(s.requests, Request{r.Method, r.URL.Path, r.Header.Clone()})
+	q := s.quirks
+	s.mu.Unlock()
+	if q.NotARegistry {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, "<html><body>"+strings.Repeat("no such page\n", 1000)+"</body></html>")
+		return
+	}
+	if user, password, _ := r.BasicAuth(); q.User != "" && (user != q.User || password != q.Password) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="registrytest"`)
+		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+		return
+	}
+	if r.URL.Path == "/v2/" {
+		return
+	}
+	if s.refuseNow(q) {
+		if q.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(q.RetryAfter))
+		}
+		refuse(w, q.Status, "UNKNOWN", http.StatusText(q.Status))
+		return
+	}
+	rest := strings.TrimPrefix(r.URL.Path, "/v2/")
+	if repository, name, ok := strings.Cut(rest, "/manifests/"); ok {
+		s.serveManifest(w, repository, name, q)
+		return
+	}
+	if repository, digest, ok := strings.Cut(rest, "/blobs/"); ok {
+		s.serveBlob(w, r, repository, digest, q)
+		return
+	}
+	refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "no such path")
+}
+
+// refuseNow counts the answers with Quirks.Status.
+func (s *Server) refuseNow(q Quirks) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q.Status == 0 || (q.StatusCount > 0 && s.refusals >= q.StatusCount) {
+		return false
+	}
+	s.refusals++
+	return true
+}
+
+func (s *Server) serveManifest(w http.ResponseWriter, repository, name string, q Quirks) {
+	separator := ":"
+	if strings.Contains(name, ":") {
+		separator = "@"
+	}
+	s.mu.Lock()
+	m, ok := s.manifests[repository+separator+name]
+	s.mu.Unlock()
+	if !ok {
+		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown")
+		return
+	}
+	stated, content := m.digest, m.content
+	if q.WrongContentDigest {
+		stated.Hex = strings.Repeat("0", 64)
+	}
+	if !q.NoContentDigest {
+		w.Header().Set("Docker-Content-Digest", stated.String())
+	}
+	if q.CorruptManifest {
+		content = append(bytes.Clone(content), ' ')
+	}
+	w.Header().Set("Content-Type", string(m.mediaType))
+	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	_, _ = w.Write(content)
+}
+
+func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repository, digest string, q Quirks) {
+	s.mu.Lock()
+	b, ok := s.blobs[repository+"@"+digest]
+	s.mu.Unlock()
+	if !ok {
+		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry")
+		return
+	}
+	if b.config {
+		q = Quirks{}
+	}
+	if q.RedirectTo != "" {
+		http.Redirect(w, r, q.RedirectTo+r.URL.Path+"?"+Signature, http.StatusTemporaryRedirect)
+		return
+	}
+	if q.IgnoreRange {
+		r.Header.Del("Range")
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	body := &faultyBody{ResponseWriter: w, request: r, quirks: q}
+	http.ServeContent(body, r, "", time.Time{}, bytes.NewReader(q.blob(b.content)))
+}
+
+// refuse answers in the form of the distribution specification.
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	body, _ := json.Marshal(map[string]any{"errors": []any{map[string]string{"code": code, "message": message}}})
+	_, _ = fmt.Fprintln(w, string(body))
+}

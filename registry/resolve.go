@@ -1,0 +1,135 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// maxConfig is the largest image config that is read, in bytes. The largest
+// seen have some 100 KiB.
+const maxConfig = 16 << 20
+
+// Resolve finds the image for a platform under the first of the references that
+// has it: mirrors first, the image's own registry last. An index is resolved to
+// the platform's manifest; a manifest that is not in an index is taken as it
+// is, whatever its platform. A reference without tag and digest means the tag
+// "latest".
+//
+// The manifest and config that it returns have the digests by which they were
+// asked for. Blobs are then read from the reference that was resolved, and from
+// the ones after it when that fails.
+//
+// The error joins one [*Error] for each reference that was tried.
+func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
+	if len(references) == 0 {
+		return nil, errors.New("resolve: no reference was given")
+	}
+	var failed sourceErrors
+	for i, ref := range references {
+		image, err := c.resolve(ctx, platform, ref)
+		if err == nil {
+			image.repositories = append(image.repositories, c.others(references[i+1:])...)
+			return image, nil
+		}
+		err = newError(ctx, "resolve", ref, err)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		c.options.Logger.Warn("source does not have the image", "source", ref, "error", err)
+		failed = append(failed, err)
+	}
+	return nil, failed
+}
+
+// others returns the repositories of references that were not needed. One that
+// is malformed is no source; it would have failed had it been needed.
+func (c *Client) others(references []string) []*repository {
+	var out []*repository
+	for _, ref := range references {
+		if _, r, err := c.parse(ref); err == nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string) (*Image, error) {
+	named, r, err := c.parse(ref)
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.manifest(ctx, tagOrDigest(named))
+	if err != nil {
+		return nil, err
+	}
+	if m.mediaType.IsIndex() {
+		if m, err = r.choose(ctx, named.String(), m, platform); err != nil {
+			return nil, err
+		}
+	}
+	parsed, err := v1.ParseManifest(bytes.NewReader(m.raw))
+	if err != nil {
+		return nil, &Error{Op: "read manifest", Source: named.String(), Kind: ErrAnswer, Err: err}
+	}
+	if !parsed.Config.MediaType.IsConfig() {
+		return nil, &Error{Op: "read manifest", Source: named.String(), Kind: ErrUnsupported,
+			Err: fmt.Errorf("config media type %q: an artifact, not a container image", parsed.Config.MediaType)}
+	}
+	config, err := r.readBlob(ctx, parsed.Config, maxConfig)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	image := &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	for _, d := range append(parsed.Layers, parsed.Config) {
+		image.sizes[d.Digest] = d.Size
+	}
+	c.options.Logger.Info("resolved", "source", image.source, "digest", m.digest.String())
+	return image, nil
+}
+
+// choose fetches the platform's manifest out of an index.
+func (r *repository) choose(ctx context.Context, source string, index *manifest, platform v1.Platform) (*manifest, error) {
+	parsed, err := v1.ParseIndexManifest(bytes.NewReader(index.raw))
+	if err != nil {
+		return nil, &Error{Op: "read index", Source: source, Kind: ErrAnswer, Err: err}
+	}
+	d, err := choose(parsed, platform)
+	if err != nil {
+		return nil, &Error{Op: "resolve", Source: source, Kind: ErrPlatform, Err: err}
+	}
+	m, err := r.manifest(ctx, d.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
+		return nil, &Error{Op: "read manifest", Source: r.name + "@" + d.Digest.String(), Kind: ErrAnswer,
+			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
+	}
+	return m, nil
+}
+
+func tagOrDigest(named reference.Named) string {
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	return named.(reference.Tagged).Tag() // TagNameOnly saw to it
+}
+
+// sourceErrors are the errors of all sources of one image, in order.
+type sourceErrors []error
+
+func (e sourceErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e sourceErrors) Unwrap() []error { return e }

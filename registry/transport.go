@@ -1,0 +1,110 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+const (
+	// retries is how often a request is repeated: with the default first wait,
+	// 0.5 + 1 + 2 + 4 s, a registry that restarts is waited for and one that is
+	// gone does not hold up the next source for long.
+	retries = 4
+	// longestWait bounds the wait before a repetition, also the one that a
+	// Retry-After asks for: a server must not be able to stop a run for hours.
+	longestWait = time.Minute
+	// maxRedirects is what net/http allows by default.
+	maxRedirects = 10
+)
+
+// newTransport returns the stack below the credentials: the check for plain
+// HTTP, retries, and the connection.
+func newTransport(o Options) http.RoundTripper {
+	base := o.Transport
+	if base == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.ResponseHeaderTimeout = time.Minute
+		t.MaxIdleConnsPerHost = 16
+		base = t
+	}
+	client := retryablehttp.NewClient()
+	client.HTTPClient = &http.Client{
+		Transport: &secureTransport{inner: base, plainHTTP: o.PlainHTTP},
+		// A redirect is followed above the credentials. Followed here, a Basic
+		// credential would go with it wherever only the port differs.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	client.Logger = nil // it would log URLs with their signatures
+	client.RetryMax = retries
+	client.RetryWaitMin, client.RetryWaitMax = o.RetryWait, longestWait
+	client.CheckRetry, client.Backoff = checkRetry, backoff
+	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	return &retryablehttp.RoundTripper{Client: client}
+}
+
+// checkRetry repeats what may go better the next time: no answer, 429, and 5xx
+// except 501.
+func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	var refused *plainHTTPError
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.As(err, &refused), errors.Is(err, http.ErrSchemeMismatch):
+		return false, nil // the answer is no; loopback registries are tried with HTTPS first
+	case err != nil:
+		return retryablehttp.DefaultRetryPolicy(ctx, nil, err)
+	}
+	again := resp.StatusCode == http.StatusTooManyRequests ||
+		resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented
+	return again, nil
+}
+
+// backoff doubles the wait, takes up to half of it away at random so that a
+// fleet does not come back in step, and obeys Retry-After up to the limit.
+func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
+	wait := min(retryablehttp.DefaultBackoff(first, limit, attempt, resp), limit)
+	if resp != nil && resp.Header.Get("Retry-After") != "" {
+		return wait
+	}
+	return wait - rand.N(wait/2+1)
+}
+
+// checkRedirect bounds redirects; secureTransport checks each target.
+func checkRedirect(_ *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+// secureTransport refuses plain HTTP to any host but loopback and those named.
+// go-containerregistry would use it for all private addresses.
+type secureTransport struct {
+	inner     http.RoundTripper
+	plainHTTP []string
+}
+
+func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !isLoopback(req.URL.Hostname()) && !slices.Contains(t.plainHTTP, req.URL.Host) {
+		return nil, &plainHTTPError{req.URL.Host}
+	}
+	return t.inner.RoundTrip(req)
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+type plainHTTPError struct{ host string }
+
+func (e *plainHTTPError) Error() string {
+	return fmt.Sprintf("%s does not answer over TLS, and plain HTTP is not allowed for it: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
+}
