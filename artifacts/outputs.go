@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -121,7 +122,7 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 			return nil, fail("the name may have letters, digits, \"_\", \"-\" and \".\", 128 at most")
 		case ref == "":
 			return nil, fail("the reference is empty: did the build fail?")
-		case strings.ContainsFunc(ref, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		case strings.ContainsFunc(ref, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
 			return nil, fail("the reference has a space or control character")
 		}
 		outputs = append(outputs, Output{Name: name, Reference: ref, File: file, Line: n})

@@ -42,6 +42,9 @@ type Quirks struct {
 	CutBodyAfter int64
 	// Stall sends half of a body and then nothing, until the client is gone.
 	Stall bool
+	// Stalled, when not nil, is sent a value each time a body stalls, for a test
+	// that wants to do something in the middle of it.
+	Stalled chan<- struct{} `json:"-"`
 	// RedirectTo, when not empty, answers requests for blobs with a redirect to
 	// this URL, followed by the path and a signature, as blob storage has it.
 	RedirectTo string
@@ -104,6 +107,10 @@ func (w *faultyBody) Write(p []byte) (int, error) {
 func (w *faultyBody) hang(wait bool) {
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 	if wait {
+		select {
+		case w.quirks.Stalled <- struct{}{}:
+		case <-w.request.Context().Done():
+		}
 		<-w.request.Context().Done()
 	}
 	panic(http.ErrAbortHandler)

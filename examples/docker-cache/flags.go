@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/tagging"
+)
+
+type options struct {
+	dir, branch string
+	rules       tagging.Rules
+	mirrors     list
+	platform    v1.Platform
+	plainHTTP   list
+	jobs        int
+	json        bool
+	sample      bool
+	verbose     bool
+	images      []string
+}
+
+// list is a flag that may be given more than once.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+const usage = `Usage: docker-cache [flags] -branch BRANCH IMAGE...
+       docker-cache -sample
+
+Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
+"docker load". An image that is there already, by digest, is left as it is.
+
+`
+
+const usageExit = `
+Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
+130 interrupted.
+`
+
+// parseFlags reads the command line. On an error it has said what is wrong; with
+// -h it has printed the usage and the error is [flag.ErrHelp].
+func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
+	o := &options{rules: tagging.DefaultRules(), platform: registry.DefaultPlatform()}
+	f := flag.NewFlagSet("docker-cache", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory to stock; it must exist (default ~/pytorch-data/docker)")
+	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required")
+	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
+	f.Var(&o.mirrors, "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
+	platform := f.String("platform", o.platform.String(), "the platform, as `OS/ARCH`[/VARIANT]")
+	f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
+	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
+	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
+	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
+	f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
+
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(stdout)
+		fmt.Fprint(stdout, usage)
+		f.PrintDefaults()
+		fmt.Fprint(stdout, usageExit)
+		return nil, err
+	}
+	if err == nil {
+		o.images = f.Args()
+		o.platform, err = registry.ParsePlatform(*platform)
+	}
+	if err == nil {
+		err = o.check()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "docker-cache: %v\nRun \"docker-cache -h\" for help.\n", err)
+		return nil, err
+	}
+	return o, nil
+}
+
+// check finds what is wrong with the flags together, and fills in defaults.
+func (o *options) check() error {
+	if o.jobs < 1 {
+		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
+	}
+	if o.sample {
+		if len(o.images) > 0 || len(o.mirrors) > 0 {
+			return errors.New("-sample brings its own images and mirror: leave IMAGE and -mirror out")
+		}
+		return nil
+	}
+	if o.branch == "" {
+		return errors.New("-branch is required: which branch were the images built from?")
+	}
+	if _, err := o.rules.Suffix(o.branch); err != nil {
+		return err
+	}
+	if len(o.images) == 0 {
+		return errors.New("no IMAGE was given")
+	}
+	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
+		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
+	}
+	for _, m := range o.mirrors {
+		if _, err := tagging.Mirror("x:check-the-mirror-alone", m); err != nil {
+			return fmt.Errorf("-mirror: %w", err)
+		}
+	}
+	if o.dir != "" {
+		return nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return fmt.Errorf("-dir was not given, and its default cannot be made: %w", err)
+	}
+	o.dir = filepath.Join(home, "pytorch-data", "docker")
+	return nil
+}

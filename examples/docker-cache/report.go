@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/registry"
+)
+
+// failed is the third outcome, beside cache.Stocked and cache.Unchanged.
+const failed = "failed"
+
+// result is what -json prints for an image. The names are a contract: others
+// parse them.
+type result struct {
+	Image           string  `json:"image"`            // as it was asked for
+	Source          string  `json:"source"`           // the reference that it was resolved at, "" if none had it
+	Tarball         string  `json:"tarball"`          // path, "" if it did not come to that
+	Digest          string  `json:"digest"`           // of the manifest
+	Outcome         string  `json:"outcome"`          // stocked, unchanged, failed
+	BytesTotal      int64   `json:"bytes_total"`      // of the tarball
+	BytesDownloaded int64   `json:"bytes_downloaded"` // of layers
+	BytesReused     int64   `json:"bytes_reused"`     // of layers
+	Seconds         float64 `json:"seconds"`
+	Error           string  `json:"error"` // "" unless failed
+}
+
+// report prints what happened, image by image as each ends.
+type report struct {
+	stdout, stderr io.Writer
+	json           bool
+
+	mu       sync.Mutex
+	failures int
+	tarballs []string
+}
+
+func (p *report) image(r result, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.Seconds = math.Round(r.Seconds*1000) / 1000
+	if err != nil {
+		p.failures++
+		r.Outcome, r.Error = failed, err.Error()
+		fmt.Fprintf(p.stderr, "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
+	} else {
+		p.tarballs = append(p.tarballs, r.Tarball)
+	}
+	if p.json {
+		// A struct of strings and numbers always encodes.
+		line, _ := json.Marshal(r)
+		fmt.Fprintf(p.stdout, "%s\n", line)
+		return
+	}
+	switch r.Outcome {
+	case string(cache.Stocked):
+		fmt.Fprintf(p.stdout, "stocked    %s  %s from %s in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+	case string(cache.Unchanged):
+		fmt.Fprintf(p.stdout, "unchanged  %s  %s, same digest at %s, in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+	default:
+		fmt.Fprintf(p.stdout, "failed     %q after %.1f s\n", r.Image, r.Seconds)
+	}
+}
+
+// advice says what a person can do about an error, where that is known.
+func advice(err error) string {
+	var tips []string
+	for _, a := range []struct {
+		kind error
+		tip  string
+	}{
+		{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
+		{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
+		{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
+		{registry.ErrAnswer, "check that the host is a registry and that no proxy changes its answers"},
+		{registry.ErrPlatform, "ask for one of these with -platform"},
+		{cache.ErrBlobDigest, "the registry holds damaged bytes: push the image again"},
+		{os.ErrPermission, "check who may write to the directory"},
+	} {
+		if errors.Is(err, a.kind) {
+			tips = append(tips, a.tip)
+		}
+	}
+	if len(tips) == 0 {
+		return ""
+	}
+	return "\n  What to do: " + strings.Join(tips, "; ")
+}
+
+// howToLoad ends the sample.
+func (p *report) howToLoad(dir string) {
+	out := p.stdout
+	if p.json {
+		out = p.stderr // standard output is for the objects alone
+	}
+	fmt.Fprintf(out, "\nThe tarballs are in %s. Load one into an engine with one of\n", dir)
+	fmt.Fprintf(out, "  docker load -i %s\n", p.tarballs[0])
+	fmt.Fprintf(out, "  podman load -i %s\n", p.tarballs[0])
+	fmt.Fprintf(out, "They are yours to keep; \"rm -r %s\" removes them.\n", dir)
+}

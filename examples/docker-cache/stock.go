@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/tagging"
+)
+
+// stocker holds what all images of a run share.
+type stocker struct {
+	*options
+	client *registry.Client
+	dir    *cache.Dir
+}
+
+// stockAll stocks every image, some at a time, and reports each. One that fails
+// does not stop the others.
+func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer) int {
+	level := slog.LevelError
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	s := &stocker{options: o, client: registry.New(&registry.Options{
+		PlainHTTP: o.plainHTTP,
+		Logger:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+	})}
+	var dirErr error
+	s.dir, dirErr = cache.OpenDir(o.dir)
+	taken := s.tarballs()
+
+	var group errgroup.Group
+	group.SetLimit(o.jobs)
+	for i, image := range o.images {
+		group.Go(func() error {
+			start := time.Now()
+			r := result{Image: image, Outcome: failed}
+			err := dirErr
+			if err == nil {
+				err = s.stock(ctx, i, taken, &r)
+			}
+			r.Seconds = time.Since(start).Seconds()
+			report.image(r, err)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns an error
+	switch {
+	case ctx.Err() != nil:
+		return command.Interrupted
+	case report.failures > 0:
+		return command.Failed
+	}
+	return command.OK
+}
+
+// tarballs tells which of the images, by index, would write which tarball.
+func (s *stocker) tarballs() map[string][]int {
+	taken := map[string][]int{}
+	for i, image := range s.images {
+		if name, err := tagging.Tarball(image, s.branch, s.rules); err == nil {
+			taken[name] = append(taken[name], i)
+		}
+	}
+	return taken
+}
+
+// stock does the whole job for the i-th image: names, resolve, put.
+func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *result) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	image := s.images[i]
+	tarball, err := tagging.Tarball(image, s.branch, s.rules)
+	if err != nil {
+		return err
+	}
+	// Neither is stocked: which of the two should be is not for us to say.
+	for _, other := range taken[tarball] {
+		if other != i {
+			return fmt.Errorf("argument %d would be written to %s, and so would argument %d, %s: leave one of them out", i+1, tarball, other+1, s.images[other])
+		}
+	}
+	repoTag, err := tagging.RepoTag(image)
+	if err != nil {
+		return err
+	}
+	sources := make([]string, 0, len(s.mirrors)+1)
+	for _, m := range s.mirrors {
+		mirror, err := tagging.Mirror(image, m)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, mirror)
+	}
+
+	remote, err := s.client.Resolve(ctx, s.platform, append(sources, image)...)
+	if err != nil {
+		return err
+	}
+	r.Source, r.Digest = remote.Source(), remote.Digest().String()
+	local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
+	if err != nil {
+		return fmt.Errorf("%s: %w", remote.Source(), err)
+	}
+	put, err := s.dir.Put(ctx, tarball, local, remote, cache.Provenance{Source: remote.Source(), Branch: s.branch})
+	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
+	if err != nil {
+		return fmt.Errorf("stock %s from %s: %w", tarball, remote.Source(), err)
+	}
+	r.Outcome = string(put.Outcome)
+	return nil
+}

@@ -1,0 +1,44 @@
+// Package command is what the example programs have in common: how they end.
+package command
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Exit codes of all examples.
+const (
+	OK          = 0
+	Failed      = 1 // at least one image failed
+	Usage       = 2 // wrong usage
+	Interrupted = 130
+)
+
+// patience is how long run may take to clean up after a signal. A read or write
+// on a hanging file system cannot be interrupted, and a person who pressed
+// Ctrl-C wants it to end within a second; nothing unfinished is ever under a
+// final name.
+const patience = 800 * time.Millisecond
+
+// Main runs a program and exits with its code, or with [Interrupted] when
+// SIGINT or SIGTERM came; its context ends at the signal.
+func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer) int) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, os.Args[1:], os.Stdout, os.Stderr) }()
+	select {
+	case code := <-done:
+		os.Exit(code)
+	case <-ctx.Done():
+		stop() // a second signal ends it at once
+		select {
+		case <-done:
+		case <-time.After(patience):
+		}
+		os.Exit(Interrupted)
+	}
+}

@@ -1,0 +1,59 @@
+// Package imagetest makes container images out of nothing, for the sample and
+// for tests: real layers that an engine loads, with content that does not
+// compress, the same on every run.
+package imagetest
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// Layer returns a gzip layer with two files: opt/<name>/data with size bytes,
+// and opt/<name>/name with the name. The same name and size give the same bytes.
+func Layer(name string, size int) (v1.Layer, error) {
+	var raw bytes.Buffer
+	w := tar.NewWriter(&raw)
+	data := make([]byte, size)
+	var seed [32]byte
+	copy(seed[:], name)
+	_, _ = rand.NewChaCha8(seed).Read(data) // never fails
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{"data", data}, {"name", []byte(name + "\n")}} {
+		h := tar.Header{Typeflag: tar.TypeReg, Name: "opt/" + name + "/" + f.name, Mode: 0o644, Size: int64(len(f.content))}
+		if err := w.WriteHeader(&h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw.Bytes())), nil }
+	// Stored, not compressed: random bytes would only cost time.
+	return tarball.LayerFromOpener(open, tarball.WithCompressionLevel(gzip.NoCompression))
+}
+
+// Image returns an image for linux/amd64 with these layers, bottom first.
+func Image(layers ...v1.Layer) (v1.Image, error) {
+	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}})
+	if err != nil {
+		return nil, err
+	}
+	if image, err = mutate.AppendLayers(image, layers...); err != nil {
+		return nil, fmt.Errorf("append layers: %w", err)
+	}
+	return image, nil
+}
