@@ -1,0 +1,116 @@
+package cache_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/v1/random"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// From a registry to a tarball in the directory, and once more: nothing to do.
+func Example() {
+	ctx := context.Background()
+	ref, path := exampleImage()
+
+	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
+	if err != nil {
+		log.Fatal(err)
+	}
+	image, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := cache.OpenDir(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 2 {
+		result, err := dir.Put(ctx, "name_main.tar", image, remote, cache.Provenance{Source: remote.Source(), Branch: "main"})
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(filepath.Base(result.Path), result.Outcome)
+	}
+	// Output:
+	// name_main.tar stocked
+	// name_main.tar unchanged
+}
+
+// What a tarball holds, by reading its first few KiB; then all of its bytes.
+func ExampleReadTarball() {
+	ctx := context.Background()
+	path := exampleTarball(ctx)
+
+	tarball, err := cache.ReadTarball(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(tarball.Image.Layers()), "layers, branch", tarball.Provenance.Branch)
+	fmt.Println("damage:", tarball.Verify(ctx))
+	// Output:
+	// 2 layers, branch main
+	// damage: <nil>
+}
+
+// Any file can be written the way tarballs are.
+func ExampleWriteFile() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "state.json")
+	err = cache.WriteFile(path, 0o644, func(f *os.File) error {
+		_, err := f.WriteString("{}")
+		return err
+	})
+	content, _ := os.ReadFile(path)
+	fmt.Println(string(content), err)
+	// Output: {} <nil>
+}
+
+func exampleImage() (ref, dir string) {
+	server, err := registrytest.Start()
+	if err != nil {
+		log.Fatal(err)
+	}
+	image, err := random.Image(1000, 2)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if ref, err = server.Push("team/image:name-2f5e", image); err != nil {
+		log.Fatal(err)
+	}
+	if dir, err = os.MkdirTemp("", "example"); err != nil {
+		log.Fatal(err)
+	}
+	return ref, dir
+}
+
+func exampleTarball(ctx context.Context) string {
+	ref, path := exampleImage()
+	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
+	if err != nil {
+		log.Fatal(err)
+	}
+	image, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := cache.OpenDir(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	result, err := dir.Put(ctx, "name_main.tar", image, remote, cache.Provenance{Branch: "main"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return result.Path
+}

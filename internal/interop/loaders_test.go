@@ -1,0 +1,149 @@
+package interop
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// small is a stocked image of two layers, the lower one twice.
+func small(t *testing.T) *cache.Tarball {
+	t.Helper()
+	a, err := imagetest.Layer("alpha", 1<<20)
+	require.NoError(t, err)
+	b, err := imagetest.Layer("beta", 12_345)
+	require.NoError(t, err)
+	image, err := imagetest.Image(a, b, a)
+	require.NoError(t, err)
+	server := registrytest.New(t)
+	ref, err := server.Push("pytorch/ci-image:small-2f5e", image)
+	require.NoError(t, err)
+	remote, err := registry.New(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.NoError(t, err)
+	local, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
+	require.NoError(t, err)
+	dir, err := cache.OpenDir(t.TempDir())
+	require.NoError(t, err)
+	put, err := dir.Put(t.Context(), "small_main.tar", local, remote, cache.Provenance{Source: ref, Branch: "main"})
+	require.NoError(t, err)
+	read, err := cache.ReadTarball(put.Path)
+	require.NoError(t, err)
+	return read
+}
+
+const (
+	smallFile    = "opt/beta/name"
+	smallContent = "beta\n"
+)
+
+func configDigest(t *testing.T, tb *cache.Tarball) string {
+	t.Helper()
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(tb.Image.Config()))
+}
+
+func requireFile(t *testing.T, path string, want []byte) {
+	t.Helper()
+	have, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(have))
+}
+
+func TestDockerLoad(t *testing.T) {
+	docker := startDocker(t)
+	requireDockerLoads(t, docker, small(t), smallFile, []byte(smallContent))
+}
+
+func TestPodmanLoad(t *testing.T) {
+	tb := small(t)
+	dir := shortDir(t)
+	podman := func(args ...string) string {
+		return run(t, "podman", append([]string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs"}, args...)...)
+	}
+	podman("load", "-i", tb.Path)
+	ref := tb.Image.Reference()
+	assert.Equal(t, configDigest(t, tb), "sha256:"+strings.TrimSpace(podman("image", "inspect", "--format", "{{.Id}}", ref)))
+	assert.Equal(t, "["+ref+"]", strings.TrimSpace(podman("image", "inspect", "--format", "{{.RepoTags}}", ref)))
+	container := strings.TrimSpace(podman("create", ref, "/nothing"))
+	copied := filepath.Join(t.TempDir(), "copied")
+	podman("cp", container+":/"+smallFile, copied)
+	requireFile(t, copied, []byte(smallContent))
+	podman("rm", container)
+}
+
+func TestSkopeo(t *testing.T) {
+	tb := small(t)
+	for _, transport := range []string{"docker-archive:", "oci-archive:"} {
+		t.Run(transport, func(t *testing.T) {
+			var inspected struct {
+				Digest string
+				Layers []string
+			}
+			require.NoError(t, json.Unmarshal([]byte(run(t, "skopeo", "inspect", transport+tb.Path)), &inspected))
+			assert.Len(t, inspected.Layers, 3)
+			if transport == "oci-archive:" {
+				assert.Equal(t, tb.Image.Digest().String(), inspected.Digest, "the registry's own digest")
+			}
+			to := t.TempDir()
+			run(t, "skopeo", "--insecure-policy", "copy", transport+tb.Path, "dir:"+to)
+			config := strings.TrimPrefix(configDigest(t, tb), "sha256:")
+			requireFile(t, filepath.Join(to, config), tb.Image.Config())
+		})
+	}
+}
+
+func TestContainerdImport(t *testing.T) {
+	ctr := startContainerd(t)
+	tb := small(t)
+	client := func(args ...string) string { return run(t, "ctr", append(append([]string{}, ctr...), args...)...) }
+	client("images", "import", "--snapshotter", "native", tb.Path)
+	var found []string
+	for line := range strings.Lines(client("images", "ls")) {
+		if f := strings.Fields(line); f[0] == tb.Image.Reference() {
+			found = f
+		}
+	}
+	require.NotNil(t, found, "the reference is the image's name")
+	assert.Equal(t, tb.Image.Digest().String(), found[2], "the registry's own digest")
+	target := t.TempDir()
+	client("images", "mount", "--snapshotter", "native", tb.Image.Reference(), target)
+	defer client("images", "unmount", "--snapshotter", "native", target)
+	requireFile(t, filepath.Join(target, smallFile), []byte(smallContent))
+}
+
+func TestGoContainerregistry(t *testing.T) {
+	tb := small(t)
+	image, err := tarball.ImageFromPath(tb.Path, nil)
+	require.NoError(t, err)
+	require.NoError(t, validate.Image(image))
+	raw, err := image.RawConfigFile()
+	require.NoError(t, err)
+	assert.Equal(t, tb.Image.Config(), raw)
+	layers, err := image.Layers()
+	require.NoError(t, err)
+	var digests []v1.Hash
+	for _, l := range layers {
+		d, err := l.Digest()
+		require.NoError(t, err)
+		digests = append(digests, d)
+	}
+	var want []v1.Hash
+	for _, l := range tb.Image.Layers() {
+		want = append(want, l.Digest)
+	}
+	assert.Equal(t, want, digests)
+}

@@ -1,0 +1,93 @@
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// The main job with real parts: an image of more than 1 GiB made of this
+// machine's own files, pushed to Debian's docker-registry, stocked by the
+// example program, loaded into a Docker Engine.
+func TestRealImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: this test makes, pushes, stocks and loads 1 GiB")
+	}
+	docker := startDocker(t)
+	host := startRegistry(t)
+	const layers, layerSize = 3, 360 << 20
+	marker := "etc/dockercache-marker"
+	content := fmt.Appendf(nil, "made at %s\n", time.Now().Format(time.RFC3339Nano))
+	tag, err := name.NewTag(host + "/pytorch/ci-image:host-image-2f5e")
+	require.NoError(t, err)
+	image := hostImage(t, layers, layerSize, marker, content)
+	require.NoError(t, remote.Write(tag, image, remote.WithContext(t.Context())))
+
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), buildExample(t, "docker-cache"), "-dir", dir, "-branch", "main", "-json", tag.Name())
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), stderr.String())
+	var line struct {
+		Outcome, Digest, Tarball, Source, Error string
+		BytesTotal                              int64 `json:"bytes_total"`
+		BytesDownloaded                         int64 `json:"bytes_downloaded"`
+	}
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &line))
+	assert.Equal(t, "stocked", line.Outcome)
+	assert.Equal(t, filepath.Join(dir, "host-image_main.tar"), line.Tarball)
+	assert.Equal(t, tag.Name(), line.Source)
+	assert.Greater(t, line.BytesDownloaded, int64(1<<30), "the image is as large as it should be")
+	digest, err := image.Digest()
+	require.NoError(t, err)
+	assert.Equal(t, digest.String(), line.Digest)
+
+	// Memory must not grow with the image.
+	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	assert.Less(t, peak, int64(64<<20), "peak memory in bytes")
+	t.Logf("%d bytes stocked, peak memory %d MiB", line.BytesTotal, peak>>20)
+
+	tarball, err := cache.ReadTarball(line.Tarball)
+	require.NoError(t, err)
+	require.NoError(t, tarball.Verify(t.Context()))
+
+	requireDockerLoads(t, docker, tarball, marker, content)
+}
+
+// requireDockerLoads loads a tarball and checks what the engine made of it: the
+// reference as RepoTag, the config's digest as ID, a file's content.
+func requireDockerLoads(t *testing.T, docker []string, tarball *cache.Tarball, file string, content []byte) {
+	t.Helper()
+	client := func(args ...string) string {
+		return run(t, "docker", append(append([]string{}, docker...), args...)...)
+	}
+	client("load", "-i", tarball.Path)
+	ref := tarball.Image.Reference()
+	var inspected []struct {
+		ID       string `json:"Id"`
+		RepoTags []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(client("image", "inspect", ref)), &inspected))
+	require.Len(t, inspected, 1)
+	assert.Equal(t, []string{ref}, inspected[0].RepoTags)
+	assert.Equal(t, configDigest(t, tarball), inspected[0].ID)
+
+	container := strings.TrimSpace(client("create", ref, "/nothing"))
+	defer client("rm", container)
+	copied := filepath.Join(t.TempDir(), "copied")
+	client("cp", container+":/"+file, copied)
+	requireFile(t, copied, content)
+}

@@ -1,0 +1,136 @@
+package interop
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/internal/testtool"
+)
+
+// start starts a server and returns the first line of its log that contains
+// ready. The server ends with the test.
+func start(t *testing.T, ready string, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testtool.Need(t, name), args...)
+	// Its own process group: a terminal's Ctrl-C is for the test, which then
+	// ends the server in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	log, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	cmd.Stdout = cmd.Stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	var seen bytes.Buffer
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), ready) {
+			go func() { _, _ = io.Copy(io.Discard, log) }()
+			return lines.Text()
+		}
+		seen.WriteString(lines.Text() + "\n")
+	}
+	t.Fatalf("%s ended before it said %q:\n%s", name, ready, seen.String())
+	return ""
+}
+
+// run runs a program to its end and returns its standard output.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testtool.Need(t, name), args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), "%s %s\n%s%s", name, strings.Join(args, " "), stdout.String(), stderr.String())
+	return stdout.String()
+}
+
+// startRegistry starts Debian's docker-registry and returns HOST:PORT.
+func startRegistry(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
+version: 0.1
+log: {level: info}
+storage: {filesystem: {rootdirectory: %s}}
+http: {addr: "127.0.0.1:0"}
+`, dir), 0o600))
+	line := start(t, "listening on", "docker-registry", "serve", config)
+	_, rest, _ := strings.Cut(line, "listening on ")
+	host, _, _ := strings.Cut(rest, `"`)
+	return strings.TrimSpace(host)
+}
+
+// startDocker starts a Docker Engine and returns the arguments for its client.
+func startDocker(t *testing.T) []string {
+	t.Helper()
+	testtool.NeedRoot(t)
+	testtool.Need(t, "docker")
+	dir := shortDir(t)
+	socket := "unix://" + dir + "/docker.sock"
+	start(t, "API listen on", "dockerd",
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
+		"-H", socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
+		"--config-file", emptyConfig(t))
+	return []string{"-H", socket}
+}
+
+// emptyConfig keeps the machine's own daemon.json out.
+func emptyConfig(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	require.NoError(t, os.WriteFile(path, []byte("{}"), 0o600))
+	return path
+}
+
+// startContainerd starts a containerd and returns the arguments for ctr.
+func startContainerd(t *testing.T) []string {
+	t.Helper()
+	testtool.NeedRoot(t)
+	testtool.Need(t, "ctr")
+	dir := shortDir(t)
+	config := filepath.Join(dir, "config.toml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
+version = 2
+root = "%[1]s/root"
+state = "%[1]s/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "%[1]s/containerd.sock"
+`, dir), 0o600))
+	start(t, "containerd successfully booted", "containerd", "--config", config)
+	return []string{"--address", dir + "/containerd.sock"}
+}
+
+// shortDir returns a directory whose name leaves room for a socket's: 108 bytes
+// in all.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dc")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// buildExample builds an example and returns the program's path.
+func buildExample(t *testing.T, name string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	cmd := exec.Command("go", "build", "-o", program, "../../examples/"+name)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	return program
+}
