@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -137,18 +139,30 @@ func TestFillReadsTwoLayersAtATime(t *testing.T) {
 	for i := range byte(6) {
 		layers = append(layers, src.add(noise(i, 10)))
 	}
-	open := make(chan struct{}, layersAtATime) // full: a third reader would block the send and trip the check
-	_, err := Fill(t.Context(), tempFile(t), mustLayout(t, testImage(t, layers...)), sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
-		select {
-		case open <- struct{}{}:
-		default:
-			return nil, errors.New("too many at once")
+	layout := mustLayout(t, testImage(t, layers...))
+	f := tempFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		var open, most atomic.Int32
+		proceed := make(chan struct{})
+		slow := sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+			most.Store(max(most.Load(), open.Add(1)))
+			<-proceed
+			r, err := src.ReadRange(ctx, d, off, n)
+			return &closing{r, func() { open.Add(-1) }}, err
+		})
+		done := make(chan error, 1)
+		go func() {
+			_, err := Fill(t.Context(), f, layout, slow)
+			done <- err
+		}()
+		for range layers {
+			synctest.Wait() // everything that can start has started
+			proceed <- struct{}{}
 		}
-		r, err := src.ReadRange(ctx, d, off, n)
-		return &closing{r, func() { <-open }}, err
-	}))
-	require.NoError(t, err)
-	assert.Empty(t, open, "every reader was closed")
+		require.NoError(t, <-done)
+		assert.EqualValues(t, layersAtATime, most.Load())
+		assert.Zero(t, open.Load(), "every reader was closed")
+	})
 }
 
 type closing struct {

@@ -44,6 +44,18 @@ func TestPut(t *testing.T) {
 	require.NoError(t, tarball.Verify(t.Context()))
 }
 
+// docker save writes 0600, which other users' runners cannot read.
+func TestPutModeFollowsTheUmask(t *testing.T) {
+	for umask, want := range map[int]os.FileMode{0o022: 0o644, 0o007: 0o660} {
+		old := unix.Umask(umask)
+		_, _, _, path := stocked(t)
+		unix.Umask(old)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, want, info.Mode())
+	}
+}
+
 func TestPutUnchanged(t *testing.T) {
 	dir, img, _, path := stocked(t)
 	before, err := os.Stat(path)

@@ -114,6 +114,7 @@ func TestResolveFails(t *testing.T) {
 		"stated digest":       {quirks: registrytest.Quirks{WrongContentDigest: true}, kind: registry.ErrDigest, says: "the registry states sha256:000"},
 		"corrupt under a tag": {quirks: registrytest.Quirks{CorruptManifest: true}, kind: registry.ErrDigest, says: "the registry states"},
 		"corrupt, by digest":  {quirks: registrytest.Quirks{CorruptManifest: true, NoContentDigest: true}, ref: "/team/image@" + digestOf(t, image).String(), kind: registry.ErrDigest, says: "its bytes have the digest"},
+		"corrupt config":      {quirks: registrytest.Quirks{CorruptConfig: true}, kind: registry.ErrDigest, says: "its bytes have the digest"},
 		"not JSON":            {ref: "/bad/html:tag", kind: registry.ErrAnswer, says: `is not JSON (6 bytes of type "application/vnd.oci.image.manifest.v1+json")`},
 		"schema 1":            {ref: "/bad/schema1:tag", kind: registry.ErrUnsupported, says: "schema version 1: push the image again"},
 		"unknown media type":  {ref: "/bad/type:tag", kind: registry.ErrUnsupported, says: `media type "application/x-what"`},

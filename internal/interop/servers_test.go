@@ -24,7 +24,7 @@ func start(t *testing.T, ready string, name string, args ...string) string {
 	cmd := exec.Command(testtool.Need(t, name), args...)
 	// Its own process group: a terminal's Ctrl-C is for the test, which then
 	// ends the server in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	cmd.Stdout = cmd.Stderr

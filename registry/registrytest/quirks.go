@@ -27,6 +27,9 @@ type Quirks struct {
 	// CorruptManifest changes a byte of every manifest but keeps it JSON.
 	CorruptManifest bool
 
+	// CorruptConfig changes the last byte of every config.
+	CorruptConfig bool
+
 	// IgnoreRange answers ranges of blobs with the whole blob and 200.
 	IgnoreRange bool
 	// WrongContentRange states a range that starts one byte later.

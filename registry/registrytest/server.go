@@ -257,7 +257,7 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repository, d
 		return
 	}
 	if b.config {
-		q = Quirks{}
+		q = Quirks{CorruptBlob: q.CorruptConfig}
 	}
 	if q.RedirectTo != "" {
 		http.Redirect(w, r, q.RedirectTo+r.URL.Path+"?"+Signature, http.StatusTemporaryRedirect)
