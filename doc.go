@@ -15,7 +15,8 @@
 //   - [github.com/dockercache/dockercache/cache] is the local side: the plan of a
 //     tarball, filling it, and the directory that many machines share.
 //
-// None of the four imports another, so each costs only what it needs. They meet
+// None of artifacts, tagging, registry and cache imports another, so each costs
+// only what it needs. They meet
 // in go-containerregistry's value types (v1.Hash, v1.Descriptor) and in one
 // interface of one method, cache.BlobSource, which a resolved registry.Image
 // satisfies.

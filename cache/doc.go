@@ -4,12 +4,14 @@
 //
 // The way of one image:
 //
-//	[NewImage]   manifest and config bytes, checked, and the reference to load it as
-//	[NewLayout]  the exact byte plan of its tarball: pure, deterministic
-//	[Fill]       plan + [BlobSource] -> bytes, every layer's size and sha256 proven
-//	[Dir.Put]    all of that, published under its name by rename
+//   - [NewImage]: manifest and config bytes, checked, and the reference to load
+//     it as
+//   - [NewLayout]: the exact byte plan of its tarball, pure and deterministic
+//   - [Fill]: plan and [BlobSource] to bytes, every layer's size and sha256 proven
+//   - [Dir.Put]: the last two, published under its name by rename
 //
-// [ReadTarball] goes the other way: from a file to the image that it holds, by
+// Most programs need only [NewImage], [OpenDir] and [Dir.Put]. [ReadTarball] and
+// [Dir.Lookup] go the other way: from a file to the image that it holds, by
 // reading its first few KiB.
 //
 // # The tarball
@@ -22,6 +24,7 @@
 //	oci-layout
 //	index.json             the manifest's digest, the reference, the [Provenance]
 //	manifest.json          Docker's list: config, reference, layers
+//	blobs/, blobs/sha256/
 //	blobs/sha256/<digest>  the manifest, as served
 //	blobs/sha256/<digest>  the config, as served
 //	blobs/sha256/<digest>  each distinct layer, as served

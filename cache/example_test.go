@@ -12,27 +12,41 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
+	"github.com/dockercache/dockercache/tagging"
 )
 
-// From a registry to a tarball in the directory, and once more: nothing to do.
+// The whole way of an image: names, registry, tarball. And once more: nothing to
+// do.
 func Example() {
-	ctx := context.Background()
-	ref, path := exampleImage()
+	image, path, end := exampleImage()
+	defer end()
 
-	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
-	if err != nil {
-		log.Fatal(err)
+	stock := func(ctx context.Context, image, branch, path string) (*cache.Result, error) {
+		tarball, err := tagging.Tarball(image, branch, nil)
+		if err != nil {
+			return nil, err
+		}
+		repoTag, err := tagging.RepoTag(image)
+		if err != nil {
+			return nil, err
+		}
+		remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), image)
+		if err != nil {
+			return nil, err
+		}
+		local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
+		if err != nil {
+			return nil, err
+		}
+		dir, err := cache.OpenDir(path)
+		if err != nil {
+			return nil, err
+		}
+		return dir.Put(ctx, tarball, local, remote, cache.Provenance{Source: remote.Source(), Branch: branch})
 	}
-	image, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
-	if err != nil {
-		log.Fatal(err)
-	}
-	dir, err := cache.OpenDir(path)
-	if err != nil {
-		log.Fatal(err)
-	}
+
 	for range 2 {
-		result, err := dir.Put(ctx, "name_main.tar", image, remote, cache.Provenance{Source: remote.Source(), Branch: "main"})
+		result, err := stock(context.Background(), image, "main", path)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -46,7 +60,8 @@ func Example() {
 // What a tarball holds, by reading its first few KiB; then all of its bytes.
 func ExampleReadTarball() {
 	ctx := context.Background()
-	path := exampleTarball(ctx)
+	path, end := exampleTarball(ctx)
+	defer end()
 
 	tarball, err := cache.ReadTarball(path)
 	if err != nil {
@@ -76,7 +91,7 @@ func ExampleWriteFile() {
 	// Output: {} <nil>
 }
 
-func exampleImage() (ref, dir string) {
+func exampleImage() (ref, dir string, end func()) {
 	server, err := registrytest.Start()
 	if err != nil {
 		log.Fatal(err)
@@ -91,11 +106,11 @@ func exampleImage() (ref, dir string) {
 	if dir, err = os.MkdirTemp("", "example"); err != nil {
 		log.Fatal(err)
 	}
-	return ref, dir
+	return ref, dir, func() { server.Close(); _ = os.RemoveAll(dir) }
 }
 
-func exampleTarball(ctx context.Context) string {
-	ref, path := exampleImage()
+func exampleTarball(ctx context.Context) (path string, end func()) {
+	ref, path, end := exampleImage()
 	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
 	if err != nil {
 		log.Fatal(err)
@@ -112,5 +127,5 @@ func exampleTarball(ctx context.Context) string {
 	if err != nil {
 		log.Fatal(err)
 	}
-	return result.Path
+	return result.Path, end
 }

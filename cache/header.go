@@ -16,7 +16,7 @@ const (
 	layerAlign = 4096
 )
 
-// tarHeader renders the header of a regular file whose header begins at the
+// tarHeader renders the header of an entry, a directory if name ends in "/", that begins at the
 // offset at of the archive. With align its data begins at a multiple of
 // layerAlign: a PAX comment of the right length stands before the header. Every
 // loader that was tried skips it, whereas padding files would be copied into
@@ -51,6 +51,9 @@ func renderHeader(name string, size int64, comment string) ([]byte, error) {
 		Size:     size,
 		Mode:     0o644,
 		Format:   tar.FormatPAX,
+	}
+	if strings.HasSuffix(name, "/") {
+		h.Typeflag, h.Mode = tar.TypeDir, 0o755
 	}
 	if comment != "" {
 		h.PAXRecords = map[string]string{"comment": comment}

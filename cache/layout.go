@@ -48,6 +48,10 @@ func NewLayout(img *Image, p Provenance) (*Layout, error) {
 	b.file("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
 	b.file("index.json", index)
 	b.file("manifest.json", docker)
+	// skopeo (1.9) makes a directory that has no entry of its own belong to root,
+	// or fails where it may not.
+	b.header("blobs/", 0, false)
+	b.header("blobs/sha256/", 0, false)
 	b.file(blobPath(img.digest), img.manifest)
 	b.file(blobPath(img.parsed.Config.Digest), img.config)
 	seen := map[v1.Hash]bool{}

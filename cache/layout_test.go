@@ -58,7 +58,7 @@ func entriesOf(t *testing.T, l *Layout) []entry {
 		offset, err := section.Seek(0, io.SeekCurrent)
 		require.NoError(t, err)
 		e := entry{Header: *h, offset: offset}
-		if len(all) < 5 {
+		if len(all) < 7 {
 			e.content, err = io.ReadAll(r)
 			require.NoError(t, err)
 		}
@@ -85,11 +85,16 @@ func TestLayoutEntries(t *testing.T) {
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name)
+		if strings.HasSuffix(e.Name, "/") {
+			assert.EqualValues(t, tar.TypeDir, e.Typeflag, e.Name)
+			assert.EqualValues(t, 0o755, e.Mode, e.Name)
+			continue
+		}
 		assert.EqualValues(t, tar.TypeReg, e.Typeflag, e.Name)
 		assert.EqualValues(t, 0o644, e.Mode, e.Name)
 	}
 	assert.Equal(t, []string{
-		"oci-layout", "index.json", "manifest.json",
+		"oci-layout", "index.json", "manifest.json", "blobs/", "blobs/sha256/",
 		blobPath(img.Digest()), blobPath(img.parsed.Config.Digest),
 		blobPath(a.Digest), blobPath(b.Digest), // the repeated layer once
 	}, names)
@@ -117,8 +122,8 @@ func TestLayoutEntries(t *testing.T) {
 		"RepoTags": ["`+testRef+`"],
 		"Layers": ["`+blobPath(a.Digest)+`", "`+blobPath(b.Digest)+`", "`+blobPath(a.Digest)+`"]
 	}]`, string(entries[2].content))
-	assert.Equal(t, img.Manifest(), entries[3].content)
-	assert.Equal(t, img.Config(), entries[4].content)
+	assert.Equal(t, img.Manifest(), entries[5].content)
+	assert.Equal(t, img.Config(), entries[6].content)
 }
 
 func marshalInt(n int) string { b, _ := json.Marshal(n); return string(b) }
@@ -146,11 +151,11 @@ func TestLayerDataIsAligned(t *testing.T) {
 			first := sized("first", before*tarBlock+before)
 			layout := mustLayout(t, testImage(t, first, sized("second", size), sized("third", 7)))
 			entries := entriesOf(t, layout)
-			for _, e := range entries[5:] {
+			for _, e := range entries[7:] {
 				assert.Zero(t, e.offset%layerAlign, "%s at %d", e.Name, e.offset)
 			}
-			assert.Equal(t, size, entries[6].Size)
-			assert.Equal(t, int64(7), entries[7].Size, "the entry behind the big one is found")
+			assert.Equal(t, size, entries[8].Size)
+			assert.Equal(t, int64(7), entries[9].Size, "the entry behind the big one is found")
 		}
 	}
 }
@@ -168,8 +173,8 @@ func TestLayoutBytesArePinned(t *testing.T) {
 	for _, s := range layout.Segments() {
 		literals = append(literals, s.Literal...)
 	}
-	assert.Equal(t, "sha256:35832cca25a7162830464ee7e0d7d090ed71fc032efe60d95c045747be1fa9e6", sha256Of(literals).String())
-	assert.EqualValues(t, 9663689728, layout.Size())
+	assert.Equal(t, "sha256:b6b1f1328b852dbaf23aaf367cc370e3d2dee59b6e64d11515dcdcf1900f0504", sha256Of(literals).String())
+	assert.EqualValues(t, 9663693824, layout.Size())
 }
 
 // GNU tar must read it too, past the layer of more than 8 GiB.
@@ -188,12 +193,12 @@ func TestGNUTarListsLayout(t *testing.T) {
 	out, err := exec.Command(program, "-tf", path).CombinedOutput()
 	require.NoError(t, err, string(out))
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	require.Len(t, lines, 8)
-	assert.Equal(t, blobPath(sha256Of([]byte("c"))), lines[7])
+	require.Len(t, lines, 10)
+	assert.Equal(t, blobPath(sha256Of([]byte("c"))), lines[9])
 }
 
 func TestImageWithoutLayers(t *testing.T) {
 	entries := entriesOf(t, mustLayout(t, testImage(t)))
-	require.Len(t, entries, 5)
+	require.Len(t, entries, 7)
 	assert.Contains(t, string(entries[2].content), `"Layers":[]`)
 }

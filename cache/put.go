@@ -56,6 +56,7 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
 	}
 	result := &Result{Path: path, Total: layout.Size()}
+	sweepTemp(d.path, name, partial, time.Now())
 	if current, err := d.isCurrent(path, img); err != nil {
 		return result, err
 	} else if current != nil {
@@ -65,7 +66,6 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 
 	// The digest in the temporary name tells a person what was being written.
 	base := name + "." + img.digest.Hex[:12]
-	sweepTemp(d.path, name, partial, time.Now())
 	err = replaceFile(path, d.path, base, partial, 0o666, func(f *os.File) error {
 		var err error
 		result.Downloaded, err = Fill(ctx, f, layout, src)

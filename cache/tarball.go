@@ -71,6 +71,11 @@ func readHead(f io.ReaderAt, size int64) (*Tarball, error) {
 	if _, err := readEntry(entries, "manifest.json", maxManifest); err != nil {
 		return nil, err
 	}
+	for _, directory := range []string{"blobs/", "blobs/sha256/"} {
+		if _, err := readEntry(entries, directory, 0); err != nil {
+			return nil, err
+		}
+	}
 	manifest, err := readEntry(entries, blobPath(desc.Digest), maxManifest)
 	if err != nil {
 		return nil, err

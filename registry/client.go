@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,10 +20,10 @@ type Options struct {
 	// credential helpers, else none.
 	Keychain authn.Keychain
 	// Transport makes the requests, without retries. Default: as
-	// [http.DefaultTransport], with a limit of 60 s on waiting for an answer.
+	// [http.DefaultTransport], with limits of 10 s for a connection and 30 s for an answer.
 	Transport http.RoundTripper
-	// PlainHTTP names the registries, as HOST or HOST:PORT, that may be spoken
-	// to without TLS, beside those on loopback. Default: none.
+	// PlainHTTP names the registries that may be spoken to without TLS, beside
+	// those on loopback: HOST:PORT, or HOST for any port. Default: none.
 	PlainHTTP []string
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each repetition. Default: 500 ms.
@@ -92,7 +91,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 		return r, nil
 	}
 	var options []name.Option
-	if slices.Contains(c.options.PlainHTTP, reference.Domain(named)) {
+	if allows(c.options.PlainHTTP, reference.Domain(named)) {
 		options = append(options, name.Insecure)
 	}
 	repo, err := name.NewRepository(named.Name(), options...)
@@ -109,7 +108,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 func (c *Client) login(ctx context.Context, repo name.Repository) (*http.Client, error) {
 	auth, err := authn.Resolve(ctx, c.options.Keychain, repo)
 	if err != nil {
-		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+		return nil, &Error{Op: "find credentials for", Source: repo.RegistryStr(), Kind: ErrCredentials, Err: err}
 	}
 	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, transport.NewUserAgent(c.transport, "dockercache"), []string{repo.Scope(transport.PullScope)})
 	if err != nil {

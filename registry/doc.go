@@ -12,7 +12,7 @@
 //
 // # Credentials
 //
-// They come from a [authn.Keychain]; by default Docker's config file and the
+// They come from an authn.Keychain of go-containerregistry; by default Docker's config file and the
 // credential helpers that it names, else none. The file is read, never written.
 // A credential is sent to the registry that it is for and to the token server
 // which that registry names, and never to the target of a redirect.

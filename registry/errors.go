@@ -21,6 +21,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDenied: credentials are missing, wrong, or not sufficient.
 	ErrDenied = errors.New("denied")
+	// ErrCredentials: Docker's config file or a credential helper failed, so the
+	// registry was not asked.
+	ErrCredentials = errors.New("no credentials")
 	// ErrUnreachable: no answer, or only answers such as 429 and 503 that may
 	// be better later, after all retries.
 	ErrUnreachable = errors.New("unreachable")

@@ -40,8 +40,9 @@ func (i *Image) Config() []byte { return slices.Clone(i.config) }
 // when the connection does, when nothing comes for [Options.StallTimeout], and
 // when ctx ends.
 //
-// The repository that the image was resolved in is asked first, then the other
-// ones that [Client.Resolve] was given. The error joins one [*Error] for each;
+// The repository that the image was resolved in is asked first, then the ones
+// after it that [Client.Resolve] was given. A reader that fails later is not
+// replaced: ask again for what is missing. The error joins one [*Error] for each;
 // a blob whose whole size differs from the declared one wraps [ErrSize].
 func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	size, ok := i.sizes[digest]

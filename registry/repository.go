@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,22 +20,34 @@ type repository struct {
 	name   string // complete, as in references: docker.io/library/debian
 	repo   name.Repository
 
-	mu   sync.Mutex
-	http *http.Client // nil until logged in
+	mu     sync.Mutex
+	http   *http.Client // nil until logged in
+	failed error        // of the last login
+	at     time.Time    // when it failed
 }
 
-// session returns the logged-in HTTP client. Failure is not kept: the next
-// call tries again.
+// failureKept is how long a failed login stands for those after it: many images
+// that have a dead mirror in common would each wait for all of its retries.
+const failureKept = time.Minute
+
+// session returns the logged-in HTTP client.
 func (r *repository) session(ctx context.Context) (*http.Client, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.http == nil {
-		c, err := r.client.login(ctx, r.repo)
-		if err != nil {
-			return nil, err
-		}
-		r.http = c
+	if r.http != nil {
+		return r.http, nil
 	}
+	if r.failed != nil && time.Since(r.at) < failureKept {
+		return nil, r.failed
+	}
+	c, err := r.client.login(ctx, r.repo)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.failed, r.at = err, time.Now()
+		}
+		return nil, err
+	}
+	r.http = c
 	return r.http, nil
 }
 

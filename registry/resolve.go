@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -18,12 +19,12 @@ const maxConfig = 16 << 20
 // Resolve finds the image for a platform under the first of the references that
 // has it: mirrors first, the image's own registry last. An index is resolved to
 // the platform's manifest; a manifest that is not in an index is taken as it
-// is, whatever its platform. A reference without tag and digest means the tag
+// is, whatever its platform, with a warning in the log. A reference without tag and digest means the tag
 // "latest".
 //
 // The manifest and config that it returns have the digests by which they were
-// asked for. Blobs are then read from the reference that was resolved, and from
-// the ones after it when that fails.
+// asked for. A blob is then asked of the repository that was resolved, and of the
+// ones after it when that one does not give it.
 //
 // The error joins one [*Error] for each reference that was tried.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
@@ -41,7 +42,11 @@ func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references .
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		c.options.Logger.Warn("source does not have the image", "source", ref, "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, ErrNotFound) {
+			level = slog.LevelInfo // nothing is wrong with the source
+		}
+		c.options.Logger.Log(ctx, level, "source does not have the image", "source", ref, "error", err)
 		failed = append(failed, err)
 	}
 	return nil, failed
@@ -88,6 +93,11 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string) 
 	image := &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
+	}
+	// Only an index says what a manifest is for before it is fetched, so this one
+	// passes; but who asked for another platform should hear of it.
+	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), platform) {
+		c.options.Logger.Warn("the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", platform.String())
 	}
 	c.options.Logger.Info("resolved", "source", image.source, "digest", m.digest.String())
 	return image, nil

@@ -48,7 +48,7 @@ func TestResolveLatest(t *testing.T) {
 
 func TestResolvePlatform(t *testing.T) {
 	server := registrytest.New(t)
-	images := map[string]v1.Image{"linux/amd64": randomImage(t, 1), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
+	images := map[string]v1.Image{"linux/amd64": amd64(t, randomImage(t, 1)), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
 	ref, err := server.PushIndex("image:tag", indexOf(t, images, "linux/arm/v7", "linux/arm64/v8", "linux/s390x", "linux/amd64"))
 	require.NoError(t, err)
 	client := newClient(nil)
@@ -69,8 +69,11 @@ func TestResolvePlatform(t *testing.T) {
 
 	// A manifest without an index says nothing of its platform: it passes.
 	plain := push(t, server, "plain:tag", images["linux/amd64"])
+	var log bytes.Buffer
+	client = newClient(func(o *registry.Options) { o.Logger = logTo(&log) })
 	_, err = client.Resolve(t.Context(), v1.Platform{OS: "linux", Architecture: "riscv64"}, plain)
 	require.NoError(t, err)
+	assert.Contains(t, log.String(), `"the image is for another platform"`)
 }
 
 func TestResolveEmptyIndex(t *testing.T) {

@@ -45,6 +45,19 @@ func TestCredentialsFromDockerConfig(t *testing.T) {
 	assert.Len(t, entries, 1, "nothing was written beside it")
 }
 
+// A config file that cannot be read is not "denied" by anybody.
+func TestMalformedDockerConfig(t *testing.T) {
+	server := registrytest.New(t)
+	ref := push(t, server, "image:tag", randomImage(t, 1))
+	home := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", home)
+	require.NoError(t, os.WriteFile(filepath.Join(home, "config.json"), []byte("{"), 0o600))
+	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrCredentials)
+	assert.NotErrorIs(t, err, registry.ErrUnreachable)
+	assert.Empty(t, server.Requests())
+}
+
 // A credential helper that config.json names is run.
 func TestCredentialsFromAHelper(t *testing.T) {
 	server := registrytest.New(t)

@@ -31,7 +31,10 @@ func newTransport(o Options) http.RoundTripper {
 	base := o.Transport
 	if base == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.ResponseHeaderTimeout = time.Minute
+		// A host that swallows packets must not hold a run up for long: with the
+		// retries this is a minute, where net/http's 30 s would be minutes.
+		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+		t.ResponseHeaderTimeout = 30 * time.Second
 		t.MaxIdleConnsPerHost = 16
 		base = t
 	}
@@ -54,11 +57,15 @@ func newTransport(o Options) http.RoundTripper {
 // except 501.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	var refused *plainHTTPError
+	var address *net.AddrError
+	var lookup *net.DNSError
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case errors.As(err, &refused), errors.Is(err, http.ErrSchemeMismatch):
 		return false, nil // the answer is no; loopback registries are tried with HTTPS first
+	case errors.As(err, &address), errors.As(err, &lookup) && lookup.IsNotFound:
+		return false, nil // a port or name that does not exist
 	case err != nil:
 		return retryablehttp.DefaultRetryPolicy(ctx, nil, err)
 	}
@@ -93,7 +100,7 @@ type secureTransport struct {
 }
 
 func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !isLoopback(req.URL.Hostname()) && !slices.Contains(t.plainHTTP, req.URL.Host) {
+	if req.URL.Scheme != "https" && !isLoopback(req.URL.Hostname()) && !allows(t.plainHTTP, req.URL.Host) {
 		return nil, &plainHTTPError{req.URL.Host}
 	}
 	return t.inner.RoundTrip(req)
@@ -101,6 +108,12 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// allows tells whether a list of HOST and HOST:PORT has this one.
+func allows(list []string, hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	return slices.Contains(list, hostPort) || err == nil && slices.Contains(list, host)
 }
 
 type plainHTTPError struct{ host string }

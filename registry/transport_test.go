@@ -25,7 +25,8 @@ func TestPlainHTTP(t *testing.T) {
 	}{
 		{"10.0.0.5:5000", nil, false},
 		{"10.0.0.5:5000", []string{"10.0.0.5:5000"}, true},
-		{"10.0.0.5:5000", []string{"10.0.0.5"}, false},
+		{"10.0.0.5:5000", []string{"10.0.0.5"}, true},
+		{"10.0.0.5:5000", []string{"10.0.0.5:5001", "10.0.0.50"}, false},
 		{"registry.example.com", nil, false},
 		{"registry.example.com", []string{"registry.example.com"}, true},
 		{"localhost:5000", nil, true},
@@ -44,6 +45,24 @@ func TestPlainHTTP(t *testing.T) {
 		_, err := client.Resolve(t.Context(), DefaultPlatform(), c.host+"/image:tag")
 		require.ErrorIs(t, err, ErrUnreachable)
 		assert.Equal(t, c.want, plain, c)
+	}
+}
+
+// Many images with a dead mirror in common must not each wait for all retries.
+func TestFailedLoginIsRemembered(t *testing.T) {
+	requests := 0
+	client := New(&Options{
+		Keychain:  authn.NewMultiKeychain(),
+		RetryWait: time.Microsecond,
+		Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			requests++
+			return nil, errors.New("no network in this test")
+		}),
+	})
+	for _, tag := range []string{"one", "two"} {
+		_, err := client.Resolve(t.Context(), DefaultPlatform(), "registry.example.com/image:"+tag)
+		require.ErrorIs(t, err, ErrUnreachable)
+		assert.Equal(t, retries+1, requests, tag)
 	}
 }
 

@@ -2,6 +2,7 @@ package tagging
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/distribution/reference"
 )
@@ -22,6 +23,10 @@ func Mirror(image, repository string) (string, error) {
 	mirror, err := reference.ParseNormalizedNamed(repository)
 	if err != nil {
 		return "", fmt.Errorf("%w: mirror repository %q: %w", ErrReference, repository, err)
+	}
+	if !strings.Contains(repository, "/") {
+		// The grammar would take "ghcr.io" for an image of that name at Docker.
+		return "", fmt.Errorf("%w: mirror repository %q: want HOST/PATH", ErrReference, repository)
 	}
 	if !reference.IsNameOnly(mirror) {
 		return "", fmt.Errorf("%w: mirror repository %q has a tag or a digest: want HOST/REPOSITORY", ErrReference, repository)

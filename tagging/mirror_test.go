@@ -12,6 +12,7 @@ func TestMirror(t *testing.T) {
 		{ecr + ":name-" + hash, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash},
 		{"localhost:5000/x:name-" + hash, "localhost:5001/y/z", "localhost:5001/y/z:name-" + hash},
 		{ecr + ":name-" + hash + sha, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash + sha},
+		{"x:t", "library/debian", "docker.io/library/debian:t"},
 		{"debian:bookworm", "mirror.example.com/library/debian", "mirror.example.com/library/debian:bookworm"},
 	} {
 		got, err := Mirror(c.image, c.repository)
@@ -26,6 +27,7 @@ func TestMirrorRefuses(t *testing.T) {
 		{ecr, "ghcr.io/pytorch/ci-image", "it has no tag"},
 		{"x:t", "", "mirror repository"},
 		{"x:t", "ghcr.io/a/../b", "mirror repository"},
+		{"x:t", "ghcr.io", "want HOST/PATH"},
 		{"x:t", "ghcr.io/a:tag", "has a tag or a digest"},
 		{"x:t", "ghcr.io/a" + sha, "has a tag or a digest"},
 		{"x:t", "https://ghcr.io/a", "mirror repository"},

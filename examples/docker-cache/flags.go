@@ -58,7 +58,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
 	f.Var(&o.mirrors, "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
-	platform := f.String("platform", o.platform.String(), "the platform, as `OS/ARCH`[/VARIANT]")
+	platform := f.String("platform", o.platform.String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
 	f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
@@ -72,6 +72,13 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 		f.PrintDefaults()
 		fmt.Fprint(stdout, usageExit)
 		return nil, err
+	}
+	if err == nil {
+		f.Visit(func(g *flag.Flag) {
+			if g.Value.String() == "" {
+				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
+			}
+		})
 	}
 	if err == nil {
 		o.images = f.Args()
@@ -89,6 +96,11 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 
 // check finds what is wrong with the flags together, and fills in defaults.
 func (o *options) check() error {
+	for _, host := range o.plainHTTP {
+		if host == "" || strings.ContainsAny(host, "/ ") {
+			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme", host)
+		}
+	}
 	if o.jobs < 1 {
 		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
 	}
@@ -96,7 +108,14 @@ func (o *options) check() error {
 		if len(o.images) > 0 || len(o.mirrors) > 0 {
 			return errors.New("-sample brings its own images and mirror: leave IMAGE and -mirror out")
 		}
-		return nil
+		if o.branch == "" {
+			o.branch = "main"
+		}
+		_, err := o.rules.Suffix(o.branch)
+		return err
+	}
+	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
+		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
 	}
 	if o.branch == "" {
 		return errors.New("-branch is required: which branch were the images built from?")
@@ -107,9 +126,9 @@ func (o *options) check() error {
 	if len(o.images) == 0 {
 		return errors.New("no IMAGE was given")
 	}
-	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
-		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
-	}
+	// The same reference twice is one image, asked for twice.
+	seen := map[string]bool{}
+	o.images = slices.DeleteFunc(o.images, func(s string) bool { again := seen[s]; seen[s] = true; return again })
 	for _, m := range o.mirrors {
 		if _, err := tagging.Mirror("x:check-the-mirror-alone", m); err != nil {
 			return fmt.Errorf("-mirror: %w", err)

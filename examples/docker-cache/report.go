@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/dustin/go-humanize"
 
@@ -35,6 +36,9 @@ type result struct {
 	Error           string  `json:"error"` // "" unless failed
 }
 
+// errSaid marks an error that standard error has once for all images.
+var errSaid = errors.New("")
+
 // report prints what happened, image by image as each ends.
 type report struct {
 	stdout, stderr io.Writer
@@ -42,7 +46,17 @@ type report struct {
 
 	mu       sync.Mutex
 	failures int
+	unsaid   error // why a line could not be printed
 	tarballs []string
+}
+
+// say prints to standard output, and remembers when it cannot: a script that
+// reads nothing must not take that for "no images".
+func (p *report) say(format string, args ...any) {
+	if _, err := fmt.Fprintf(p.stdout, format, args...); err != nil && p.unsaid == nil {
+		p.unsaid = err
+		fmt.Fprintf(p.stderr, "docker-cache: print the results: %v\n", err)
+	}
 }
 
 func (p *report) image(r result, err error) {
@@ -52,23 +66,25 @@ func (p *report) image(r result, err error) {
 	if err != nil {
 		p.failures++
 		r.Outcome, r.Error = failed, err.Error()
-		fmt.Fprintf(p.stderr, "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
+		if !errors.Is(err, errSaid) {
+			fmt.Fprintf(p.stderr, "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
+		}
 	} else {
 		p.tarballs = append(p.tarballs, r.Tarball)
 	}
 	if p.json {
 		// A struct of strings and numbers always encodes.
 		line, _ := json.Marshal(r)
-		fmt.Fprintf(p.stdout, "%s\n", line)
+		p.say("%s\n", line)
 		return
 	}
 	switch r.Outcome {
 	case string(cache.Stocked):
-		fmt.Fprintf(p.stdout, "stocked    %s  %s from %s in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		p.say("stocked    %s  %s from %s in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
 	case string(cache.Unchanged):
-		fmt.Fprintf(p.stdout, "unchanged  %s  %s, same digest at %s, in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		p.say("unchanged  %s  %s, same digest at %s, in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
 	default:
-		fmt.Fprintf(p.stdout, "failed     %q after %.1f s\n", r.Image, r.Seconds)
+		p.say("failed     %q after %.1f s\n", r.Image, r.Seconds)
 	}
 }
 
@@ -79,13 +95,15 @@ func advice(err error) string {
 		kind error
 		tip  string
 	}{
+		{registry.ErrCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
+		{http.ErrSchemeMismatch, "if the registry speaks plain HTTP and the network in between can be trusted, allow it with -plain-http HOST:PORT"},
 		{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
 		{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
 		{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
 		{registry.ErrAnswer, "check that the host is a registry and that no proxy changes its answers"},
 		{registry.ErrPlatform, "ask for one of these with -platform"},
 		{cache.ErrBlobDigest, "the registry holds damaged bytes: push the image again"},
-		{os.ErrPermission, "check who may write to the directory"},
+		{syscall.ENOSPC, "make room in the directory"},
 	} {
 		if errors.Is(err, a.kind) {
 			tips = append(tips, a.tip)
@@ -106,5 +124,5 @@ func (p *report) howToLoad(dir string) {
 	fmt.Fprintf(out, "\nThe tarballs are in %s. Load one into an engine with one of\n", dir)
 	fmt.Fprintf(out, "  docker load -i %s\n", p.tarballs[0])
 	fmt.Fprintf(out, "  podman load -i %s\n", p.tarballs[0])
-	fmt.Fprintf(out, "They are yours to keep; \"rm -r %s\" removes them.\n", dir)
+	fmt.Fprintf(out, "They are yours to keep or to remove:\n  rm %s\n", strings.Join(p.tarballs, " "))
 }

@@ -25,6 +25,16 @@ const (
 // to them. What follows is the same code as in a real run. end stops the
 // registry, and without keep removes a directory that was made for the sample.
 func setUpSample(o *options) (end func(keep bool), err error) {
+	// The sample's tarballs have the names of real ones: it must not replace any.
+	if o.dir != "" {
+		entries, err := os.ReadDir(o.dir)
+		if err != nil {
+			return nil, err
+		}
+		if len(entries) > 0 {
+			return nil, fmt.Errorf("%s is not empty: give the sample a directory of its own", o.dir)
+		}
+	}
 	server, err := registrytest.Start()
 	if err != nil {
 		return nil, err
@@ -66,9 +76,6 @@ func setUpSample(o *options) (end func(keep bool), err error) {
 		o.images = append(o.images, ref)
 	}
 	o.mirrors = list{server.Host() + "/" + sampleMirror}
-	if o.branch == "" {
-		o.branch = "main"
-	}
 	made := o.dir == ""
 	if made {
 		if o.dir, err = os.MkdirTemp("", "docker-cache-sample-"); err != nil {

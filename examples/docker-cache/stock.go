@@ -25,7 +25,7 @@ type stocker struct {
 // stockAll stocks every image, some at a time, and reports each. One that fails
 // does not stop the others.
 func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer) int {
-	level := slog.LevelError
+	level := slog.LevelWarn
 	if o.verbose {
 		level = slog.LevelDebug
 	}
@@ -34,7 +34,10 @@ func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer)
 		Logger:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 	})}
 	var dirErr error
-	s.dir, dirErr = cache.OpenDir(o.dir)
+	if s.dir, dirErr = cache.OpenDir(o.dir); dirErr != nil {
+		fmt.Fprintf(stderr, "docker-cache: %v\n", dirErr)
+		dirErr = fmt.Errorf("%w%w", dirErr, errSaid)
+	}
 	taken := s.tarballs()
 
 	var group errgroup.Group
@@ -56,7 +59,7 @@ func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer)
 	switch {
 	case ctx.Err() != nil:
 		return command.Interrupted
-	case report.failures > 0:
+	case report.failures > 0 || report.unsaid != nil:
 		return command.Failed
 	}
 	return command.OK

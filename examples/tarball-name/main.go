@@ -10,6 +10,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/tagging"
@@ -32,6 +34,9 @@ func run(_ context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return command.OK
 	case err != nil:
+		return command.Usage
+	case slices.ContainsFunc(f.Args(), func(s string) bool { return strings.HasPrefix(s, "-") }):
+		fmt.Fprintln(stderr, "tarball-name: flags go before IMAGE and BRANCH")
 		return command.Usage
 	case f.NArg() != 2:
 		fmt.Fprintf(stderr, "tarball-name: want IMAGE and BRANCH, got %d arguments\n", f.NArg())

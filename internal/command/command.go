@@ -25,9 +25,11 @@ const (
 const patience = 800 * time.Millisecond
 
 // Main runs a program and exits with its code, or with [Interrupted] when
-// SIGINT or SIGTERM came; its context ends at the signal.
+// SIGINT, SIGTERM or SIGHUP came; its context ends at the signal. A reader of
+// its output that goes away does not kill it: writing then gives an error.
 func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer) int) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	done := make(chan int, 1)
 	go func() { done <- run(ctx, os.Args[1:], os.Stdout, os.Stderr) }()
 	select {

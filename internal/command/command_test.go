@@ -50,7 +50,7 @@ func child(t *testing.T, kind string) (*exec.Cmd, *bufio.Scanner) {
 }
 
 func TestInterrupted(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		for kind, want := range map[string][]string{"obedient": {"ready", "cleaned up"}, "stuck": {"ready"}} {
 			cmd, lines := child(t, kind)
 			require.True(t, lines.Scan())

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/testtool"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
@@ -103,6 +106,27 @@ func TestSkopeo(t *testing.T) {
 			config := strings.TrimPrefix(configDigest(t, tb), "sha256:")
 			requireFile(t, filepath.Join(to, config), tb.Image.Config())
 		})
+	}
+}
+
+// Not everybody is root: skopeo unpacks an oci-archive, and sets the owner of
+// directories that have no entry of their own.
+func TestSkopeoAsAnotherUser(t *testing.T) {
+	testtool.NeedRoot(t)
+	tb := small(t)
+	dir := shortDir(t) // t.TempDir is for its owner alone
+	require.NoError(t, os.Chmod(dir, 0o755))
+	content, err := os.ReadFile(tb.Path)
+	require.NoError(t, err)
+	path := filepath.Join(dir, "x.tar")
+	require.NoError(t, os.WriteFile(path, content, 0o644))
+	for _, transport := range []string{"docker-archive:", "oci-archive:"} {
+		cmd := exec.Command(testtool.Need(t, "skopeo"), "inspect", transport+path)
+		const nobody = 65534
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s%s", transport, out)
 	}
 }
 
