@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // WriteFile creates or replaces the file at path with what write puts into it,
@@ -21,62 +22,70 @@ import (
 //
 // One case returns an error with the new file in place: the directory could not
 // be flushed, so a power failure might bring the old file back. The error says so.
-func WriteFile(path string, perm fs.FileMode, write func(f *os.File) error) error {
+func WriteFile(path string, perm fs.FileMode, write func(f *os.File) error) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
 	}
-	return replaceFile(path, dir, base, "tmp", perm, write)
+	for _, path := range temporaries(dir, base, "tmp") { // of writers that were killed
+		if f := lockDead(path, time.Now(), abandonedAfter); f != nil {
+			_ = os.Remove(path)
+			_ = f.Close()
+		}
+	}
+	atStep("create")
+	f, err := createTemp(dir, base, "tmp", perm)
+	if err != nil {
+		return fmt.Errorf("create a temporary file for %s: %w", path, err)
+	}
+	published := false
+	defer func() {
+		if !published {
+			// Removed before it is closed: no one else can take the lock and
+			// find a file that is about to go.
+			err = errors.Join(err, os.Remove(f.Name()))
+			_ = f.Close() // harmless after the one in publish
+		}
+	}()
+	atStep("write")
+	if err := write(f); err != nil {
+		return err
+	}
+	published, err = publish(f, path)
+	return err
 }
 
 // atStep is called before each step that changes what is on the disk. Tests
 // kill the process there.
 var atStep = func(step string) {}
 
-func replaceFile(path, dir, base, kind string, perm fs.FileMode, write func(f *os.File) error) (err error) {
-	atStep("create")
-	f, err := createTemp(dir, base, kind, perm)
-	if err != nil {
-		return fmt.Errorf("create a temporary file for %s: %w", path, err)
-	}
-	temp, published := f.Name(), false
-	defer func() {
-		if !published {
-			// Removed before it is closed: no one else can take the lock and
-			// find a file that is about to go.
-			err = errors.Join(err, os.Remove(temp))
-			_ = f.Close() // a second Close after the one below is harmless
-		}
-	}()
-
-	atStep("write")
-	if err := write(f); err != nil {
-		return err
-	}
+// publish flushes f, closes it, gives it the name path in the same directory,
+// and flushes that. It tells whether f has that name now, which it may have
+// even when there is an error.
+func publish(f *os.File, path string) (published bool, err error) {
 	// A full disk or quota may show only here or in Close, on NFS above all.
 	atStep("sync")
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("flush %s: %w", temp, err)
+		return false, fmt.Errorf("flush %s: %w", f.Name(), err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	atStep("close")
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", temp, err)
+		return false, fmt.Errorf("close %s: %w", f.Name(), err)
 	}
 	atStep("rename")
-	if err := rename(temp, path, info); err != nil {
-		return err
+	if err := rename(f.Name(), path, info); err != nil {
+		return false, err
 	}
-	published = true
 	atStep("sync directory")
-	if err := syncDir(dir); err != nil {
-		return fmt.Errorf("%s is in place, but flushing its directory failed, so a power failure may undo it: %w", path, err)
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return true, fmt.Errorf("%s is in place, but flushing its directory failed, so a power failure may undo it: %w", path, err)
 	}
 	atStep("done")
-	return nil
+	return true, nil
 }
 
 // rename moves from to to. On NFS a rename may be done and reported as failed,

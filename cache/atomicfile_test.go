@@ -132,35 +132,22 @@ func TestRenameThatWasDoneIsNoFailure(t *testing.T) {
 	require.Error(t, rename(from, to, info))
 }
 
-func TestSweepTemp(t *testing.T) {
+// What a killed writer left goes with a later write, but not too soon.
+func TestWriteFileSweeps(t *testing.T) {
 	dir := t.TempDir()
-	const base = "name_main.tar"
-	create := func() *os.File {
-		f, err := createTemp(dir, base+".0123456789ab", partial, 0o666)
+	path := filepath.Join(dir, "file")
+	for _, age := range []time.Duration{0, abandonedAfter} {
+		f, err := createTemp(dir, "file", "tmp", 0o666)
 		require.NoError(t, err)
-		return f
+		require.NoError(t, f.Close())
+		then := time.Now().Add(-age)
+		require.NoError(t, os.Chtimes(f.Name(), then, then))
+		require.NoError(t, WriteFile(path, 0o644, put("x")))
+		if age == 0 {
+			assert.FileExists(t, f.Name())
+			require.NoError(t, os.Remove(f.Name()))
+			continue
+		}
+		assert.NoFileExists(t, f.Name())
 	}
-	dead, alive, young := create(), create(), create()
-	require.NoError(t, dead.Close())
-	require.NoError(t, young.Close())
-	other, err := createTemp(dir, "name_release.tar.0123456789ab", partial, 0o666)
-	require.NoError(t, err)
-	require.NoError(t, other.Close())
-	require.NoError(t, os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "."+base+".x."+partial)))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "target"), nil, 0o644))
-
-	now := time.Now()
-	past := now.Add(-abandonedAfter)
-	for _, f := range []*os.File{dead, alive, other} {
-		require.NoError(t, os.Chtimes(f.Name(), past, past))
-	}
-	sweepTemp(dir, base, partial, now)
-
-	assert.NoFileExists(t, dead.Name(), "nobody holds it and it is old")
-	assert.FileExists(t, alive.Name(), "its writer is alive")
-	assert.FileExists(t, young.Name(), "its writer may be alive on another host")
-	assert.FileExists(t, other.Name(), "another tarball's")
-	assert.FileExists(t, filepath.Join(dir, "target"))
-	require.NoError(t, alive.Close())
-	sweepTemp(filepath.Join(dir, "missing"), base, partial, now) // nothing to do
 }

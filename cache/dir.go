@@ -12,10 +12,18 @@ import (
 // A Dir is a directory of tarballs that any number of processes, on any number
 // of machines, may read and write at the same time.
 type Dir struct {
-	path string
+	path   string
+	engine *Engine
 }
 
-// OpenDir returns the directory of tarballs at path. It must exist already: a
+// DirOptions of [OpenDir]. The zero value of each field works.
+type DirOptions struct {
+	// Engine fills the tarballs. Default: one of its own, with the defaults.
+	Engine *Engine
+}
+
+// OpenDir returns the directory of tarballs at path; nil options are the
+// defaults. It must exist already: a
 // share that is not mounted must not turn into gigabytes on the local disk.
 //
 // Who may share it: any number of writers and readers on one machine or many,
@@ -24,7 +32,7 @@ type Dir struct {
 // not wait for each other: both do the work, each in a file of its own, and
 // the last to finish stays. A reader that has the old file open on the same
 // machine reads it to its end; one on another NFS client may get ESTALE.
-func OpenDir(path string) (*Dir, error) {
+func OpenDir(path string, o *DirOptions) (*Dir, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -34,7 +42,14 @@ func OpenDir(path string) (*Dir, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("cache directory: %s is not a directory", path)
 	}
-	return &Dir{path: path}, nil
+	d := &Dir{path: path}
+	if o != nil {
+		d.engine = o.Engine
+	}
+	if d.engine == nil {
+		d.engine = NewEngine(nil)
+	}
+	return d, nil
 }
 
 // Path returns where the directory is.

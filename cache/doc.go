@@ -7,7 +7,7 @@
 //   - [NewImage]: manifest and config bytes, checked, and the reference to load
 //     it as
 //   - [NewLayout]: the exact byte plan of its tarball, pure and deterministic
-//   - [Fill]: plan and [BlobSource] to bytes, every layer's size and sha256 proven
+//   - [Engine.Fill]: plan and [BlobSource] to bytes, every layer's sha256 proven
 //   - [Dir.Put]: the last two, published under its name by rename
 //
 // Most programs need only [NewImage], [OpenDir] and [Dir.Put]. [ReadTarball] and
@@ -38,9 +38,12 @@
 //
 // A name in the directory without a leading dot is a complete tarball whose
 // every digest was verified by the one who wrote it: also after SIGKILL, with
-// a full disk, with two writers, with a registry that lies. Work in progress
-// has a leading dot and a unique name, so two writers never share a file. A
-// reader sees the old tarball or the new one, whole.
+// a full disk, with two writers, with a registry that lies. A reader sees the old
+// tarball or the new one, whole.
+//
+// Work in progress is in .<tarball>.<digest>.<unique>.partial, with a journal of
+// what is in it beside. No two writers share one. What a dead one left is taken
+// over by the next for the same image, and proven before it is published.
 //
 // The package opens no network connection and imports no package of this
 // module; what it needs from outside it states as [BlobSource].

@@ -19,6 +19,9 @@ var (
 	// form that this package writes.
 	ErrNotTarball = errors.New("not a tarball of this cache")
 
+	// ErrReplaced is wrapped when a file is no longer the one that was read.
+	ErrReplaced = errors.New("replaced by another file since it was read")
+
 	// ErrName is wrapped when a name cannot be that of a tarball in a [Dir].
 	ErrName = errors.New("unusable tarball name")
 )

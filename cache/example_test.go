@@ -38,11 +38,11 @@ func Example() {
 		if err != nil {
 			return nil, err
 		}
-		dir, err := cache.OpenDir(path)
+		dir, err := cache.OpenDir(path, nil)
 		if err != nil {
 			return nil, err
 		}
-		return dir.Put(ctx, tarball, local, remote, cache.Provenance{Source: remote.Source(), Branch: branch})
+		return dir.Put(ctx, tarball, local, remote, &cache.PutOptions{Provenance: cache.Provenance{Source: remote.Source(), Branch: branch}})
 	}
 
 	for range 2 {
@@ -119,11 +119,11 @@ func exampleTarball(ctx context.Context) (path string, end func()) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	dir, err := cache.OpenDir(path)
+	dir, err := cache.OpenDir(path, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	result, err := dir.Put(ctx, "name_main.tar", image, remote, cache.Provenance{Branch: "main"})
+	result, err := dir.Put(ctx, "name_main.tar", image, remote, &cache.PutOptions{Provenance: cache.Provenance{Branch: "main"}})
 	if err != nil {
 		log.Fatal(err)
 	}

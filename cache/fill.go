@@ -2,102 +2,246 @@ package cache
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// layersAtATime is how many layers are read at once.
-	layersAtATime = 2
-	// fillBuffer is the unit of reading and writing: large enough that system
-	// calls cost nothing beside sha256, small enough to stay in the CPU's cache.
-	fillBuffer = 256 << 10
-)
+// readBuffer is how much is read from a connection before it is written: large
+// enough that a write costs nothing beside sha256, small enough that bytes
+// which are lost with a process are few.
+const readBuffer = 256 << 10
 
-// Fill writes all that the layout plans to dst: the literal bytes, and each
-// layer read from src, whose size and sha256 are proven. It returns how many
-// bytes came from src, also when it fails.
-//
-// After an error dst holds nothing that may be used. Bytes that are not the
-// layer's wrap [ErrBlobSize] or [ErrBlobDigest]; other errors are those of src
-// and dst, and say which of the two it was.
-//
-// Memory: 256 KiB for each of the two layers that are read at a time.
-func Fill(ctx context.Context, dst io.WriterAt, layout *Layout, src BlobSource) (downloaded int64, err error) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(layersAtATime)
-	counts := make([]int64, len(layout.segments))
-	for i, s := range layout.segments {
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			if !s.IsBlob() {
-				if _, err := dst.WriteAt(s.Literal, s.Offset); err != nil {
-					return fmt.Errorf("write: %w", err)
-				}
-				return nil
-			}
-			n, err := fillLayer(ctx, dst, s, src)
-			counts[i] = n
-			if err != nil {
-				return fmt.Errorf("layer %s: %w", s.Blob, err)
-			}
-			return nil
-		})
-	}
-	err = group.Wait()
-	for _, n := range counts {
-		downloaded += n
-	}
-	return downloaded, err
+// FillOptions of [Engine.Fill]. The zero value of each field works.
+type FillOptions struct {
+	// Progress, when not nil, is called whenever bytes of layers were written,
+	// with their number. It is called concurrently and must be quick.
+	Progress func(bytes int64)
+
+	done    map[v1.Hash][]interval // what an earlier run has written
+	journal *journal               // told what is written; nil for none
 }
 
-func fillLayer(ctx context.Context, dst io.WriterAt, s Segment, src BlobSource) (n int64, err error) {
-	hash := sha256.New()
-	if s.Length > 0 {
-		r, err := src.ReadRange(ctx, s.Blob, 0, s.Length)
-		if err != nil {
-			return 0, fmt.Errorf("read: %w", err)
-		}
-		n, err = copyLayer(dst, s, io.TeeReader(r, hash))
-		if err := errors.Join(err, r.Close()); err != nil {
-			return n, err
-		}
+// Fill writes all that the layout plans to file: the literal bytes, and the
+// layers from src, in ranges side by side, each straight to its place. The size
+// and sha256 of every layer are proven by what is in the file. It returns how
+// many bytes came from src, also when it fails.
+//
+// A range that fails is asked for again from where it stopped, after a wait
+// that grows, until nothing has come for six times in a row. An error
+// of src may say more by these methods, found with [errors.As]:
+//
+//	Temporary() bool            false: asking again is in vain
+//	RetryAfter() time.Duration  how long to wait before
+//	IgnoresRange() bool         the source serves this blob only from offset 0
+//
+// A layer with wrong bytes is fetched once more; before that src is told, if it
+// has a method Distrust(v1.Hash), so that it can take another origin.
+//
+// After an error the file holds nothing that may be used. Bytes that are not
+// the layer's wrap [ErrBlobSize] or [ErrBlobDigest]; other errors are those of
+// src and file, and say which of the two it was.
+func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src BlobSource, o *FillOptions) (downloaded int64, err error) {
+	if o == nil {
+		o = &FillOptions{}
 	}
-	if got := hex.EncodeToString(hash.Sum(nil)); got != s.Blob.Hex {
-		return n, fmt.Errorf("%w: the %d bytes that were read have the digest sha256:%s: the source is damaged, or something on the way changed them", ErrBlobDigest, n, got)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f := &fill{engine: e, file: file, src: src, options: o, cancel: cancel}
+	f.cond.L = &f.mu
+	for _, s := range layout.segments {
+		if !s.IsBlob() {
+			if _, err := file.WriteAt(s.Literal, s.Offset); err != nil {
+				return 0, fmt.Errorf("write: %w", err)
+			}
+			continue
+		}
+		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob]))
 	}
-	return n, nil
+	// The largest first: its sha256 is one after the other and takes longest.
+	slices.SortStableFunc(f.layers, func(a, b *layerFill) int { return int(min(1, max(-1, b.size-a.size))) })
+
+	stop := context.AfterFunc(ctx, func() { f.mu.Lock(); f.cond.Broadcast(); f.mu.Unlock() })
+	defer stop()
+	var group errgroup.Group
+	for range min(e.connections(), f.mostWorkers()) {
+		group.Go(func() error { return f.stopOn(f.fetchSpans(ctx)) })
+	}
+	for range min(runtime.GOMAXPROCS(0), len(f.layers)) {
+		group.Go(func() error { return f.stopOn(f.hashLayers(ctx)) })
+	}
+	if err := group.Wait(); err != nil {
+		f.sayRest()
+		return f.downloaded, context.Cause(ctx) // the first error, or the caller's reason
+	}
+	return f.downloaded, nil
 }
 
-// copyLayer copies all of r and proves that it is as long as the segment. It
-// never writes beyond the segment, whatever r gives.
-func copyLayer(dst io.WriterAt, s Segment, r io.Reader) (n int64, err error) {
-	buf := make([]byte, min(fillBuffer, s.Length+1))
+// fill is one call of Fill.
+type fill struct {
+	engine  *Engine
+	file    *os.File
+	src     BlobSource
+	options *FillOptions
+	cancel  context.CancelCauseFunc
+
+	mu         sync.Mutex
+	cond       sync.Cond // work appeared, bytes were written, a layer is verified, or the context ended
+	layers     []*layerFill
+	downloaded int64
+}
+
+func (f *fill) mostWorkers() int {
+	n := 0
+	for _, l := range f.layers {
+		n += int(l.size/l.least) + 1
+	}
+	return n
+}
+
+// stopOn ends all others when one fails.
+func (f *fill) stopOn(err error) error {
+	if err != nil {
+		f.cancel(err)
+	}
+	return err
+}
+
+// work is a span that a worker has taken, in the round in which it did.
+type work struct {
+	layer *layerFill
+	span  *span
+	round int
+}
+
+// fetchSpans takes spans and fetches them until every layer is verified.
+func (f *fill) fetchSpans(ctx context.Context) error {
 	for {
-		got, readErr := r.Read(buf)
-		if n+int64(got) > s.Length {
-			return n, fmt.Errorf("%w: the source gives more than the %d bytes that the manifest declares", ErrBlobSize, s.Length)
+		if more, err := f.awaitWork(ctx); !more || err != nil {
+			return err
 		}
-		if got > 0 {
-			if _, err := dst.WriteAt(buf[:got], s.Offset+n); err != nil {
-				return n, fmt.Errorf("write: %w", err)
-			}
-			n += int64(got)
+		if err := f.engine.acquire(ctx); err != nil {
+			return err
+		}
+		if w := f.take(); w == nil { // another was quicker
+			f.engine.release()
+		} else if err := f.fetch(ctx, w); err != nil {
+			return err
+		}
+	}
+}
+
+// fetch gets a span to its end, however often the source must be asked. It is
+// called with a connection of the engine, which it gives back: at its end, and
+// while it waits, so that trouble here holds up nobody else.
+func (f *fill) fetch(ctx context.Context, w *work) error {
+	for attempt := 0; ; {
+		got, err := f.read(ctx, w)
+		f.engine.release()
+		if attempt++; got > 0 {
+			attempt = 0
 		}
 		switch {
-		case readErr == io.EOF && n < s.Length:
-			return n, fmt.Errorf("%w: the source ends after %d of the %d bytes that the manifest declares", ErrBlobSize, n, s.Length)
-		case readErr == io.EOF:
-			return n, nil
-		case readErr != nil:
-			return n, fmt.Errorf("read at %d of %d bytes: %w", n, s.Length, readErr)
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case ignoresRange(err):
+			f.streamFrom(w)
+			return nil
+		case !canRetry(err) || attempt == maxAttempts:
+			return fmt.Errorf("layer %s: %w", w.layer.digest, err)
+		}
+		if wait := backoff(attempt, err); wait > 0 {
+			if err := f.engine.wait(ctx, wait); err != nil {
+				return err
+			}
+		}
+		if err := f.engine.acquire(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitWork waits until there is a span to take (true) or none will ever be.
+func (f *fill) awaitWork(ctx context.Context) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		finished := true
+		for _, l := range f.layers {
+			if l.verified {
+				continue
+			}
+			finished = false
+			if l.pending() != nil || l.largest() != nil {
+				return true, nil
+			}
+		}
+		if finished {
+			return false, nil
+		}
+		f.cond.Wait()
+	}
+}
+
+// take gives a worker a span: one that waits, or else half of the one that has
+// the most left, so that the end does not hang on one slow connection.
+func (f *fill) take() *work {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var most *span
+	var of *layerFill
+	for _, l := range f.layers {
+		if l.verified {
+			continue
+		}
+		if s := l.pending(); s != nil {
+			s.active = true
+			return &work{l, s, l.round}
+		}
+		if s := l.largest(); s != nil && (most == nil || s.end-s.reserved > most.end-most.reserved) {
+			most, of = s, l
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	s := of.split(most)
+	s.active = true
+	return &work{of, s, of.round}
+}
+
+// streamFrom begins a layer anew as one span, for a source that has no ranges.
+func (f *fill) streamFrom(w *work) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w.round == w.layer.round && !w.layer.stream {
+		w.layer.stream = true
+		f.restart(w.layer)
+		f.cond.Broadcast()
+	}
+}
+
+// restart begins a layer anew, for the journal too.
+func (f *fill) restart(l *layerFill) {
+	l.restart()
+	f.options.journal.forget(l.digest)
+}
+
+// sayRest tells the journal what was written since its last lines.
+func (f *fill) sayRest() {
+	for _, l := range f.layers {
+		for _, s := range l.spans {
+			f.options.journal.add(l.digest, s.said, s.pos)
 		}
 	}
 }

@@ -99,6 +99,9 @@ func (i *Image) parse() error {
 		if err := checkLayer(l); err != nil {
 			return fmt.Errorf("layer %d: %w", n, err)
 		}
+		if l.Digest == m.Config.Digest || l.Digest == i.digest {
+			return fmt.Errorf("layer %d: %s is also the config or the manifest: two entries of one name", n, l.Digest)
+		}
 		if size, ok := sizes[l.Digest]; ok && size != l.Size {
 			return fmt.Errorf("layer %d: %s is declared with %d and with %d bytes", n, l.Digest, size, l.Size)
 		}
@@ -134,7 +137,8 @@ func (i *Image) checkConfig() error {
 func checkLayer(l v1.Descriptor) error {
 	switch l.MediaType {
 	case types.DockerLayer, types.DockerUncompressedLayer,
-		types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd:
+		types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd,
+		"application/vnd.docker.image.rootfs.diff.tar.zstd": // as containerd and BuildKit name it
 	case types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCIUncompressedRestrictedLayer,
 		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
 		return fmt.Errorf("%s may not be distributed (media type %q): registries do not hold it", l.Digest, l.MediaType)

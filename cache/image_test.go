@@ -147,10 +147,21 @@ func TestNewImageRefuses(t *testing.T) {
 		})
 	}
 
+	manifest, config := pair(t, layer)
+	_, err := NewImage(testRef, append(marshal(t, manifest), bytes.Repeat([]byte(" "), maxManifest)...), config)
+	require.ErrorContains(t, err, "more than 4194304")
+
+	// A layer that is the config: its name would be in the archive twice.
+	asLayer := manifest.Config
+	asLayer.MediaType = types.DockerLayer
+	manifest.Layers = []v1.Descriptor{asLayer}
+	_, err = NewImage(testRef, marshal(t, manifest), config)
+	require.ErrorContains(t, err, "two entries of one name")
+
 	other := layer
 	other.Size++
-	manifest, config := pair(t, layer, other)
-	_, err := NewImage(testRef, marshal(t, manifest), config)
+	manifest, config = pair(t, layer, other)
+	_, err = NewImage(testRef, marshal(t, manifest), config)
 	require.ErrorIs(t, err, ErrImage)
 	assert.ErrorContains(t, err, "is declared with 5 and with 6 bytes")
 

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		fmt.Println("error:", victim(dir, os.Getenv(killStepVar)))
 		os.Exit(1) // it should have been killed
 	}
+	// The examples are not about the credentials of whoever runs them.
+	_ = os.Setenv("DOCKER_CONFIG", os.DevNull+"/none")
 	os.Exit(m.Run())
 }
 
@@ -47,7 +49,7 @@ func killImages(t testing.TB) (blobs, []*Image) {
 func victim(path, step string) error {
 	t := &testing.T{}
 	src, images := killImages(t)
-	dir, err := OpenDir(path)
+	dir, err := OpenDir(path, &DirOptions{Engine: killEngine()})
 	if err != nil {
 		return err
 	}
@@ -62,11 +64,12 @@ func victim(path, step string) error {
 		r, err := src.ReadRange(ctx, d, off, n)
 		return &stepping{r}, err
 	})
-	for i := 0; ; i++ {
-		if _, err := dir.Put(context.Background(), "name_main.tar", images[i%2], chatty, Provenance{}); err != nil {
+	for i := 0; i == 0 || step != "once"; i++ {
+		if _, err := dir.Put(context.Background(), "name_main.tar", images[i%2], chatty, nil); err != nil {
 			return err
 		}
 	}
+	select {} // done; killed all the same
 }
 
 // stepping makes each read of a layer a step.
@@ -132,10 +135,10 @@ func TestKilledAtEachStep(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s with old %.10s", c.step, old), func(t *testing.T) {
 				path := t.TempDir()
-				dir, err := OpenDir(path)
+				dir, err := OpenDir(path, nil)
 				require.NoError(t, err)
 				if old != "" {
-					_, err = dir.Put(t.Context(), "name_main.tar", images[1], src, Provenance{})
+					_, err = dir.Put(t.Context(), "name_main.tar", images[1], src, nil)
 					require.NoError(t, err)
 				}
 				cmd, lines := startVictim(t, path, c.step)
@@ -146,12 +149,63 @@ func TestKilledAtEachStep(t *testing.T) {
 				assert.Equal(t, c.want, requireAbsentOrWhole(t, path, images))
 
 				// The next run is not hindered by what the dead one left.
-				_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, Provenance{})
+				_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 				require.NoError(t, err)
 				assert.Equal(t, first, requireAbsentOrWhole(t, path, images))
 			})
 		}
 	}
+}
+
+// Two hundred times: killed anywhere in the making of one tarball, and run again.
+// Each time the tarball is right, nothing else is left, and what the dead one had
+// read is not read again, but what it had not told its journal.
+func TestKilledAndRunAgain(t *testing.T) {
+	src, images := killImages(t)
+	rnd := rand.New(rand.NewPCG(5, 6))
+	total := images[0].Layers()[0].Size + images[0].Layers()[1].Size
+	resumed := 0
+	for round := range 200 {
+		path := t.TempDir()
+		cmd, lines := startVictim(t, path, "once")
+		reads := int64(0)
+		for range rnd.IntN(50) {
+			if !lines.Scan() {
+				break
+			}
+			require.NotContains(t, lines.Text(), "error")
+			if lines.Text() == "read" {
+				reads++
+			}
+		}
+		require.NoError(t, cmd.Process.Kill())
+		for lines.Scan() { // lets Wait close the pipe
+		}
+		_ = cmd.Wait() // killed, or done before that
+		requireAbsentOrWhole(t, path, images)
+
+		dir, err := OpenDir(path, &DirOptions{Engine: killEngine()})
+		require.NoError(t, err)
+		result, err := dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
+		require.NoError(t, err)
+		require.Equal(t, images[0].Digest().String(), requireAbsentOrWhole(t, path, images))
+		require.Equal(t, []string{"name_main.tar"}, names(t, path), "round %d", round)
+		if result.Outcome == Stocked {
+			require.LessOrEqual(t, result.Downloaded, total)
+			if result.Downloaded < total {
+				resumed++
+			}
+		}
+	}
+	assert.Greater(t, resumed, 50, "many rounds found something to resume")
+}
+
+// killEngine cuts the small layers of these tests into ranges, so that journals
+// say something.
+func killEngine() *Engine {
+	e := NewEngine(&EngineOptions{Connections: 3})
+	e.ranging = ranging{least: 50_000, most: 50_000, split: 10_000}
+	return e
 }
 
 // Killed from outside, at no step in particular: the signal arrives anywhere,
@@ -172,9 +226,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		requireKilled(t, cmd)
 		requireAbsentOrWhole(t, path, images)
 	}
-	dir, err := OpenDir(path)
+	dir, err := OpenDir(path, nil)
 	require.NoError(t, err)
-	_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, Provenance{})
+	_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 	require.NoError(t, err)
 	require.Equal(t, images[0].Digest().String(), requireAbsentOrWhole(t, path, images))
 }

@@ -35,28 +35,43 @@ type Result struct {
 	Reused int64
 }
 
+// PutOptions of [Dir.Put]. The zero value of each field works.
+type PutOptions struct {
+	// Provenance is recorded in the tarball.
+	Provenance Provenance
+	// Progress is as in [FillOptions].
+	Progress func(bytes int64)
+}
+
 // Put stocks img as the tarball called name, which must end in .tar and must
 // not begin with a dot. The layers come from src.
 //
 // When the tarball is there already, with the same manifest digest and
 // reference and the size that its layout needs, nothing is done and the outcome
-// is [Unchanged]. Otherwise it is written to a file of its own, verified,
-// flushed, and renamed; what was under the name stays until then, and stays
-// when anything fails. Put may be called concurrently, for the same name too.
+// is [Unchanged]. Otherwise it is written to a partial file, verified, flushed,
+// and renamed; what was under the name stays until then, and stays when
+// anything fails. Put may be called concurrently, for the same name too.
 //
-// The result is never nil. The errors: [ErrName]; those of [Fill]; those of the
+// When it is interrupted, by a crash, a signal or a source that fails, the
+// partial file stays, and the next Put of the same image under the same name
+// downloads only what is missing.
+//
+// The result is never nil. The errors: [ErrName]; those of [Engine.Fill]; those of the
 // file system, with how much space was needed when there was not enough.
-func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, p Provenance) (*Result, error) {
+func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, o *PutOptions) (*Result, error) {
+	if o == nil {
+		o = &PutOptions{}
+	}
 	path, err := d.tarballPath(name)
 	if err != nil {
 		return &Result{}, err
 	}
-	layout, err := NewLayout(img, p)
+	layout, err := NewLayout(img, o.Provenance)
 	if err != nil {
 		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
 	}
 	result := &Result{Path: path, Total: layout.Size()}
-	sweepTemp(d.path, name, partial, time.Now())
+	sweepPartials(d.path, name, time.Now())
 	if current, err := d.isCurrent(path, img); err != nil {
 		return result, err
 	} else if current != nil {
@@ -64,16 +79,7 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return result, nil
 	}
 
-	// The digest in the temporary name tells a person what was being written.
-	base := name + "." + img.digest.Hex[:12]
-	err = replaceFile(path, d.path, base, partial, 0o666, func(f *os.File) error {
-		var err error
-		result.Downloaded, err = Fill(ctx, f, layout, src)
-		if err == nil && ctx.Err() != nil {
-			err = context.Cause(ctx) // the caller gave up: do not publish
-		}
-		return err
-	})
+	result.Downloaded, err = d.write(ctx, name, path, img, layout, src, o)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
 	}
@@ -84,8 +90,34 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 	return result, nil
 }
 
-// partial is the end of a tarball's temporary name.
-const partial = "partial"
+// write fills a partial file, this run's or one that an earlier run left, and
+// publishes it.
+func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions) (downloaded int64, err error) {
+	p, err := openPartial(d.path, name, img.digest, layout)
+	if err != nil {
+		return 0, fmt.Errorf("create a partial file for %s: %w", path, err)
+	}
+	defer p.close()
+	if err := preallocate(p.file, layout.Size()); err != nil {
+		p.discard = true // ext4 keeps the space that it could get
+		return 0, err
+	}
+	atStep("write")
+	downloaded, err = d.engine.Fill(ctx, p.file, layout, src, &FillOptions{Progress: o.Progress, done: p.done, journal: p.journal})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // the caller gave up: do not publish
+	}
+	if err != nil {
+		// What a source has given stays for the next run, unless there is nothing,
+		// or it was wrong, or space is what lacks.
+		var write *writeError
+		p.discard = downloaded == 0 && len(p.done) == 0 ||
+			errors.As(err, &write) || errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
+		return downloaded, err
+	}
+	p.discard, err = publish(p.file, path)
+	return downloaded, err
+}
 
 // isCurrent returns the tarball at path if it holds img already. What is there
 // and is no complete tarball counts as absent, and so does a symbolic link,
@@ -105,7 +137,7 @@ func (d *Dir) isCurrent(path string, img *Image) (*Tarball, error) {
 	}
 	t, err := ReadTarball(path)
 	if err != nil {
-		return nil, nil //nolint:nilerr // unreadable is absent: Put replaces it, or says why it cannot
+		return nil, nil // unreadable is absent: Put replaces it, or says why it cannot
 	}
 	if t.Image.Digest() != img.Digest() || t.Image.Reference() != img.Reference() {
 		return nil, nil

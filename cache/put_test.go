@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -28,9 +29,9 @@ var none = sourceFunc(func(context.Context, v1.Hash, int64, int64) (io.ReadClose
 func TestPut(t *testing.T) {
 	src := blobs{}
 	img := testImage(t, src.add(noise(1, 5000)))
-	dir, err := OpenDir(t.TempDir())
+	dir, err := OpenDir(t.TempDir(), nil)
 	require.NoError(t, err)
-	result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{})
+	result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
 	require.NoError(t, err)
 	path := filepath.Join(dir.Path(), "name_main.tar")
 	layout, err := NewLayout(img, Provenance{})
@@ -61,13 +62,27 @@ func TestPutUnchanged(t *testing.T) {
 	before, err := os.Stat(path)
 	require.NoError(t, err)
 	// Another mirror or branch gives the same image: still nothing to do.
-	result, err := dir.Put(t.Context(), "name_main.tar", img, none, Provenance{Source: "other"})
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: Provenance{Source: "other"}})
 	require.NoError(t, err)
 	assert.Equal(t, &Result{Outcome: Unchanged, Path: path, Total: before.Size()}, result)
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after))
 	assert.Equal(t, before.ModTime(), after.ModTime())
+}
+
+// The sweep runs even when there is nothing else to do, which is the rule.
+func TestPutSweepsWhenUnchanged(t *testing.T) {
+	dir, img, _, _ := stocked(t)
+	f, err := createTemp(dir.Path(), "name_main.tar.0123456789ab", partialKind, 0o666)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	past := time.Now().Add(-abandonedAfter)
+	require.NoError(t, os.Chtimes(f.Name(), past, past))
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Unchanged, result.Outcome)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
 
 func TestPutReplaces(t *testing.T) {
@@ -90,7 +105,7 @@ func TestPutReplaces(t *testing.T) {
 				img = testImage(t, src.add(noise(9, 100)))
 			}
 			prepare(t, path)
-			result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{})
+			result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			assert.Equal(t, Stocked, result.Outcome)
 			tarball, err := dir.Lookup("name_main.tar")
@@ -110,7 +125,7 @@ func TestPutReplacesAnotherReference(t *testing.T) {
 	dir, img, src, _ := stocked(t)
 	other, err := NewImage("ghcr.io/pytorch/ci-image:name-2f5e", img.Manifest(), img.Config())
 	require.NoError(t, err)
-	result, err := dir.Put(t.Context(), "name_main.tar", other, src, Provenance{})
+	result, err := dir.Put(t.Context(), "name_main.tar", other, src, nil)
 	require.NoError(t, err)
 	assert.Equal(t, Stocked, result.Outcome)
 }
@@ -119,10 +134,10 @@ func TestPutFailsAndLeavesTheOldOne(t *testing.T) {
 	dir, old, src, path := stocked(t)
 	layer := src.add(noise(9, 100))
 	src[layer.Digest][50] ^= 1
-	result, err := dir.Put(t.Context(), "name_main.tar", testImage(t, layer), src, Provenance{})
+	result, err := dir.Put(t.Context(), "name_main.tar", testImage(t, layer), src, nil)
 	require.ErrorIs(t, err, ErrBlobDigest)
 	assert.Empty(t, result.Outcome)
-	assert.EqualValues(t, 100, result.Downloaded, "what was read counts, used or not")
+	assert.EqualValues(t, 200, result.Downloaded, "what was read counts, used or not")
 	tarball, err := ReadTarball(path)
 	require.NoError(t, err)
 	assert.Equal(t, old.Digest(), tarball.Image.Digest())
@@ -134,22 +149,29 @@ func TestPutFailsAndLeavesTheOldOne(t *testing.T) {
 func TestPutCanceledDoesNotPublish(t *testing.T) {
 	src := blobs{}
 	img := testImage(t, src.add(noise(1, 100)))
-	dir, err := OpenDir(t.TempDir())
+	dir, err := OpenDir(t.TempDir(), nil)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("interrupted")
 	_, err = dir.Put(ctx, "name_main.tar", img, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
 		r, err := src.ReadRange(ctx, d, off, n)
 		return &closing{r, func() { cancel(reason) }}, err
-	}), Provenance{})
+	}), nil)
 	require.ErrorIs(t, err, reason)
-	assert.Empty(t, names(t, dir.Path()))
+	assert.NoFileExists(t, filepath.Join(dir.Path(), "name_main.tar"))
+
+	// What was read is not read again.
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Stocked, result.Outcome)
+	assert.Zero(t, result.Downloaded)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
 
 func TestPutRefusesNames(t *testing.T) {
 	dir, img, _, _ := stocked(t)
 	for _, name := range []string{"", ".tar", ".x.tar", "..", "../x.tar", "a/b.tar", `a\b.tar`, "x", "x.tar.tmp", "x\x00.tar", strings.Repeat("n", 197) + ".tar"} {
-		_, err := dir.Put(t.Context(), name, img, none, Provenance{})
+		_, err := dir.Put(t.Context(), name, img, none, nil)
 		require.ErrorIs(t, err, ErrName, name)
 		_, err = dir.Lookup(name)
 		require.ErrorIs(t, err, ErrName, name)
@@ -159,10 +181,10 @@ func TestPutRefusesNames(t *testing.T) {
 
 func TestLongestTarballName(t *testing.T) {
 	src := blobs{}
-	dir, err := OpenDir(t.TempDir())
+	dir, err := OpenDir(t.TempDir(), nil)
 	require.NoError(t, err)
 	name := strings.Repeat("n", maxTarballName-4) + ".tar"
-	_, err = dir.Put(t.Context(), name, testImage(t, src.add(noise(1, 10))), src, Provenance{})
+	_, err = dir.Put(t.Context(), name, testImage(t, src.add(noise(1, 10))), src, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{name}, names(t, dir.Path()))
 }
@@ -171,39 +193,39 @@ func TestPutOverADirectory(t *testing.T) {
 	dir, img, _, path := stocked(t)
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o755))
-	_, err := dir.Put(t.Context(), "name_main.tar", img, none, Provenance{})
+	_, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
 	require.ErrorContains(t, err, "is a directory")
 }
 
 func TestOpenDirRefuses(t *testing.T) {
-	_, err := OpenDir(filepath.Join(t.TempDir(), "missing"))
+	_, err := OpenDir(filepath.Join(t.TempDir(), "missing"), nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.ErrorContains(t, err, "create it, or mount")
-	_, err = OpenDir(tempFile(t).Name())
+	_, err = OpenDir(tempFile(t).Name(), nil)
 	require.ErrorContains(t, err, "is not a directory")
 }
 
 func TestPutWithoutWritePermission(t *testing.T) {
 	path := mountTmpfs(t, "size=4m")
 	require.NoError(t, unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	dir, err := OpenDir(path)
+	dir, err := OpenDir(path, nil)
 	require.NoError(t, err)
 	src := blobs{}
-	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(1, 10))), none, Provenance{})
+	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(1, 10))), none, nil)
 	require.ErrorIs(t, err, syscall.EROFS)
 	assert.ErrorContains(t, err, path)
 }
 
 func TestPutOnAFullDisk(t *testing.T) {
-	dir, err := OpenDir(mountTmpfs(t, "size=1m"))
+	dir, err := OpenDir(mountTmpfs(t, "size=1m"), nil)
 	require.NoError(t, err)
 	src := blobs{}
 	small := testImage(t, src.add(noise(1, 100<<10)))
-	_, err = dir.Put(t.Context(), "name_main.tar", small, src, Provenance{})
+	_, err = dir.Put(t.Context(), "name_main.tar", small, src, nil)
 	require.NoError(t, err)
 
 	large := testImage(t, src.add(noise(2, 2<<20)))
-	result, err := dir.Put(t.Context(), "name_main.tar", large, src, Provenance{})
+	result, err := dir.Put(t.Context(), "name_main.tar", large, src, nil)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	assert.ErrorContains(t, err, "not enough space")
 	assert.Positive(t, result.Total)
@@ -233,7 +255,7 @@ func TestPutConcurrently(t *testing.T) {
 	var writers errgroup.Group
 	for i := range 16 {
 		writers.Go(func() error {
-			_, err := dir.Put(t.Context(), "name_main.tar", []*Image{first, second}[i%2], src, Provenance{})
+			_, err := dir.Put(t.Context(), "name_main.tar", []*Image{first, second}[i%2], src, nil)
 			return err
 		})
 	}

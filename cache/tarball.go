@@ -12,6 +12,7 @@ import (
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // A Tarball is a file that holds one image, as [Dir.Put] writes it.
@@ -24,6 +25,8 @@ type Tarball struct {
 	Provenance Provenance
 	// Layout is the file's byte plan: where each layer is.
 	Layout *Layout
+
+	file os.FileInfo
 }
 
 // ReadTarball reads the beginning of the file at path, some KiB up to the first
@@ -35,7 +38,8 @@ type Tarball struct {
 // fails the proof gives an error that wraps [ErrNotTarball]; other errors are
 // the file system's, such as [fs.ErrNotExist].
 func ReadTarball(path string) (*Tarball, error) {
-	f, err := os.Open(path)
+	// Without waiting for somebody to write into a named pipe.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +55,7 @@ func ReadTarball(path string) (*Tarball, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", path, ErrNotTarball, err)
 	}
-	t.Path = path
+	t.Path, t.file = path, info
 	return t, nil
 }
 
@@ -131,14 +135,24 @@ func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {
 }
 
 // Verify reads the whole file and proves that every byte is what the layout
-// plans and that every layer has its digest. The error wraps [ErrNotTarball],
-// or [ErrBlobDigest] and names the layer.
+// plans and that every layer has its digest. The error wraps [ErrReplaced] when
+// another writer has published since the tarball was read, [ErrNotTarball], or
+// [ErrBlobDigest] and names the layer.
 func (t *Tarball) Verify(ctx context.Context) error {
 	f, err := os.Open(t.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(info, t.file):
+		return fmt.Errorf("%s: %w", t.Path, ErrReplaced)
+	case info.Size() != t.Layout.Size():
+		return fmt.Errorf("%s: %w: %d bytes, its own layout needs %d", t.Path, ErrNotTarball, info.Size(), t.Layout.Size())
+	}
 	for _, s := range t.Layout.segments {
 		section := &contextReader{ctx, io.NewSectionReader(f, s.Offset, s.Length)}
 		if !s.IsBlob() {
@@ -164,7 +178,7 @@ func (t *Tarball) Verify(ctx context.Context) error {
 
 func hashOf(r io.Reader) (v1.Hash, error) {
 	h := sha256.New()
-	if _, err := io.CopyBuffer(h, r, make([]byte, fillBuffer)); err != nil {
+	if _, err := io.CopyBuffer(h, r, make([]byte, hashBuffer)); err != nil {
 		return v1.Hash{}, err
 	}
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}, nil

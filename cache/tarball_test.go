@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // stocked puts an image of two layers into a new directory.
@@ -17,9 +18,9 @@ func stocked(t testing.TB) (*Dir, *Image, blobs, string) {
 	t.Helper()
 	src := blobs{}
 	img := testImage(t, src.add(noise(1, 5000)), src.add(noise(2, 300)))
-	dir, err := OpenDir(t.TempDir())
+	dir, err := OpenDir(t.TempDir(), nil)
 	require.NoError(t, err)
-	result, err := dir.Put(t.Context(), "name_main.tar", img, src, Provenance{Source: "mirror/x:t", Branch: "main"})
+	result, err := dir.Put(t.Context(), "name_main.tar", img, src, &PutOptions{Provenance: Provenance{Source: "mirror/x:t", Branch: "main"}})
 	require.NoError(t, err)
 	require.Equal(t, Stocked, result.Outcome)
 	return dir, img, src, result.Path
@@ -91,6 +92,29 @@ func TestEveryByteIsProven(t *testing.T) {
 		require.NoError(t, err, "byte %d", i)
 		require.Error(t, read.Verify(t.Context()), "byte %d", i)
 	}
+}
+
+func TestVerifySeesTheWholeFileAndNoOther(t *testing.T) {
+	dir, _, src, path := stocked(t)
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	_, err = f.Write(make([]byte, 7000))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.ErrorIs(t, tarball.Verify(t.Context()), ErrNotTarball)
+
+	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(9, 100))), src, nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, tarball.Verify(t.Context()), ErrReplaced)
+}
+
+func TestReadTarballDoesNotWaitForAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe.tar")
+	require.NoError(t, unix.Mkfifo(path, 0o644))
+	_, err := ReadTarball(path)
+	require.ErrorIs(t, err, ErrNotTarball)
 }
 
 func TestVerifyNamesTheLayer(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -16,21 +15,20 @@ import (
 // readRange asks for a range of a blob whose whole size is declared. Always a
 // closed range, bytes=a-b: some registries answer 416 to an open one.
 func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	if offset > 0 && r.noRanges.Load() {
+		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: ErrRange}
+	}
 	last := offset + length - 1
 	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, last)}}
 	resp, err := r.get(ctx, "blobs/"+digest.String(), header, http.StatusPartialContent, http.StatusOK, http.StatusRequestedRangeNotSatisfiable)
 	if err != nil {
-		cancel(nil)
 		return nil, err
 	}
 	fail := func(kind error, format string, args ...any) (io.ReadCloser, error) {
-		cancel(nil)
 		resp.Body.Close()
 		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
 	}
 	total := resp.ContentLength // of a 200; -1 if not stated
-	body := io.Reader(resp.Body)
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 		text := resp.Header.Get("Content-Range")
@@ -38,27 +36,21 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 		if !ok || first != offset || end > last {
 			return fail(ErrAnswer, "asked for bytes %d-%d, the answer is for Content-Range %.100q", offset, last, text)
 		}
-		if end < last && all < 0 {
-			return fail(ErrAnswer, "asked for bytes %d-%d, the answer ends at %d", offset, last, end)
-		}
 		total = all
 	case http.StatusRequestedRangeNotSatisfiable:
 		return fail(ErrSize, "declared are %d bytes, the registry has none at %d", size, offset)
 	case http.StatusOK:
-		if offset > 0 {
-			return fail(ErrAnswer, "the registry ignores ranges")
-		}
 		if length < size {
-			body = io.LimitReader(body, length)
+			r.noRanges.Store(true)
+		}
+		if offset > 0 {
+			return fail(ErrRange, "asked for bytes %d-%d, the answer is the whole blob", offset, last)
 		}
 	}
 	if total >= 0 && total != size {
 		return fail(ErrSize, "the manifest declares %d bytes, the registry has %d", size, total)
 	}
-	b := &blobBody{ctx: ctx, cancel: cancel, body: resp.Body, limited: body, source: r.name, digest: digest, timeout: r.client.options.StallTimeout}
-	b.stall = time.AfterFunc(b.timeout, func() { cancel(errStalled) })
-	b.stall.Stop()
-	return b, nil
+	return &blobBody{ctx: ctx, body: resp.Body, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r.name, digest: digest}, nil
 }
 
 // contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
@@ -80,40 +72,49 @@ func parseContentRange(s string) (first, last, total int64, ok bool) {
 	return first, last, total, first <= last && (total < 0 || last < total)
 }
 
-var errStalled = errors.New("no byte came for too long")
-
-// blobBody is the body of a blob: it notices a stall, and its errors say where
-// the bytes came from.
+// blobBody is the body of a range: it ends after the bytes that were asked for
+// and never before, and its errors say where the bytes came from.
 type blobBody struct {
-	ctx     context.Context // of this request
-	cancel  context.CancelCauseFunc
-	body    io.Closer
-	limited io.Reader
-	stall   *time.Timer
-	timeout time.Duration
-	source  string
-	digest  v1.Hash
+	ctx    context.Context
+	body   io.ReadCloser
+	left   int64
+	exact  bool // the answer should end with the range
+	source string
+	digest v1.Hash
 }
 
 func (b *blobBody) Read(p []byte) (int, error) {
-	// Only the wait for the registry counts, not what the caller does between
-	// two reads.
-	b.stall.Reset(b.timeout)
-	n, err := b.limited.Read(p)
-	b.stall.Stop()
-	if err == nil || err == io.EOF {
-		return n, err
+	if b.left == 0 {
+		return 0, b.end()
 	}
-	if context.Cause(b.ctx) == errStalled {
-		return n, &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source, Kind: ErrUnreachable, Err: fmt.Errorf("%w (%v)", errStalled, b.timeout)}
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	switch {
+	case err == io.EOF && b.left > 0:
+		err = io.ErrUnexpectedEOF
+	case err == io.EOF:
+		return n, nil // the next call says so, with no byte
 	}
-	return n, newError(b.ctx, "read blob "+b.digest.String()+" of", b.source, err)
+	if err != nil {
+		err = newError(b.ctx, "read blob "+b.digest.String()+" of", b.source, err)
+	}
+	return n, err
 }
 
+// end reads the answer's end, which lets the connection be used again.
+func (b *blobBody) end() error {
+	if !b.exact {
+		return io.EOF
+	}
+	if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
+		return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
+	}
+	return io.EOF
+}
+
+// Close never fails: what was not read is thrown away with the connection, and
+// says nothing about the bytes that were.
 func (b *blobBody) Close() error {
-	b.cancel(nil)
-	// What was not read is thrown away with the connection: an error here says
-	// nothing about the bytes that were.
 	_ = b.body.Close()
 	return nil
 }

@@ -19,8 +19,8 @@ type Options struct {
 	// Keychain gives the credentials. Default: Docker's config file and its
 	// credential helpers, else none.
 	Keychain authn.Keychain
-	// Transport makes the requests, without retries. Default: as
-	// [http.DefaultTransport], with limits of 10 s for a connection and 30 s for an answer.
+	// Transport makes the requests, without retries. Default: HTTP/1.1 through
+	// the proxy that the environment names, with a limit of 10 s on connecting.
 	Transport http.RoundTripper
 	// PlainHTTP names the registries that may be spoken to without TLS, beside
 	// those on loopback: HOST:PORT, or HOST for any port. Default: none.
@@ -28,8 +28,8 @@ type Options struct {
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each repetition. Default: 500 ms.
 	RetryWait time.Duration
-	// StallTimeout is how long the body of a blob may give nothing before it is
-	// abandoned. Default: 60 s.
+	// StallTimeout is how long an answer, or the next byte of one, may take
+	// before the request is abandoned. Default: 15 s.
 	StallTimeout time.Duration
 	// Logger is told what is tried and what is given up. Default: silent.
 	Logger *slog.Logger
@@ -58,7 +58,7 @@ func New(options *Options) *Client {
 		c.options.RetryWait = 500 * time.Millisecond
 	}
 	if c.options.StallTimeout == 0 {
-		c.options.StallTimeout = time.Minute
+		c.options.StallTimeout = 15 * time.Second
 	}
 	if c.options.Logger == nil {
 		c.options.Logger = slog.New(slog.DiscardHandler)
@@ -91,7 +91,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 		return r, nil
 	}
 	var options []name.Option
-	if allows(c.options.PlainHTTP, reference.Domain(named)) {
+	if host := reference.Domain(named); allows(c.options.PlainHTTP, host) || isLoopback(hostOf(host)) {
 		options = append(options, name.Insecure)
 	}
 	repo, err := name.NewRepository(named.Name(), options...)

@@ -2,11 +2,13 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
+	"regexp"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -34,6 +36,9 @@ var (
 	ErrDigest = errors.New("wrong digest")
 	// ErrSize: a blob is shorter or longer than the manifest declares.
 	ErrSize = errors.New("wrong size")
+	// ErrRange: the registry ignores ranges, so a blob can be read only from its
+	// beginning.
+	ErrRange = errors.New("no ranges")
 	// ErrPlatform: an index has no image for the platform.
 	ErrPlatform = errors.New("no such platform")
 	// ErrUnsupported: a manifest of a kind that cannot be stocked.
@@ -50,14 +55,27 @@ type Error struct {
 	Kind error
 	// Err is the cause; nil when the kind says it all.
 	Err error
+
+	retryAfter time.Duration
 }
+
+// Temporary tells whether the same request may go better later.
+func (e *Error) Temporary() bool { return e.Kind == ErrUnreachable }
+
+// RetryAfter returns how long the registry asks to wait before the next
+// request; 0 if it did not say.
+func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
+
+// IgnoresRange tells whether the registry serves blobs only from their
+// beginning, so that they can be read in one piece alone.
+func (e *Error) IgnoresRange() bool { return e.Kind == ErrRange }
 
 func (e *Error) Error() string {
 	text := e.Op + " " + e.Source + ": " + e.Kind.Error()
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}
-	return text
+	return clean(text)
 }
 
 // Unwrap returns the kind and the cause.
@@ -76,16 +94,27 @@ func newError(ctx context.Context, op, source string, err error) error {
 	}
 	var done *Error
 	if errors.As(err, &done) {
+		if done.Kind == ErrCredentials { // of a login on the way
+			return &Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err}
+		}
 		return err
 	}
-	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: redact(err)}
+	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: err}
+	var status *statusError
+	if errors.As(err, &status) {
+		e.retryAfter = status.retryAfter
+	}
 	var answer *transport.Error
-	var refused *plainHTTPError
-	switch {
-	case errors.As(err, &answer):
+	var certificate *tls.CertificateVerificationError
+	// Of a loopback registry that was tried with TLS and without, the first says
+	// more: the second got "you are speaking plain HTTP".
+	if errors.As(err, &answer) && !errors.As(err, &certificate) {
 		e.Kind, e.Err = kindOf(answer), errors.New(answerText(answer))
-	case errors.As(err, &refused):
-		e.Err = refused
+		if status != nil && status.redirected && e.Kind == ErrDenied {
+			// Blob storage says so when the signature of the URL has expired.
+			// The registry signs a new one, so it is worth asking again.
+			e.Kind = ErrUnreachable
+		}
 	}
 	return e
 }
@@ -104,16 +133,36 @@ func kindOf(e *transport.Error) error {
 	return ErrAnswer
 }
 
-// answerText is what a registry said, in one short line. An answer's body is
-// foreign text: an HTML page of any length, or a line made to look like ours.
+// answerText is what a registry said. An answer that is not in the form of the
+// specification, such as an HTML page, is only named by its status.
 func answerText(e *transport.Error) string {
 	text := fmt.Sprintf("status %d %s", e.StatusCode, http.StatusText(e.StatusCode))
 	for _, d := range e.Errors {
 		text += fmt.Sprintf(": %s %s", d.Code, d.Message)
 	}
-	const longest = 300
+	return text
+}
+
+var (
+	// queries are the query strings of URLs: they sign the URLs of blob storage.
+	queries = regexp.MustCompile(`\?[^\s"']+`)
+	// bodies are what go-containerregistry appends when a token server's answer
+	// has no token, and what it appends when a credential helper fails: either
+	// may hold a secret.
+	bodies = regexp.MustCompile("(?s)(bearer response:|out: `).*")
+)
+
+// longest is how long an error's text may get, in bytes.
+const longest = 1000
+
+// clean makes a text fit to be shown: without secrets, on one line, of bounded
+// length. Much of it is foreign: a registry could make it look like several
+// lines of a log, or like a command to the runner that prints it.
+func clean(text string) string {
+	text = bodies.ReplaceAllString(text, "(not shown)")
+	text = queries.ReplaceAllString(text, "?…")
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 			return ' '
 		}
 		return r
@@ -122,18 +171,4 @@ func answerText(e *transport.Error) string {
 		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}
 	return text
-}
-
-// redact takes the query string out of the URL that net/http puts into its
-// errors: it signs the URLs of blob storage.
-func redact(err error) error {
-	var u *url.Error
-	if !errors.As(err, &u) {
-		return err
-	}
-	where := u.URL
-	if parsed, parseErr := url.Parse(u.URL); parseErr == nil {
-		where = parsed.Scheme + "://" + parsed.Host + parsed.Path
-	}
-	return fmt.Errorf("%s %s: %w", strings.ToUpper(u.Op), where, redact(u.Err))
 }

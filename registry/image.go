@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -18,6 +19,28 @@ type Image struct {
 	config       []byte
 	sizes        map[v1.Hash]int64 // of every blob that the manifest declares
 	repositories []*repository     // where blobs are read from, in order
+
+	mu         sync.Mutex
+	distrusted map[v1.Hash]int // how many sources, from the first on, gave wrong bytes
+}
+
+// Distrust says that the bytes of a blob were wrong: from now on it is read from
+// the next source, and from the first again after the last.
+func (i *Image) Distrust(digest v1.Hash) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.distrusted == nil {
+		i.distrusted = map[v1.Hash]int{}
+	}
+	i.distrusted[digest]++
+}
+
+// sources returns the repositories in the order in which a blob is asked of them.
+func (i *Image) sources(digest v1.Hash) []*repository {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	first := i.distrusted[digest] % len(i.repositories)
+	return slices.Concat(i.repositories[first:], i.repositories[:first])
 }
 
 // Source returns the complete reference that the image was resolved at.
@@ -41,8 +64,9 @@ func (i *Image) Config() []byte { return slices.Clone(i.config) }
 // when ctx ends.
 //
 // The repository that the image was resolved in is asked first, then the ones
-// after it that [Client.Resolve] was given. A reader that fails later is not
-// replaced: ask again for what is missing. The error joins one [*Error] for each;
+// after it that [Client.Resolve] was given; each once. A reader that fails later
+// is not replaced: ask again for what is missing. [Error.Temporary] and
+// [Error.RetryAfter] tell whether and when that makes sense. The error joins one [*Error] for each;
 // a blob whose whole size differs from the declared one wraps [ErrSize].
 func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	size, ok := i.sizes[digest]
@@ -52,8 +76,9 @@ func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length in
 	if offset < 0 || length < 1 || length > size-offset {
 		return nil, fmt.Errorf("blob %s has %d bytes: no range of %d at %d", digest, size, length, offset)
 	}
+	ctx = withoutRetries(ctx)
 	var failed sourceErrors
-	for _, r := range i.repositories {
+	for _, r := range i.sources(digest) {
 		body, err := r.readRange(ctx, digest, size, offset, length)
 		if err == nil {
 			return body, nil

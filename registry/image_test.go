@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,7 +91,7 @@ func TestReadRangeFaults(t *testing.T) {
 		"long, without ranges":     {quirks: registrytest.Quirks{LongBlob: true, IgnoreRange: true}, kind: registry.ErrSize},
 		"range behind a short end": {quirks: registrytest.Quirks{ShortBlob: true}, offset: -1, kind: registry.ErrSize, says: "has none at"},
 		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrAnswer, says: "Content-Range"},
-		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrAnswer, says: "ignores ranges"},
+		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrRange, says: "the whole blob"},
 		"cut":                      {quirks: registrytest.Quirks{CutBodyAfter: 1000}, kind: registry.ErrUnreachable, says: "unexpected EOF"},
 		"stalled":                  {quirks: registrytest.Quirks{Stall: true}, kind: registry.ErrUnreachable, says: "no byte came for too long"},
 	} {
@@ -111,6 +113,57 @@ func TestReadRangeFaults(t *testing.T) {
 	}
 }
 
+// Whatever the answer says of itself, the reader gives the bytes that were asked
+// for and then ends, or fails.
+func TestReadRangeAnswersThatLie(t *testing.T) {
+	image := randomImage(t, 1)
+	content := contentOf(t, image, 0)
+	size := itoa(int64(len(content)))
+	for name, c := range map[string]struct {
+		status int
+		header string // Content-Range
+		body   []byte
+		kind   error
+	}{
+		"right":                   {206, "bytes 0-99/" + size, content[:100], nil},
+		"right, total not stated": {206, "bytes 0-99/*", content[:100], nil},
+		"part of the range":       {206, "bytes 0-49/" + size, content[:50], registry.ErrUnreachable},
+		"says all, gives part":    {206, "bytes 0-99/" + size, content[:50], registry.ErrUnreachable},
+		"says all, gives more":    {206, "bytes 0-99/" + size, content, registry.ErrSize},
+		"whole blob":              {200, "", content, nil},
+		"whole blob, but not all": {200, "", content[:50], registry.ErrUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := registrytest.New(t)
+			ref := push(t, server, "image:tag", image)
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Range") == "" {
+					proxyTo(server, w, r)
+					return
+				}
+				if c.header != "" {
+					w.Header().Set("Content-Range", c.header)
+				}
+				w.WriteHeader(c.status)
+				_ = http.NewResponseController(w).Flush() // chunked: no length is stated
+				_, _ = w.Write(c.body)
+			}))
+			defer front.Close()
+			ref = strings.Replace(ref, server.Host(), strings.TrimPrefix(front.URL, "http://"), 1)
+			got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			require.NoError(t, err)
+			r := remote{Image: got, layer: layersOf(t, image)[0]}
+			read, err := r.read(t.Context(), 0, 100)
+			if c.kind != nil {
+				require.ErrorIs(t, err, c.kind)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, content[:100], read)
+		})
+	}
+}
+
 // A registry without ranges can still serve a blob from its beginning.
 func TestReadRangeIgnoredFromTheBeginning(t *testing.T) {
 	r := resolved(t, nil)
@@ -122,18 +175,38 @@ func TestReadRangeIgnoredFromTheBeginning(t *testing.T) {
 	}
 }
 
-// Trouble that passes is not seen by the caller.
-func TestReadRangeRepeatsRequests(t *testing.T) {
+// Ranges are not repeated here; the error says whether, and when, to ask again.
+func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 	r := resolved(t, nil)
-	for _, status := range []int{429, 500, 502, 503, 504} {
-		r.server.SetQuirks(registrytest.Quirks{Status: status, StatusCount: 2})
+	for status, temporary := range map[int]bool{429: true, 500: true, 503: true, 404: false, 403: false} {
+		r.server.SetQuirks(registrytest.Quirks{Status: status, RetryAfter: 7, StatusCount: 1})
+		_, err := r.read(t.Context(), 0, 10)
+		var may interface{ Temporary() bool }
+		require.ErrorAs(t, err, &may)
+		assert.Equal(t, temporary, may.Temporary(), status)
+		var typed *registry.Error
+		require.ErrorAs(t, err, &typed)
+		assert.Equal(t, 7*time.Second, typed.RetryAfter(), status)
 		got, err := r.read(t.Context(), 0, 10)
-		require.NoError(t, err, status)
+		require.NoError(t, err, "the first request was not repeated")
 		assert.Equal(t, r.content[:10], got)
 	}
-	r.server.SetQuirks(registrytest.Quirks{Status: 404, StatusCount: 1})
-	_, err := r.read(t.Context(), 0, 10)
-	require.ErrorIs(t, err, registry.ErrNotFound, "what will not change is not asked twice")
+}
+
+// A source that gave wrong bytes of a blob is not the first to be asked again.
+func TestDistrust(t *testing.T) {
+	mirror, own := registrytest.New(t), registrytest.New(t)
+	image := randomImage(t, 1)
+	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image))
+	require.NoError(t, err)
+	r := remote{got, mirror, layersOf(t, image)[0], contentOf(t, image, 0)}
+	for _, server := range []*registrytest.Server{mirror, own, mirror} {
+		asked := len(server.Requests())
+		_, err := r.read(t.Context(), 0, 10)
+		require.NoError(t, err)
+		assert.Greater(t, len(server.Requests()), asked)
+		r.Distrust(r.layer.Digest)
+	}
 }
 
 func TestReadRangeFallsBackToTheNextSource(t *testing.T) {

@@ -29,6 +29,9 @@ func ParsePlatform(s string) (v1.Platform, error) {
 // something about one (https://docs.docker.com/build/metadata/attestations/attestation-storage/).
 const attestation = "vnd.docker.reference.type"
 
+// maxListed is how many platforms an error lists.
+const maxListed = 20
+
 // choose returns the first image in an index for the platform. Like the field's
 // other tools it takes a descriptor without a platform as linux/amd64.
 func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
@@ -44,7 +47,10 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 		if matches(p, want) {
 			return d, nil
 		}
-		have = append(have, p.String())
+		if have = append(have, p.String()); len(have) == maxListed {
+			have = append(have, "…")
+			break
+		}
 	}
 	if len(have) == 0 {
 		return v1.Descriptor{}, fmt.Errorf("the index lists no image at all, wanted is %s", want)

@@ -3,6 +3,10 @@ package registry_test
 import (
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"testing"
 	"time"
 
@@ -101,4 +105,22 @@ func indexOf(t testing.TB, images map[string]v1.Image, order ...string) v1.Image
 		add = append(add, mutate.IndexAddendum{Add: images[platform], Descriptor: v1.Descriptor{Platform: p}})
 	}
 	return mutate.AppendManifests(empty.Index, add...)
+}
+
+// proxyTo has a server answer a request that came to another address.
+func proxyTo(s *registrytest.Server, w http.ResponseWriter, r *http.Request) {
+	target := &url.URL{Scheme: "http", Host: s.Host()}
+	httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, r)
+}
+
+// TestMain keeps the credentials of whoever runs the tests out of them.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "docker-config")
+	if err != nil {
+		panic(err)
+	}
+	_ = os.Setenv("DOCKER_CONFIG", dir)
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
 }

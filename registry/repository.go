@@ -6,12 +6,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/singleflight"
 )
 
 // A repository is one repository in one registry, logged in to on first use.
@@ -20,35 +22,55 @@ type repository struct {
 	name   string // complete, as in references: docker.io/library/debian
 	repo   name.Repository
 
-	mu     sync.Mutex
-	http   *http.Client // nil until logged in
-	failed error        // of the last login
-	at     time.Time    // when it failed
+	logins   singleflight.Group
+	http     atomic.Pointer[http.Client] // nil until logged in
+	failed   atomic.Pointer[failure]     // of the last login
+	noRanges atomic.Bool                 // it answered a range with the whole blob
 }
 
-// failureKept is how long a failed login stands for those after it: many images
-// that have a dead mirror in common would each wait for all of its retries.
+type failure struct {
+	err error
+	at  time.Time
+}
+
+// failureKept is how long a failed login lets a mirror be passed over: many
+// images with a dead mirror in common would each wait for all of its retries.
 const failureKept = time.Minute
 
-// session returns the logged-in HTTP client.
+// recentFailure returns why a login failed not long ago, nil if none did.
+func (r *repository) recentFailure() error {
+	if f := r.failed.Load(); f != nil && time.Since(f.at) < failureKept {
+		return f.err
+	}
+	return nil
+}
+
+// session returns the logged-in HTTP client. Who comes while a login is under
+// way waits for that one, no longer than its own context allows.
 func (r *repository) session(ctx context.Context) (*http.Client, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.http != nil {
-		return r.http, nil
+	if c := r.http.Load(); c != nil {
+		return c, nil
 	}
-	if r.failed != nil && time.Since(r.at) < failureKept {
-		return nil, r.failed
-	}
-	c, err := r.client.login(ctx, r.repo)
-	if err != nil {
-		if ctx.Err() == nil {
-			r.failed, r.at = err, time.Now()
+	// The login is everybody's, so it does not end with the first one's context.
+	login := r.logins.DoChan("", func() (any, error) {
+		c, err := r.client.login(context.WithoutCancel(ctx), r.repo)
+		if err != nil {
+			r.failed.Store(&failure{err, time.Now()})
+			return nil, err
 		}
-		return nil, err
+		r.failed.Store(nil)
+		r.http.Store(c)
+		return c, nil
+	})
+	select {
+	case done := <-login:
+		if done.Err != nil {
+			return nil, done.Err
+		}
+		return done.Val.(*http.Client), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	r.http = c
-	return r.http, nil
 }
 
 // get asks for a path below /v2/<repository>/ and returns the answer if its
@@ -72,9 +94,30 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 	}
 	if err := transport.CheckError(resp, want...); err != nil {
 		resp.Body.Close()
-		return nil, err
+		return nil, &statusError{err, resp.Request.URL.Host != u.Host, retryAfter(resp.Header)}
 	}
 	return resp, nil
+}
+
+// statusError is an answer with a status that was not wanted.
+type statusError struct {
+	error
+	redirected bool // it came from where the registry redirected to
+	retryAfter time.Duration
+}
+
+func (e *statusError) Unwrap() error { return e.error }
+
+// retryAfter reads the header Retry-After, in seconds or as a date; 0 if absent.
+func retryAfter(h http.Header) time.Duration {
+	text := h.Get("Retry-After")
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
 }
 
 // readBlob reads a whole blob of at most limit bytes and proves its digest. It

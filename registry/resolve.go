@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -33,7 +34,7 @@ func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references .
 	}
 	var failed sourceErrors
 	for i, ref := range references {
-		image, err := c.resolve(ctx, platform, ref)
+		image, err := c.resolve(ctx, platform, ref, i < len(references)-1)
 		if err == nil {
 			image.repositories = append(image.repositories, c.others(references[i+1:])...)
 			return image, nil
@@ -43,8 +44,8 @@ func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references .
 			return nil, err
 		}
 		level := slog.LevelWarn
-		if errors.Is(err, ErrNotFound) {
-			level = slog.LevelInfo // nothing is wrong with the source
+		if errors.Is(err, ErrNotFound) || i == len(references)-1 {
+			level = slog.LevelInfo // nothing is wrong with the source, or the error says it
 		}
 		c.options.Logger.Log(ctx, level, "source does not have the image", "source", ref, "error", err)
 		failed = append(failed, err)
@@ -64,9 +65,14 @@ func (c *Client) others(references []string) []*repository {
 	return out
 }
 
-func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string) (*Image, error) {
+// resolve tries one reference. When there is an alternative, a registry that was
+// down a moment ago is not waited for again.
+func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (*Image, error) {
 	named, r, err := c.parse(ref)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.recentFailure(); err != nil && alternative {
 		return nil, err
 	}
 	m, err := r.manifest(ctx, tagOrDigest(named))
@@ -143,3 +149,11 @@ func (e sourceErrors) Error() string {
 }
 
 func (e sourceErrors) Unwrap() []error { return e }
+
+// Temporary tells whether any of the sources may do better later.
+func (e sourceErrors) Temporary() bool {
+	return slices.ContainsFunc(e, func(err error) bool {
+		var t interface{ Temporary() bool }
+		return errors.As(err, &t) && t.Temporary()
+	})
+}

@@ -3,11 +3,15 @@ package registry_test
 import (
 	"bytes"
 	"encoding/base64"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/stretchr/testify/assert"
@@ -107,7 +111,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 
 	var texts []string
 	_, err = r.read(t.Context(), 0, 10)
-	require.ErrorIs(t, err, registry.ErrDenied)
+	require.ErrorIs(t, err, registry.ErrUnreachable, "an expired signature: asked again, the registry makes a new one")
 	texts = append(texts, err.Error())
 	require.NotEmpty(t, seen)
 	for _, h := range seen {
@@ -125,7 +129,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	server.SetQuirks(quirks)
 	_, err = r.read(t.Context(), 0, 10)
 	require.ErrorIs(t, err, registry.ErrUnreachable)
-	assert.ErrorContains(t, err, "plain HTTP is not allowed")
+	assert.ErrorContains(t, err, "plain HTTP to storage.example.com is not allowed")
 	texts = append(texts, err.Error(), log.String())
 
 	quirks.RedirectTo = "http://" + server.Host() + "/v2/image/blobs/" + r.layer.Digest.String() + "?" // to itself, for ever
@@ -139,5 +143,141 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		assert.NotContains(t, text, "TOP-SECRET")
 		assert.NotContains(t, text, "secret-password")
 		assert.NotContains(t, text, base64.StdEncoding.EncodeToString([]byte("user:secret-password")))
+	}
+}
+
+// front is a registry in which one path is answered by a function.
+func front(t *testing.T, path string, answer http.HandlerFunc) (ref string) {
+	t.Helper()
+	server := registrytest.New(t)
+	push(t, server, "image:tag", randomImage(t, 1))
+	f := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, path) {
+			answer(w, r)
+			return
+		}
+		proxyTo(server, w, r)
+	}))
+	t.Cleanup(f.Close)
+	return strings.TrimPrefix(f.URL, "http://") + "/image:tag"
+}
+
+// challenge makes a registry ask for a Bearer token from its own /token.
+func challenge(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="test"`)
+	w.WriteHeader(http.StatusUnauthorized)
+}
+
+type identity struct{}
+
+func (identity) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return authn.FromConfig(authn.AuthConfig{IdentityToken: "TOP-SECRET-IDENTITY"}), nil
+}
+
+// What a token server must not get us to do: send a credential on, or print one.
+func TestTokenServers(t *testing.T) {
+	var stolen []string
+	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		stolen = append(stolen, string(body)+r.URL.RawQuery+r.Header.Get("Authorization"))
+	}))
+	defer thief.Close()
+	for name, token := range map[string]http.HandlerFunc{
+		"redirects": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
+		},
+		"gives no token": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"refresh_token":"TOP-SECRET-REFRESH"}`)
+		},
+	} {
+		ref := front(t, "/", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				token(w, r)
+				return
+			}
+			challenge(w, r)
+		})
+		_, err := newClient(func(o *registry.Options) { o.Keychain = identity{} }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "TOP-SECRET", name)
+	}
+	assert.NotContains(t, strings.Join(stolen, " "), "TOP-SECRET")
+}
+
+// A helper that fails may have printed a secret before.
+func TestFailingHelperIsNotQuoted(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", home)
+	t.Setenv("PATH", home+":"+os.Getenv("PATH"))
+	helper := "#!/bin/sh\necho 'partial {\"Secret\":\"TOP-SECRET-HELPER\"}'\nexit 1\n"
+	require.NoError(t, os.WriteFile(filepath.Join(home, "docker-credential-test"), []byte(helper), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(home, "config.json"), []byte(`{"credsStore":"test"}`), 0o600))
+	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Resolve(t.Context(), registry.DefaultPlatform(), "127.0.0.1:1/image:tag")
+	require.ErrorIs(t, err, registry.ErrCredentials)
+	assert.ErrorContains(t, err, "127.0.0.1:1/image:tag", "the error names the image")
+	assert.NotContains(t, err.Error(), "TOP-SECRET")
+}
+
+// Foreign text never makes a line of its own, nor a signature visible.
+func TestForeignTextIsCleaned(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"malformed redirect": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://host/%zz?"+registrytest.Signature)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		"redirect with a newline": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://127.0.0.1:1/%0A::error::forged%0A?"+registrytest.Signature)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		"index": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+			_, _ = io.WriteString(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:`+strings.Repeat("0", 64)+`","platform":{"os":"linux\n::error::forged","architecture":"`+strings.Repeat("x", 1<<20)+`"}}]}`)
+		},
+	} {
+		_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), front(t, "/v2/image/manifests/", answer))
+		require.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "\n", name)
+		assert.NotContains(t, err.Error(), "TOP-SECRET", name)
+		assert.Less(t, len(err.Error()), 1100, name)
+	}
+}
+
+// A registry whose certificate is not trusted is not one without TLS.
+func TestCertificateErrorsAreSaid(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "https://")
+	_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), host+"/image:tag")
+	require.ErrorContains(t, err, "certificate")
+}
+
+// All of 127.0.0.0/8 is loopback.
+func TestOtherLoopbackAddresses(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	require.NoError(t, err)
+	server := registrytest.New(t)
+	push(t, server, "image:tag", randomImage(t, 1))
+	f := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { proxyTo(server, w, r) })}}
+	f.Start()
+	defer f.Close()
+	_, err = newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), listener.Addr().String()+"/image:tag")
+	require.NoError(t, err)
+}
+
+// Not blobs alone: a manifest that stalls must not hold the next source up.
+func TestStalledManifest(t *testing.T) {
+	image := randomImage(t, 1)
+	own := registrytest.New(t)
+	ownRef := push(t, own, "own/image:tag", image)
+	for _, status := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		stalling := front(t, "/v2/image/manifests/", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, "{")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
+		got, err := newClient(func(o *registry.Options) { o.StallTimeout = 20 * time.Millisecond }).Resolve(t.Context(), registry.DefaultPlatform(), stalling, ownRef)
+		require.NoError(t, err)
+		assert.Equal(t, ownRef, got.Source())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -30,17 +31,21 @@ const (
 func newTransport(o Options) http.RoundTripper {
 	base := o.Transport
 	if base == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second}
 		// A host that swallows packets must not hold a run up for long: with the
 		// retries this is a minute, where net/http's 30 s would be minutes.
 		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-		t.ResponseHeaderTimeout = 30 * time.Second
-		t.MaxIdleConnsPerHost = 16
+		t.ResponseHeaderTimeout = o.StallTimeout
+		t.MaxIdleConnsPerHost = 64
+		// HTTP/2 would put all ranges of a blob through one connection, and it is
+		// the connection that is slow.
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
 		base = t
 	}
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{
-		Transport: &secureTransport{inner: base, plainHTTP: o.PlainHTTP},
+		Transport: &secureTransport{inner: &stallTransport{base, o.StallTimeout}, plainHTTP: o.PlainHTTP},
 		// A redirect is followed above the credentials. Followed here, a Basic
 		// credential would go with it wherever only the port differs.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -53,6 +58,15 @@ func newTransport(o Options) http.RoundTripper {
 	return &retryablehttp.RoundTripper{Client: client}
 }
 
+// onceKey marks a context whose requests are not repeated here.
+type onceKey struct{}
+
+// withoutRetries is for ranges of blobs: who reads many side by side waits
+// better, without keeping others from a connection.
+func withoutRetries(ctx context.Context) context.Context {
+	return context.WithValue(ctx, onceKey{}, true)
+}
+
 // checkRetry repeats what may go better the next time: no answer, 429, and 5xx
 // except 501.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
@@ -62,6 +76,8 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
+	case ctx.Value(onceKey{}) != nil:
+		return false, nil
 	case errors.As(err, &refused), errors.Is(err, http.ErrSchemeMismatch):
 		return false, nil // the answer is no; loopback registries are tried with HTTPS first
 	case errors.As(err, &address), errors.As(err, &lookup) && lookup.IsNotFound:
@@ -84,10 +100,16 @@ func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.
 	return wait - rand.N(wait/2+1)
 }
 
-// checkRedirect bounds redirects; secureTransport checks each target.
-func checkRedirect(_ *http.Request, via []*http.Request) error {
+// checkRedirect bounds redirects, and refuses to be led by a registry elsewhere
+// to services of this machine or to a cloud's metadata. secureTransport checks
+// that no redirect leads away from HTTPS.
+func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	host := req.URL.Hostname()
+	if local := isLoopback(host) || net.ParseIP(host).IsLinkLocalUnicast(); local && !isLoopback(via[0].URL.Hostname()) {
+		return fmt.Errorf("%s redirects to %s, which is not its to name", via[0].URL.Host, req.URL.Host)
 	}
 	return nil
 }
@@ -103,7 +125,22 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !isLoopback(req.URL.Hostname()) && !allows(t.plainHTTP, req.URL.Host) {
 		return nil, &plainHTTPError{req.URL.Host}
 	}
-	return t.inner.RoundTrip(req)
+	resp, err := t.inner.RoundTrip(req)
+	if err == nil && req.Method != http.MethodGet && resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		// Only a token server is posted to, and the body is a credential. A
+		// client that follows 307 or 308 would send it on.
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s redirects a request that holds a credential", req.URL.Host)
+	}
+	return resp, err
+}
+
+// hostOf returns the host of HOST or HOST:PORT.
+func hostOf(hostPort string) string {
+	if host, _, err := net.SplitHostPort(hostPort); err == nil {
+		return host
+	}
+	return strings.Trim(hostPort, "[]")
 }
 
 func isLoopback(host string) bool {
@@ -119,5 +156,5 @@ func allows(list []string, hostPort string) bool {
 type plainHTTPError struct{ host string }
 
 func (e *plainHTTPError) Error() string {
-	return fmt.Sprintf("%s does not answer over TLS, and plain HTTP is not allowed for it: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
+	return fmt.Sprintf("plain HTTP to %s is not allowed: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
 }

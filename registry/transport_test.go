@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"testing"
@@ -49,21 +50,67 @@ func TestPlainHTTP(t *testing.T) {
 }
 
 // Many images with a dead mirror in common must not each wait for all retries.
-func TestFailedLoginIsRemembered(t *testing.T) {
-	requests := 0
+// Where there is no other source, a registry that is up again must be asked.
+func TestDeadMirrorIsPassedOver(t *testing.T) {
+	requests := map[string]int{}
 	client := New(&Options{
 		Keychain:  authn.NewMultiKeychain(),
 		RetryWait: time.Microsecond,
-		Transport: roundTripper(func(*http.Request) (*http.Response, error) {
-			requests++
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			requests[r.URL.Host]++
 			return nil, errors.New("no network in this test")
 		}),
 	})
-	for _, tag := range []string{"one", "two"} {
-		_, err := client.Resolve(t.Context(), DefaultPlatform(), "registry.example.com/image:"+tag)
+	for n, tag := range []string{"one", "two"} {
+		_, err := client.Resolve(t.Context(), DefaultPlatform(), "mirror.example.com/image:"+tag, "own.example.com/image:"+tag)
 		require.ErrorIs(t, err, ErrUnreachable)
-		assert.Equal(t, retries+1, requests, tag)
+		assert.ErrorContains(t, err, "mirror.example.com/image:"+tag)
+		assert.Equal(t, map[string]int{"mirror.example.com": retries + 1, "own.example.com": (n + 1) * (retries + 1)}, requests)
 	}
+}
+
+// A login that hangs is the affair of those who wait for it, each as long as it
+// likes.
+func TestLoginDoesNotOutlastItsCaller(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	client := New(&Options{
+		Keychain: authn.NewMultiKeychain(),
+		Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			<-hang
+			return nil, errors.New("no network in this test")
+		}),
+	})
+	reason := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(reason)
+	for range 2 {
+		_, err := client.Resolve(ctx, DefaultPlatform(), "registry.example.com/image:tag")
+		require.Equal(t, reason, err)
+	}
+}
+
+func TestCheckRedirect(t *testing.T) {
+	request := func(u string) *http.Request {
+		r, err := http.NewRequest(http.MethodGet, u, nil)
+		require.NoError(t, err)
+		return r
+	}
+	for _, c := range []struct {
+		from, to string
+		ok       bool
+	}{
+		{"https://registry.example.com", "https://storage.example.com", true},
+		{"https://registry.example.com", "https://10.0.0.7", true},
+		{"https://registry.example.com", "http://127.0.0.1:8080", false},
+		{"https://registry.example.com", "https://localhost", false},
+		{"https://registry.example.com", "http://169.254.169.254/latest", false},
+		{"http://127.0.0.1:5000", "http://127.0.0.1:6000", true},
+	} {
+		err := checkRedirect(request(c.to), []*http.Request{request(c.from)})
+		assert.Equal(t, c.ok, err == nil, c)
+	}
+	require.Error(t, checkRedirect(request("https://x"), make([]*http.Request, maxRedirects)))
 }
 
 func TestIsLoopback(t *testing.T) {

@@ -135,7 +135,10 @@ func (rs Rules) Suffix(branch string) (string, error) {
 	}
 	for _, r := range rs {
 		if r.covers(branch) {
-			return r.Suffix, r.check()
+			if err := r.check(); err != nil {
+				return "", err
+			}
+			return r.Suffix, nil
 		}
 	}
 	return "", fmt.Errorf("%w %q: the rules are %s", ErrBranch, branch, rs)

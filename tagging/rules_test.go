@@ -90,7 +90,11 @@ func TestRulesAsFlag(t *testing.T) {
 // Rules are data: a program may make them without the parser, so a suffix that
 // no file name should have is refused where it is used too.
 func TestRuleMadeByHandIsChecked(t *testing.T) {
-	_, err := Tarball("x:a-b", "main", Rules{{Branch: "main", Suffix: "../../etc"}})
+	bad := Rules{{Branch: "main", Suffix: "../../etc"}}
+	suffix, err := bad.Suffix("main")
+	require.ErrorIs(t, err, ErrRules)
+	assert.Empty(t, suffix)
+	_, err = Tarball("x:a-b", "main", bad)
 	require.ErrorIs(t, err, ErrRules)
 }
 

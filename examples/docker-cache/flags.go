@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
@@ -23,10 +25,12 @@ type options struct {
 	platform    v1.Platform
 	plainHTTP   list
 	jobs        int
+	connections int
 	json        bool
 	sample      bool
 	verbose     bool
 	images      []string
+	keychain    authn.Keychain // nil: Docker's
 }
 
 // list is a flag that may be given more than once.
@@ -61,6 +65,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	platform := f.String("platform", o.platform.String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
 	f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
+	f.IntVar(&o.connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
 	f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
@@ -100,6 +105,9 @@ func (o *options) check() error {
 		if host == "" || strings.ContainsAny(host, "/ ") {
 			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme", host)
 		}
+	}
+	if o.connections < 1 {
+		return fmt.Errorf("-connections %d: want 1 or more", o.connections)
 	}
 	if o.jobs < 1 {
 		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)

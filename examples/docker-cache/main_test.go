@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func TestJSONFields(t *testing.T) {
 }
 
 // A signal in the middle of a layer: exit code 130, nothing under the final
-// name, no work in progress left behind.
+// name, and the next run leaves nothing but the tarball.
 func TestSignals(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		server := registrytest.New(t)
@@ -130,12 +131,23 @@ func TestSignals(t *testing.T) {
 		cmd := exec.CommandContext(ctx, program, "-dir", dir, "-branch", "main", "-json", ref)
 		require.NoError(t, cmd.Start())
 		<-stalled // a layer is half there
-		require.Len(t, entries(t, dir), 1, "work is in progress")
 		require.NoError(t, cmd.Process.Signal(signal))
 		var exit *exec.ExitError
 		require.ErrorAs(t, cmd.Wait(), &exit)
 		assert.Equal(t, 130, exit.ExitCode())
-		assert.Empty(t, entries(t, dir))
+		for _, e := range entries(t, dir) {
+			assert.True(t, strings.HasPrefix(e.Name(), "."), "%s is no final name", e.Name())
+		}
+
+		// The next run goes on where this one stopped.
+		server.SetQuirks(registrytest.Quirks{})
+		out, err := exec.CommandContext(ctx, program, "-dir", dir, "-branch", "main", "-json", ref).Output()
+		require.NoError(t, err)
+		var r result
+		require.NoError(t, json.Unmarshal(out, &r))
+		assert.Equal(t, "stocked", r.Outcome)
+		require.Len(t, entries(t, dir), 1)
+		assert.Equal(t, "jammy_main.tar", entries(t, dir)[0].Name())
 	}
 }
 

@@ -36,13 +36,11 @@ type result struct {
 	Error           string  `json:"error"` // "" unless failed
 }
 
-// errSaid marks an error that standard error has once for all images.
-var errSaid = errors.New("")
-
 // report prints what happened, image by image as each ends.
 type report struct {
 	stdout, stderr io.Writer
 	json           bool
+	said           bool // standard error has the reason already, once for all images
 
 	mu       sync.Mutex
 	failures int
@@ -66,7 +64,7 @@ func (p *report) image(r result, err error) {
 	if err != nil {
 		p.failures++
 		r.Outcome, r.Error = failed, err.Error()
-		if !errors.Is(err, errSaid) {
+		if !p.said {
 			fmt.Fprintf(p.stderr, "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
 		}
 	} else {
@@ -102,7 +100,7 @@ func advice(err error) string {
 		{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
 		{registry.ErrAnswer, "check that the host is a registry and that no proxy changes its answers"},
 		{registry.ErrPlatform, "ask for one of these with -platform"},
-		{cache.ErrBlobDigest, "the registry holds damaged bytes: push the image again"},
+		{cache.ErrBlobDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
 		{syscall.ENOSPC, "make room in the directory"},
 	} {
 		if errors.Is(err, a.kind) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/internal/imagetest"
@@ -75,6 +76,7 @@ func setUpSample(o *options) (end func(keep bool), err error) {
 		}
 		o.images = append(o.images, ref)
 	}
+	o.keychain = authn.NewMultiKeychain() // nobody's: the sample needs no credentials
 	o.mirrors = list{server.Host() + "/" + sampleMirror}
 	made := o.dir == ""
 	if made {

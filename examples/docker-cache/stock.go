@@ -30,13 +30,16 @@ func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer)
 		level = slog.LevelDebug
 	}
 	s := &stocker{options: o, client: registry.New(&registry.Options{
+		Keychain:  o.keychain,
 		PlainHTTP: o.plainHTTP,
 		Logger:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 	})}
 	var dirErr error
-	if s.dir, dirErr = cache.OpenDir(o.dir); dirErr != nil {
+	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{
+		Engine: cache.NewEngine(&cache.EngineOptions{Connections: o.connections}),
+	}); dirErr != nil {
 		fmt.Fprintf(stderr, "docker-cache: %v\n", dirErr)
-		dirErr = fmt.Errorf("%w%w", dirErr, errSaid)
+		report.said = true
 	}
 	taken := s.tarballs()
 
@@ -114,7 +117,7 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	if err != nil {
 		return fmt.Errorf("%s: %w", remote.Source(), err)
 	}
-	put, err := s.dir.Put(ctx, tarball, local, remote, cache.Provenance{Source: remote.Source(), Branch: s.branch})
+	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch}})
 	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
 	if err != nil {
 		return fmt.Errorf("stock %s from %s: %w", tarball, remote.Source(), err)

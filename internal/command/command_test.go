@@ -9,9 +9,12 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/internal/testtool"
 )
 
 const childVar = "DOCKERCACHE_TEST_COMMAND"
@@ -65,6 +68,31 @@ func TestInterrupted(t *testing.T) {
 			assert.Equal(t, want, said, kind)
 		}
 	}
+}
+
+// Ctrl-C ends a program within a second, whatever hangs.
+func TestPatience(t *testing.T) {
+	assert.Less(t, patience, time.Second)
+}
+
+// nohup means what it says.
+func TestIgnoredHangup(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(testtool.Need(t, "nohup"), self)
+	cmd.Env = append(os.Environ(), childVar+"=obedient")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP)) // would be the first to arrive
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	for lines.Scan() {
+	}
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	assert.Equal(t, Interrupted, exit.ExitCode())
 }
 
 func TestExitCode(t *testing.T) {

@@ -4,6 +4,6 @@
 // [Quirks].
 //
 //	server := registrytest.New(t)
-//	ref := server.Push("team/image:tag", image)
+//	ref, err := server.Push("team/image:tag", image)
 //	server.SetQuirks(registrytest.Quirks{CutBodyAfter: 1 << 20})
 package registrytest

@@ -1,0 +1,90 @@
+package cache
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestSweepPartials(t *testing.T) {
+	dir := t.TempDir()
+	const name = "name_main.tar"
+	create := func() *os.File {
+		f, err := createTemp(dir, name+".0123456789ab", partialKind, 0o666)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(f.Name()+journalKind, nil, 0o666))
+		return f
+	}
+	dead, alive, young := create(), create(), create()
+	defer alive.Close()
+	require.NoError(t, dead.Close())
+	require.NoError(t, young.Close())
+	other, err := createTemp(dir, "name_release.tar.0123456789ab", partialKind, 0o666)
+	require.NoError(t, err)
+	require.NoError(t, other.Close())
+	orphan := filepath.Join(dir, "."+name+".0123456789ab.x."+partialKind+journalKind)
+	require.NoError(t, os.WriteFile(orphan, nil, 0o666))
+	require.NoError(t, os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "."+name+".x."+partialKind)))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "target"), nil, 0o644))
+
+	now := time.Now()
+	past := now.Add(-abandonedAfter)
+	for _, f := range []*os.File{dead, alive, other} {
+		require.NoError(t, os.Chtimes(f.Name(), past, past))
+	}
+	sweepPartials(dir, name, now)
+
+	assert.NoFileExists(t, dead.Name(), "nobody holds it and it is old")
+	assert.NoFileExists(t, dead.Name()+journalKind)
+	assert.FileExists(t, alive.Name(), "its writer is alive")
+	assert.FileExists(t, alive.Name()+journalKind)
+	assert.FileExists(t, young.Name(), "somebody may take it over")
+	assert.FileExists(t, young.Name()+journalKind)
+	assert.FileExists(t, other.Name(), "another tarball's")
+	assert.NoFileExists(t, orphan, "a journal of nothing")
+	assert.FileExists(t, filepath.Join(dir, "target"))
+	sweepPartials(filepath.Join(dir, "missing"), name, now) // nothing to do
+}
+
+func TestTakeOver(t *testing.T) {
+	dir := t.TempDir()
+	src := blobs{}
+	layer := src.add(noise(1, 1000))
+	img := testImage(t, layer)
+	layout := mustLayout(t, img)
+
+	first, err := openPartial(dir, "name_main.tar", img.digest, layout)
+	require.NoError(t, err)
+	assert.Empty(t, first.done)
+	first.journal.add(layer.Digest, 100, 200)
+	first.journal.add(layer.Digest, 200, 300)
+
+	second, err := openPartial(dir, "name_main.tar", img.digest, layout)
+	require.NoError(t, err)
+	assert.NotEqual(t, first.file.Name(), second.file.Name(), "the first is alive: it keeps its file")
+	second.discard = true
+	second.close()
+
+	was := first.file.Name()
+	first.close()
+	third, err := openPartial(dir, "name_main.tar", img.digest, layout)
+	require.NoError(t, err)
+	assert.NotEqual(t, was, third.file.Name(), "another name: the old owner, should it live, cannot publish it")
+	assert.NoFileExists(t, was)
+	assert.Equal(t, []interval{{100, 300}}, third.done[layer.Digest])
+	third.close()
+
+	// For another layout of the same image the bytes are at other places.
+	other, err := NewLayout(img, Provenance{Source: "somewhere/with/a/longer:name"})
+	require.NoError(t, err)
+	fourth, err := openPartial(dir, "name_main.tar", img.digest, other)
+	require.NoError(t, err)
+	assert.Empty(t, fourth.done)
+	fourth.discard = true
+	fourth.close()
+	assert.Empty(t, names(t, dir))
+}
