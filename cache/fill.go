@@ -17,11 +17,20 @@ import (
 // which are lost with a process are few.
 const readBuffer = 256 << 10
 
+// Progress says how far a tarball is.
+type Progress struct {
+	// Done is how many bytes of layers are in the file, those of an earlier run
+	// included. It falls when a layer has to be fetched again.
+	Done int64
+	// Total is how many there will be.
+	Total int64
+}
+
 // FillOptions of [Engine.Fill]. The zero value of each field works.
 type FillOptions struct {
-	// Progress, when not nil, is called whenever bytes of layers were written,
-	// with their number. It is called concurrently and must be quick.
-	Progress func(bytes int64)
+	// Progress, when not nil, is called at the beginning and whenever bytes of
+	// layers were written. It is called concurrently and must be quick.
+	Progress func(Progress)
 
 	done    map[v1.Hash][]interval // what an earlier run has written
 	journal *journal               // told what is written; nil for none
@@ -64,6 +73,13 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob]))
 	}
 	// The largest first: its sha256 is one after the other and takes longest.
+	for _, l := range f.layers {
+		f.progress.Total += l.size
+		f.progress.Done += l.present()
+	}
+	if o.Progress != nil {
+		o.Progress(f.progress)
+	}
 	slices.SortStableFunc(f.layers, func(a, b *layerFill) int { return int(min(1, max(-1, b.size-a.size))) })
 
 	stop := context.AfterFunc(ctx, func() { f.mu.Lock(); f.cond.Broadcast(); f.mu.Unlock() })
@@ -93,6 +109,7 @@ type fill struct {
 	mu         sync.Mutex
 	cond       sync.Cond // work appeared, bytes were written, a layer is verified, or the context ended
 	layers     []*layerFill
+	progress   Progress
 	downloaded int64
 }
 
@@ -233,6 +250,7 @@ func (f *fill) streamFrom(w *work) {
 
 // restart begins a layer anew, for the journal too.
 func (f *fill) restart(l *layerFill) {
+	f.progress.Done -= l.present()
 	l.restart()
 	f.options.journal.forget(l.digest)
 }

@@ -63,11 +63,15 @@ func TestFill(t *testing.T) {
 	layout := mustLayout(t, testImage(t, a, b, a, empty))
 	for _, connections := range []int{1, 2, 16} {
 		f := tempFile(t)
-		var progress atomic.Int64
-		n, err := testEngine(connections).Fill(t.Context(), f, layout, src, &FillOptions{Progress: func(n int64) { progress.Add(n) }})
+		var most atomic.Int64
+		n, err := testEngine(connections).Fill(t.Context(), f, layout, src, &FillOptions{Progress: func(p Progress) {
+			assert.Equal(t, a.Size+b.Size, p.Total)
+			for was := most.Load(); p.Done > was && !most.CompareAndSwap(was, p.Done); was = most.Load() {
+			}
+		}})
 		require.NoError(t, err)
 		assert.Equal(t, a.Size+b.Size, n, "every byte is read once, a repeated layer too")
-		assert.Equal(t, n, progress.Load())
+		assert.Equal(t, n, most.Load())
 		requireFilled(t, f, layout, src)
 	}
 }
@@ -310,8 +314,19 @@ func TestFillResumes(t *testing.T) {
 				}
 			}
 		}
-		n, err := testEngine(4).Fill(t.Context(), f, layout, src, &FillOptions{done: map[v1.Hash][]interval{layer.Digest: done}})
+		var first, last Progress
+		n, err := testEngine(1).Fill(t.Context(), f, layout, src, &FillOptions{
+			done: map[v1.Hash][]interval{layer.Digest: done},
+			Progress: func(p Progress) {
+				if first.Total == 0 {
+					first = p
+				}
+				last = p
+			},
+		})
 		require.NoError(t, err, name)
+		assert.Equal(t, Progress{Done: 10_000, Total: 20_000}, first)
+		assert.Equal(t, Progress{Done: 20_000, Total: 20_000}, last)
 		requireFilled(t, f, layout, src.blobs)
 		if lie {
 			assert.Equal(t, int64(10_000+20_000), n, "what lacked, and then all of it")
@@ -350,7 +365,7 @@ func TestFillSplitsTheLastRange(t *testing.T) {
 					return &hanging{proceed, bytes.NewReader(src[d][off : off+n])}, nil
 				}
 				return src.ReadRange(ctx, d, off, n)
-			}), &FillOptions{Progress: func(n int64) { read.Add(n) }})
+			}), &FillOptions{Progress: func(p Progress) { read.Store(p.Done) }})
 			done <- err
 		}()
 		synctest.Wait() // all that can be done without the first is done

@@ -53,6 +53,15 @@ func (l *layerFill) restart() {
 	l.spans = spansOf(l.size, length, nil)
 }
 
+// present returns how many bytes of the layer are in the file.
+func (l *layerFill) present() int64 {
+	n := int64(0)
+	for _, s := range l.spans {
+		n += s.pos - s.start
+	}
+	return n
+}
+
 // frontier returns how many bytes from the layer's beginning are in the file
 // without a gap.
 func (l *layerFill) frontier() int64 {

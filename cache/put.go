@@ -40,7 +40,7 @@ type PutOptions struct {
 	// Provenance is recorded in the tarball.
 	Provenance Provenance
 	// Progress is as in [FillOptions].
-	Progress func(bytes int64)
+	Progress func(Progress)
 }
 
 // Put stocks img as the tarball called name, which must end in .tar and must

@@ -115,11 +115,13 @@ func (f *fill) write(w *work, p []byte) (written int64, complete bool, err error
 		s.reserved, err = at, &writeError{err}
 	default:
 		s.pos = s.reserved
+		f.progress.Done += int64(len(p))
 		complete = s.pos == s.end
 		if complete || s.pos-s.said >= journalStep {
 			said, s.said = interval{s.said, s.pos}, s.pos
 		}
 	}
+	progress := f.progress
 	f.cond.Broadcast()
 	f.mu.Unlock()
 	if err != nil {
@@ -127,7 +129,7 @@ func (f *fill) write(w *work, p []byte) (written int64, complete bool, err error
 	}
 	f.options.journal.add(l.digest, said.from, said.to)
 	if f.options.Progress != nil && len(p) > 0 {
-		f.options.Progress(int64(len(p)))
+		f.options.Progress(progress)
 	}
 	return int64(len(p)), complete, nil
 }

@@ -29,6 +29,7 @@ type options struct {
 	json        bool
 	sample      bool
 	verbose     bool
+	quiet       bool
 	images      []string
 	keychain    authn.Keychain // nil: Docker's
 }
@@ -67,6 +68,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
 	f.IntVar(&o.connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
+	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
 	f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
 

@@ -20,16 +20,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return command.Usage
 	}
-	report := &report{stdout: stdout, stderr: stderr, json: o.json}
+	report := &report{progress: newProgress(stderr, o.quiet), stdout: stdout, stderr: stderr, json: o.json}
 	if !o.sample {
-		return stockAll(ctx, o, report, stderr)
+		defer report.stop()
+		return stockAll(ctx, o, report)
 	}
 	end, err := setUpSample(o)
 	if err != nil {
 		fmt.Fprintf(stderr, "docker-cache: set up the sample: %v\n", err)
 		return command.Failed
 	}
-	code := stockAll(ctx, o, report, stderr)
+	code := stockAll(ctx, o, report)
+	report.stop()
 	end(code == command.OK)
 	if code == command.OK {
 		report.howToLoad(o.dir)

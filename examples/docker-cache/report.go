@@ -38,6 +38,7 @@ type result struct {
 
 // report prints what happened, image by image as each ends.
 type report struct {
+	progress
 	stdout, stderr io.Writer
 	json           bool
 	said           bool // standard error has the reason already, once for all images
@@ -51,13 +52,13 @@ type report struct {
 // say prints to standard output, and remembers when it cannot: a script that
 // reads nothing must not take that for "no images".
 func (p *report) say(format string, args ...any) {
-	if _, err := fmt.Fprintf(p.stdout, format, args...); err != nil && p.unsaid == nil {
+	if _, err := fmt.Fprintf(p.above(p.stdout), format, args...); err != nil && p.unsaid == nil {
 		p.unsaid = err
 		fmt.Fprintf(p.stderr, "docker-cache: print the results: %v\n", err)
 	}
 }
 
-func (p *report) image(r result, err error) {
+func (p *report) result(r result, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.Seconds = math.Round(r.Seconds*1000) / 1000
@@ -65,7 +66,7 @@ func (p *report) image(r result, err error) {
 		p.failures++
 		r.Outcome, r.Error = failed, err.Error()
 		if !p.said {
-			fmt.Fprintf(p.stderr, "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
+			fmt.Fprintf(p.above(p.stderr), "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
 		}
 	} else {
 		p.tarballs = append(p.tarballs, r.Tarball)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -24,7 +23,7 @@ type stocker struct {
 
 // stockAll stocks every image, some at a time, and reports each. One that fails
 // does not stop the others.
-func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer) int {
+func stockAll(ctx context.Context, o *options, report *report) int {
 	level := slog.LevelWarn
 	if o.verbose {
 		level = slog.LevelDebug
@@ -32,13 +31,13 @@ func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer)
 	s := &stocker{options: o, client: registry.New(&registry.Options{
 		Keychain:  o.keychain,
 		PlainHTTP: o.plainHTTP,
-		Logger:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+		Logger:    slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level})),
 	})}
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{
 		Engine: cache.NewEngine(&cache.EngineOptions{Connections: o.connections}),
 	}); dirErr != nil {
-		fmt.Fprintf(stderr, "docker-cache: %v\n", dirErr)
+		fmt.Fprintf(report.above(report.stderr), "docker-cache: %v\n", dirErr)
 		report.said = true
 	}
 	taken := s.tarballs()
@@ -51,10 +50,10 @@ func stockAll(ctx context.Context, o *options, report *report, stderr io.Writer)
 			r := result{Image: image, Outcome: failed}
 			err := dirErr
 			if err == nil {
-				err = s.stock(ctx, i, taken, &r)
+				err = s.stock(ctx, i, taken, &r, report)
 			}
 			r.Seconds = time.Since(start).Seconds()
-			report.image(r, err)
+			report.result(r, err)
 			return nil
 		})
 	}
@@ -80,7 +79,7 @@ func (s *stocker) tarballs() map[string][]int {
 }
 
 // stock does the whole job for the i-th image: names, resolve, put.
-func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *result) error {
+func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *result, progress progress) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -117,7 +116,12 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	if err != nil {
 		return fmt.Errorf("%s: %w", remote.Source(), err)
 	}
-	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch}})
+	tell, end := progress.image(tarball)
+	defer end()
+	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{
+		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch},
+		Progress:   tell,
+	})
 	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
 	if err != nil {
 		return fmt.Errorf("stock %s from %s: %w", tarball, remote.Source(), err)
