@@ -297,6 +297,16 @@ func TestFillRefusesWrongSizes(t *testing.T) {
 	}
 }
 
+// One byte too many right behind a full buffer is seen too.
+func TestFillSeesAByteTooMany(t *testing.T) {
+	content := noise(1, readBuffer)
+	layout := mustLayout(t, testImage(t, blobs{}.add(content)))
+	_, err := NewEngine(nil).Fill(t.Context(), tempFile(t), layout, sourceFunc(func(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(content), bytes.NewReader([]byte{0}))), nil
+	}), nil)
+	require.ErrorIs(t, err, ErrBlobSize)
+}
+
 // What an earlier run wrote is not read again, and is proven all the same.
 func TestFillResumes(t *testing.T) {
 	src := &flaky{blobs: blobs{}, after: 1 << 40}
@@ -315,7 +325,8 @@ func TestFillResumes(t *testing.T) {
 			}
 		}
 		var first, last Progress
-		n, err := testEngine(1).Fill(t.Context(), f, layout, src, &FillOptions{
+		source := &distrusting{sourceFunc: src.ReadRange}
+		n, err := testEngine(1).Fill(t.Context(), f, layout, source, &FillOptions{
 			done: map[v1.Hash][]interval{layer.Digest: done},
 			Progress: func(p Progress) {
 				if first.Total == 0 {
@@ -328,6 +339,7 @@ func TestFillResumes(t *testing.T) {
 		assert.Equal(t, Progress{Done: 10_000, Total: 20_000}, first)
 		assert.Equal(t, Progress{Done: 20_000, Total: 20_000}, last)
 		requireFilled(t, f, layout, src.blobs)
+		assert.Empty(t, source.distrusted, "a journal that lies is not the source's fault")
 		if lie {
 			assert.Equal(t, int64(10_000+20_000), n, "what lacked, and then all of it")
 			continue
