@@ -1,0 +1,155 @@
+package registrytest
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Throttle is a listener whose connections are like those to a registry far
+// away: each gives so many bytes per second, and every answer comes late. Wrap
+// it around the listener of any server:
+//
+//	listener = &registrytest.Throttle{Listener: listener, BytesPerSecond: 25e6, Latency: 20 * time.Millisecond}
+//
+// What the server reads is not limited. Set the fields before the first Accept.
+type Throttle struct {
+	net.Listener
+	// BytesPerSecond is the limit of what the server writes to each connection;
+	// 0 is none.
+	BytesPerSecond int64
+	// Latency is a round trip: it passes once before a new connection gives its
+	// first request, and once before the first byte of each answer.
+	Latency time.Duration
+
+	written atomic.Int64
+}
+
+const (
+	// paced is how many bytes are written at a time: at 25 MB/s every 2.6 ms,
+	// which a client cannot tell from a steady stream.
+	paced = 64 << 10
+	// unpaced is the same without a limit: only so that Written does not jump.
+	unpaced = 4 << 20
+	// lag is what a connection may catch up of time that timers overslept.
+	lag = 10 * time.Millisecond
+)
+
+// Accept returns the next connection, limited.
+func (t *Throttle) Accept() (net.Conn, error) {
+	conn, err := t.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &throttledConn{Conn: conn, throttle: t, closed: make(chan struct{})}, nil
+}
+
+// Written returns how many bytes all connections together were given so far,
+// headers included. What is in a socket's buffer counts.
+func (t *Throttle) Written() int64 { return t.written.Load() }
+
+type throttledConn struct {
+	net.Conn
+	throttle *Throttle
+	accepted sync.Once
+	asked    atomic.Bool // something was read since the last write
+	due      time.Time   // when what was written would have arrived
+	hangUp   sync.Once
+	closed   chan struct{}
+}
+
+func (c *throttledConn) Read(p []byte) (int, error) {
+	c.accepted.Do(func() { c.wait(c.throttle.Latency) })
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.asked.Store(true)
+	}
+	return n, err
+}
+
+func (c *throttledConn) Write(p []byte) (written int, err error) {
+	for first := true; first || (err == nil && len(p) > 0); first = false {
+		var n int
+		part := p[:min(len(p), c.step())]
+		c.pace(len(part))
+		n, err = c.Conn.Write(part)
+		c.throttle.written.Add(int64(n))
+		written += n
+		p = p[n:]
+	}
+	return written, err
+}
+
+// ReadFrom lets a file go to the socket by sendfile, as it would without the
+// limit: a limit must not cost the CPU time that a benchmark measures.
+func (c *throttledConn) ReadFrom(r io.Reader) (written int64, err error) {
+	to, ok := c.Conn.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	// The kernel is used for a file or a limited file, not for one limited twice.
+	limited, ok := r.(*io.LimitedReader)
+	for left := int64(1); left > 0; {
+		part := &io.LimitedReader{R: r, N: int64(c.step())}
+		if ok {
+			part.R, part.N = limited.R, min(part.N, limited.N)
+		}
+		want := part.N
+		c.pace(int(want))
+		n, err := to.ReadFrom(part)
+		c.throttle.written.Add(n)
+		written += n
+		if ok {
+			limited.N -= n
+			left = limited.N
+		}
+		if err != nil || n < want {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// Close ends the connection, and with it a wait.
+func (c *throttledConn) Close() error {
+	c.hangUp.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+func (c *throttledConn) step() int {
+	if c.throttle.BytesPerSecond > 0 {
+		return paced
+	}
+	return unpaced
+}
+
+// pace waits until n more bytes may have arrived.
+func (c *throttledConn) pace(n int) {
+	earliest := time.Now().Add(-lag)
+	if c.asked.Swap(false) {
+		c.wait(c.throttle.Latency)
+		earliest = time.Now() // an idle connection saves nothing up
+	}
+	if c.throttle.BytesPerSecond <= 0 {
+		return
+	}
+	if c.due.Before(earliest) {
+		c.due = earliest
+	}
+	c.due = c.due.Add(time.Duration(float64(n) / float64(c.throttle.BytesPerSecond) * float64(time.Second)))
+	c.wait(time.Until(c.due))
+}
+
+func (c *throttledConn) wait(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.closed:
+	}
+}

@@ -1,0 +1,115 @@
+package registrytest
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// pipes is a listener of connections that need no network, so that a test may
+// run on a clock of its own.
+type pipes struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (p pipes) Accept() (net.Conn, error) { return <-p.conns, nil }
+
+// Two answers of a second each, on a clock that stands still while anything
+// runs: the time that passes is the one that was asked for, and no other.
+func TestThrottle(t *testing.T) {
+	for name, answer := range map[string]func(net.Conn, []byte) error{
+		"Write":    func(c net.Conn, p []byte) error { _, err := c.Write(p); return err },
+		"ReadFrom": func(c net.Conn, p []byte) error { _, err := io.Copy(c, bytes.NewReader(p)); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				inner := pipes{conns: make(chan net.Conn, 1)}
+				inner.conns <- server
+				throttle := &Throttle{Listener: inner, BytesPerSecond: 1 << 20, Latency: 20 * time.Millisecond}
+				conn, err := throttle.Accept()
+				require.NoError(t, err)
+				go func() {
+					for request := make([]byte, 3); ; {
+						if _, err := conn.Read(request); err != nil {
+							return
+						}
+						assert.NoError(t, answer(conn, make([]byte, 1<<20)))
+					}
+				}()
+				start := time.Now()
+				for i := range 2 {
+					_, err := client.Write([]byte("ask"))
+					require.NoError(t, err)
+					_, err = io.ReadFull(client, make([]byte, 1<<20))
+					require.NoError(t, err)
+					// One latency for the connection, and one for each answer.
+					want := 20*time.Millisecond + time.Duration(i+1)*(time.Second+20*time.Millisecond)
+					assert.Equal(t, want, time.Since(start))
+				}
+				synctest.Wait() // the last write has been counted
+				assert.Equal(t, int64(2<<20), throttle.Written())
+				require.NoError(t, client.Close())
+				require.NoError(t, conn.Close())
+			})
+		})
+	}
+}
+
+// A wait ends with the connection: a server that closes is not held up.
+func TestThrottleEndsWithConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		inner := pipes{conns: make(chan net.Conn, 1)}
+		inner.conns <- server
+		conn, err := (&Throttle{Listener: inner, BytesPerSecond: 1}).Accept()
+		require.NoError(t, err)
+		start := time.Now()
+		done := make(chan error)
+		go func() { _, err := conn.Write(make([]byte, 1000)); done <- err }()
+		synctest.Wait()
+		require.NoError(t, conn.Close())
+		require.ErrorIs(t, <-done, io.ErrClosedPipe)
+		assert.Zero(t, time.Since(start))
+		require.NoError(t, client.Close())
+	})
+}
+
+// Files over real connections, with ranges, whole and unharmed.
+func TestThrottleServesFiles(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	for _, rate := range []int64{0, 1 << 30} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		throttle := &Throttle{Listener: listener, BytesPerSecond: rate}
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })}
+		go func() { _ = server.Serve(throttle) }() // ends with ErrServerClosed
+		for header, want := range map[string][]byte{"": content, "bytes=5-200004": content[5:200_005]} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+listener.Addr().String(), nil)
+			require.NoError(t, err)
+			if header != "" {
+				request.Header.Set("Range", header)
+			}
+			resp, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			got, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			assert.True(t, bytes.Equal(want, got), "rate %d, range %q", rate, header)
+		}
+		assert.GreaterOrEqual(t, throttle.Written(), int64(len(content)+200_000))
+		require.NoError(t, server.Close())
+	}
+}
