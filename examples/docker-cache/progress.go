@@ -104,15 +104,18 @@ func (b *bars) stop() {
 // bar is a bar whose speed is measured from call to call.
 type bar struct {
 	*mpb.Bar
-	at   time.Time
-	done int64
+	at time.Time
 }
+
+// speedAge is over how many measurements, of 100 ms and more, the speed is
+// averaged.
+const speedAge = 15
 
 func newBar(c *mpb.Progress, name string, options ...mpb.BarOption) *bar {
 	options = append(options,
 		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f of % .1f", decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.EwmaSpeed(decor.SizeB1024(0), "% .1f", 60, decor.WCSyncSpace), decor.Name(" "), decor.EwmaETA(decor.ET_STYLE_GO, 60, decor.WCSyncSpace)))
-	return &bar{Bar: c.AddBar(0, options...), at: time.Now()}
+		mpb.AppendDecorators(decor.EwmaSpeed(decor.SizeB1024(0), "% .1f", speedAge, decor.WCSyncSpace), decor.Name(" "), decor.EwmaETA(decor.ET_STYLE_GO, speedAge, decor.WCSyncSpace)))
+	return &bar{Bar: c.AddBar(0, options...)}
 }
 
 func (b *bar) set(p cache.Progress) {
@@ -120,12 +123,17 @@ func (b *bar) set(p cache.Progress) {
 	// one they would have no speed.
 	const least = 100 * time.Millisecond
 	now := time.Now()
+	first := b.at.IsZero()
 	if now.Sub(b.at) < least && p.Done < p.Total {
 		return
 	}
 	b.SetTotal(p.Total, false)
-	b.EwmaSetCurrent(p.Done, now.Sub(b.at))
-	b.at, b.done = now, p.Done
+	if first { // what an earlier run left has no speed
+		b.SetCurrent(p.Done)
+	} else {
+		b.EwmaSetCurrent(p.Done, now.Sub(b.at))
+	}
+	b.at = now
 }
 
 // lines prints a line for each image every so often: what a log can hold.
