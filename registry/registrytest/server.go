@@ -26,8 +26,11 @@ type Server struct {
 	quirks    Quirks
 	manifests map[string]stored // by repository + ":" + tag and repository + "@" + digest
 	blobs     map[string]stored // by repository + "@" + digest
-	requests  []Request
-	refusals  int // how often Quirks.Status was answered
+	requests  []*Request
+	happened  map[string]int // by name of the quirk
+	tokens    tokens
+	busyUntil time.Time // what the last Retry-After said
+	tooEarly  int
 }
 
 type stored struct {
@@ -41,6 +44,11 @@ type stored struct {
 type Request struct {
 	Method, Path string
 	Header       http.Header
+	// Remote is the client's HOST:PORT: requests with the same one came over
+	// the same connection.
+	Remote string
+	// Sent is how many bytes of a blob were sent in answer, so far.
+	Sent int64
 }
 
 // Start starts a registry. It ends with [Server.Close].
@@ -49,7 +57,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{listener: l, manifests: map[string]stored{}, blobs: map[string]stored{}}
+	s := &Server{listener: l, manifests: map[string]stored{}, blobs: map[string]stored{}, happened: map[string]int{}}
 	s.http.Handler = http.HandlerFunc(s.serve)
 	s.http.ErrorLog = nil
 	go func() { _ = s.http.Serve(l) }() // ends with ErrServerClosed
@@ -79,14 +87,49 @@ func (s *Server) Host() string { return s.listener.Addr().String() }
 func (s *Server) SetQuirks(q Quirks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.quirks, s.refusals = q, 0
+	s.quirks, s.happened, s.busyUntil, s.tooEarly = q, map[string]int{}, time.Time{}, 0
 }
 
 // Requests returns all requests so far, in order.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Request(nil), s.requests...)
+	return values(s.requests)
+}
+
+func values(requests []*Request) []Request {
+	out := make([]Request, len(requests))
+	for i, r := range requests {
+		out[i] = *r
+	}
+	return out
+}
+
+// Happened returns how often a quirk showed since [Server.SetQuirks], by the
+// name of its field, such as "Stall". It counts those that have a ...Count.
+func (s *Server) Happened(quirk string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.happened[quirk]
+}
+
+// TooEarly returns how many requests for blobs came before the time had passed
+// that the last Retry-After asked for.
+func (s *Server) TooEarly() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tooEarly
+}
+
+// first counts that a quirk shows, and tells whether it shall.
+func (s *Server) first(quirk string, count int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if count > 0 && s.happened[quirk] >= count {
+		return false
+	}
+	s.happened[quirk]++
+	return true
 }
 
 // Push stores an image as REPOSITORY:TAG and returns its reference, with the
@@ -173,8 +216,9 @@ func (s *Server) PushBlob(repository string, content []byte, config bool) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	record := newRequest(r)
 	s.mu.Lock()
-	s.requests = append(s.requests, Request{r.Method, r.URL.Path, r.Header.Clone()})
+	s.requests = append(s.requests, record)
 	q := s.quirks
 	s.mu.Unlock()
 	if q.NotARegistry {
@@ -183,19 +227,25 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "<html><body>"+strings.Repeat("no such page\n", 1000)+"</body></html>")
 		return
 	}
-	if user, password, _ := r.BasicAuth(); q.User != "" && (user != q.User || password != q.Password) {
+	if q.Token {
+		if r.URL.Path == tokenPath {
+			s.serveToken(w, r, q)
+			return
+		}
+		if !s.admit(r, q) {
+			s.challenge(w)
+			return
+		}
+	} else if !hasPassword(r, q) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="registrytest"`)
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
 		return
 	}
 	if r.URL.Path == "/v2/" {
+		s.refuseWith(w, q, "LoginStatus", q.LoginStatus, q.LoginStatusCount)
 		return
 	}
-	if s.refuseNow(q) {
-		if q.RetryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(q.RetryAfter))
-		}
-		refuse(w, q.Status, "UNKNOWN", http.StatusText(q.Status))
+	if s.refuseWith(w, q, "Status", q.Status, q.StatusCount) {
 		return
 	}
 	rest := strings.TrimPrefix(r.URL.Path, "/v2/")
@@ -204,20 +254,34 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if repository, digest, ok := strings.Cut(rest, "/blobs/"); ok {
-		s.serveBlob(w, r, repository, digest, q)
+		s.serveBlob(w, r, record, repository+"@"+digest, q)
 		return
 	}
 	refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "no such path")
 }
 
-// refuseNow counts the answers with Quirks.Status.
-func (s *Server) refuseNow(q Quirks) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if q.Status == 0 || (q.StatusCount > 0 && s.refusals >= q.StatusCount) {
+func newRequest(r *http.Request) *Request {
+	return &Request{Method: r.Method, Path: r.URL.Path, Header: r.Header.Clone(), Remote: r.RemoteAddr}
+}
+
+func hasPassword(r *http.Request, q Quirks) bool {
+	user, password, _ := r.BasicAuth()
+	return q.User == "" || user == q.User && password == q.Password
+}
+
+// refuseWith answers with the status of a quirk, if it is set and shows, and
+// tells whether it did.
+func (s *Server) refuseWith(w http.ResponseWriter, q Quirks, quirk string, status, count int) bool {
+	if status == 0 || !s.first(quirk, count) {
 		return false
 	}
-	s.refusals++
+	if q.RetryAfter > 0 {
+		s.mu.Lock()
+		s.busyUntil = time.Now().Add(time.Duration(q.RetryAfter) * time.Second)
+		s.mu.Unlock()
+		w.Header().Set("Retry-After", strconv.Itoa(q.RetryAfter))
+	}
+	refuse(w, status, "UNKNOWN", http.StatusText(status))
 	return true
 }
 
@@ -248,26 +312,39 @@ func (s *Server) serveManifest(w http.ResponseWriter, repository, name string, q
 	_, _ = w.Write(content)
 }
 
-func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repository, digest string, q Quirks) {
+func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, record *Request, name string, q Quirks) {
 	s.mu.Lock()
-	b, ok := s.blobs[repository+"@"+digest]
+	b, ok := s.blobs[name]
+	if time.Now().Before(s.busyUntil) {
+		s.tooEarly++
+	}
 	s.mu.Unlock()
-	if !ok {
+	switch {
+	case !ok:
 		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry")
-		return
-	}
-	if b.config {
-		q = Quirks{CorruptBlob: q.CorruptConfig}
-	}
-	if q.RedirectTo != "" {
+	case b.config:
+		s.serveContent(w, r, record, b, Quirks{CorruptBlob: q.CorruptConfig})
+	case s.refuseWith(w, q, "BlobStatus", q.BlobStatus, q.BlobStatusCount):
+	case q.Storage != nil:
+		http.Redirect(w, r, q.Storage.sign(r.URL.Path), http.StatusTemporaryRedirect)
+	case q.RedirectTo != "":
 		http.Redirect(w, r, q.RedirectTo+r.URL.Path+"?"+Signature, http.StatusTemporaryRedirect)
-		return
+	default:
+		s.serveContent(w, r, record, b, q)
+	}
+}
+
+// serveContent answers with a blob, for the registry and for its storage.
+func (s *Server) serveContent(w http.ResponseWriter, r *http.Request, record *Request, b stored, q Quirks) {
+	if q.NoAnswer && s.first("NoAnswer", q.NoAnswerCount) {
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
 	}
 	if q.IgnoreRange {
 		r.Header.Del("Range")
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	body := &faultyBody{ResponseWriter: w, request: r, quirks: q}
+	body := &faultyBody{ResponseWriter: w, server: s, request: r, record: record, quirks: q}
 	http.ServeContent(body, r, "", time.Time{}, bytes.NewReader(q.blob(b.content)))
 }
 

@@ -1,0 +1,71 @@
+package registrytest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// tokenPath is where a [Server] with [Quirks.Token] gives out tokens.
+const tokenPath = "/token"
+
+// tokens are those that a [Server] gave out: token-1, token-2 and so on.
+type tokens struct {
+	issued  int
+	expired int         // all up to this one
+	used    map[int]int // how often, by number
+}
+
+// TokensIssued returns how many tokens were given out so far.
+func (s *Server) TokensIssued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens.issued
+}
+
+// ExpireTokens makes every token that was given out so far invalid.
+func (s *Server) ExpireTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens.expired = s.tokens.issued
+}
+
+// admit tells whether a request has a token that is good, and counts its use.
+func (s *Server) admit(r *http.Request, q Quirks) bool {
+	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer token-")
+	number, err := strconv.Atoi(text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.tokens
+	if !ok || err != nil || number <= t.expired || number > t.issued || q.TokenUses > 0 && t.used[number] >= q.TokenUses {
+		return false
+	}
+	if t.used == nil {
+		t.used = map[int]int{}
+	}
+	t.used[number]++
+	return true
+}
+
+// challenge says where tokens are, in the form of
+// https://distribution.github.io/distribution/spec/auth/token/.
+func (s *Server) challenge(w http.ResponseWriter) {
+	w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s%s",service="registrytest"`, s.Host(), tokenPath))
+	refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+}
+
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, q Quirks) {
+	if !hasPassword(r, q) {
+		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+		return
+	}
+	s.mu.Lock()
+	s.tokens.issued++
+	token := fmt.Sprintf("token-%d", s.tokens.issued)
+	s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	body, _ := json.Marshal(map[string]any{"token": token, "expires_in": 300}) // strings and numbers: cannot fail
+	_, _ = w.Write(body)
+}
