@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -22,8 +23,11 @@ type faultyBody struct {
 func (w *faultyBody) WriteHeader(status int) {
 	h := w.Header()
 	w.left, _ = strconv.ParseInt(h.Get("Content-Length"), 10, 64) // 0 if absent
-	if h.Get("Content-Range") != "" && w.quirks.WrongContentRange && w.server.first("WrongContentRange", w.quirks.WrongContentRangeCount) {
-		h.Set("Content-Range", "bytes 1-"+strconv.FormatInt(w.left, 10)+"/"+strconv.FormatInt(w.left+1, 10))
+	var from int64
+	var rest string
+	if n, _ := fmt.Sscanf(h.Get("Content-Range"), "bytes %d-%s", &from, &rest); n == 2 && w.quirks.WrongContentRange &&
+		w.server.first("WrongContentRange", w.quirks.WrongContentRangeCount) {
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%s", from+1, rest))
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

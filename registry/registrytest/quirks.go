@@ -46,7 +46,8 @@ type Quirks struct {
 
 	// IgnoreRange answers ranges of blobs with the whole blob and 200.
 	IgnoreRange bool
-	// WrongContentRange states a range that starts one byte later.
+	// WrongContentRange states a range that starts one byte later. The bytes
+	// are those that were asked for.
 	WrongContentRange      bool
 	WrongContentRangeCount int
 	// CorruptBlob changes the last byte of an answer.
