@@ -1,0 +1,85 @@
+package faults
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// A good registry is asked for each byte once, in closed ranges.
+func TestNoFault(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, oneLayer, 1, options(), nil)
+	p := r.put(t, 1, nil)
+	r.requireRight(t, p)
+	assert.Equal(t, r.size, p.Downloaded)
+	requests := askedOf(t, r.layers[0], r.own.Requests())
+	assert.Len(t, requests, 3)
+	assert.Equal(t, r.size, sent(requests))
+}
+
+// A registry that leaves Docker-Content-Digest out is as good as any.
+func TestNoContentDigest(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, oneRange, 1, options(), func(own *registrytest.Server) {
+		own.SetQuirks(registrytest.Quirks{NoContentDigest: true})
+	})
+	r.requireRight(t, r.put(t, 4, nil))
+}
+
+// continued returns what is asked for one after the other when every body ends
+// after cut bytes.
+func continued(size, cut int64) (want []asked) {
+	for start := int64(0); start < size; start += rangeLength {
+		end := min(start+rangeLength, size)
+		for from := start; from < end; from += cut {
+			want = append(want, asked{from: from, to: end, sent: min(cut, end-from)})
+		}
+	}
+	return want
+}
+
+// A body that is cut is continued where it stopped: not a byte comes twice.
+func TestCutBodyIsContinued(t *testing.T) {
+	t.Parallel()
+	const cut = 3 * mib
+	r := resolved(t, oneLayer, 1, options(), nil)
+	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
+	p := r.put(t, 1, nil)
+	r.requireRight(t, p)
+	assert.Equal(t, r.size, p.Downloaded)
+	requests := askedOf(t, r.layers[0], r.own.Requests())
+	connections := map[string]bool{}
+	for i := range requests {
+		connections[requests[i].remote] = true
+		requests[i].remote = ""
+	}
+	assert.Equal(t, continued(r.size, cut), requests)
+	assert.Len(t, connections, 6, "each cut costs a connection, and nothing else does")
+}
+
+// Side by side too: what the engine took from the bodies is the image, once.
+func TestCutBodiesSideBySide(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, threeLayers, 1, options(), nil)
+	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: mib + 1})
+	p := r.put(t, 16, nil)
+	r.requireRight(t, p)
+	assert.Equal(t, r.size, p.Downloaded)
+	assert.Positive(t, r.own.Happened("CutBodyAfter"))
+}
+
+// Progress begins the count of attempts anew: more cuts than there are attempts.
+func TestProgressResetsTheAttempts(t *testing.T) {
+	t.Parallel()
+	const cut = mib - 1
+	r := resolved(t, oneRange, 1, options(), nil)
+	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
+	p := r.put(t, 1, nil)
+	r.requireRight(t, p)
+	assert.Equal(t, r.size, p.Downloaded)
+	require.Equal(t, 7, r.own.Happened("CutBodyAfter"), "more than the six attempts without progress")
+}

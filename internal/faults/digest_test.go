@@ -1,0 +1,67 @@
+package faults
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// One wrong byte: that layer is fetched once more, and no other.
+func TestCorruptOnce(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, threeLayers, 1, options(), nil)
+	r.own.SetQuirks(registrytest.Quirks{CorruptBlob: true, CorruptBlobCount: 1})
+	p := r.put(t, 1, nil)
+	r.requireRight(t, p)
+	require.Equal(t, 1, r.own.Happened("CorruptBlob"))
+	twice := 0
+	for _, l := range r.layers {
+		switch n := sent(askedOf(t, l, r.own.Requests())); n {
+		case l.Size:
+		case 2 * l.Size:
+			twice++
+			assert.Equal(t, r.size+l.Size, p.Downloaded)
+		default:
+			t.Errorf("%d bytes were sent of a layer of %d", n, l.Size)
+		}
+	}
+	assert.Equal(t, 1, twice)
+}
+
+// The second time the bytes come from the next source.
+func TestCorruptAtTheFirstSource(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, oneLayer, 2, options(), nil)
+	r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
+	p := r.put(t, 1, nil)
+	r.requireRight(t, p)
+	assert.Equal(t, 2*r.size, p.Downloaded)
+	assert.Equal(t, r.size, sent(askedOf(t, r.layers[0], r.mirror.Requests())))
+	assert.Equal(t, r.size, sent(askedOf(t, r.layers[0], r.own.Requests())))
+}
+
+// Wrong bytes from everywhere: an error, and nothing that a next run could take
+// for good.
+func TestCorruptEverywhere(t *testing.T) {
+	for _, registries := range []int{1, 2} {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			r := resolved(t, oneLayer, registries, options(), nil)
+			r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
+			r.own.SetQuirks(registrytest.Quirks{CorruptBlob: true})
+			p := r.put(t, 1, nil)
+			require.ErrorIs(t, p.err, cache.ErrBlobDigest)
+			require.ErrorContains(t, p.err, r.layers[0].Digest.String())
+			requireNoTarball(t, p)
+			entries, err := os.ReadDir(p.dir)
+			require.NoError(t, err)
+			assert.Empty(t, entries)
+			assert.Equal(t, 2*r.size, p.Downloaded, "it is fetched twice, not for ever")
+		})
+	}
+}
