@@ -15,7 +15,7 @@ import (
 // readRange asks for a range of a blob whose whole size is declared. Always a
 // closed range, bytes=a-b: some registries answer 416 to an open one.
 func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
-	if offset > 0 && r.noRanges.Load() {
+	if length < size && r.noRanges.Load() {
 		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: ErrRange}
 	}
 	last := offset + length - 1

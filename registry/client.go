@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,16 +104,37 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 	return r, nil
 }
 
+// A session is what a login gives: a client that has what the registry wants,
+// and the scheme that the registry answered to.
+type session struct {
+	*http.Client
+	scheme string
+}
+
 // login finds out what a registry wants and returns a client that satisfies it
 // for pulls from repo. A Bearer token is renewed when the registry says 401.
-func (c *Client) login(ctx context.Context, repo name.Repository) (*http.Client, error) {
+func (c *Client) login(ctx context.Context, repo name.Repository) (*session, error) {
 	auth, err := authn.Resolve(ctx, c.options.Keychain, repo)
 	if err != nil {
 		return nil, &Error{Op: "find credentials for", Source: repo.RegistryStr(), Kind: ErrCredentials, Err: err}
 	}
-	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, transport.NewUserAgent(c.transport, "dockercache"), []string{repo.Scope(transport.PullScope)})
+	inner := transport.NewUserAgent(c.transport, "dockercache")
+	challenge, err := transport.Ping(ctx, repo.Registry, inner)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Transport: rt, CheckRedirect: checkRedirect}, nil
+	var rt http.RoundTripper
+	if strings.EqualFold(challenge.Scheme, "bearer") {
+		rt, err = newBearer(ctx, inner, repo, auth, challenge)
+	} else {
+		rt, err = transport.FromToken(repo.Registry, auth, inner, challenge, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	scheme := "https"
+	if challenge.Insecure {
+		scheme = "http"
+	}
+	return &session{&http.Client{Transport: rt, CheckRedirect: checkRedirect}, scheme}, nil
 }

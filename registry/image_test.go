@@ -96,7 +96,7 @@ func TestReadRangeFaults(t *testing.T) {
 		"stalled":                  {quirks: registrytest.Quirks{Stall: true}, kind: registry.ErrUnreachable, says: "no byte came for too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := resolved(t, func(o *registry.Options) { o.StallTimeout = 50 * time.Millisecond })
+			r := resolved(t, func(o *registry.Options) { o.StallTimeout = 300 * time.Millisecond })
 			if c.offset < 0 {
 				c.offset += r.layer.Size
 			}

@@ -23,9 +23,9 @@ type repository struct {
 	repo   name.Repository
 
 	logins   singleflight.Group
-	http     atomic.Pointer[http.Client] // nil until logged in
-	failed   atomic.Pointer[failure]     // of the last login
-	noRanges atomic.Bool                 // it answered a range with the whole blob
+	http     atomic.Pointer[session] // nil until logged in
+	failed   atomic.Pointer[failure] // of the last login
+	noRanges atomic.Bool             // it answered a range with the whole blob
 }
 
 type failure struct {
@@ -45,15 +45,17 @@ func (r *repository) recentFailure() error {
 	return nil
 }
 
-// session returns the logged-in HTTP client. Who comes while a login is under
+// login returns the session, which is made on first use. Who comes while a login is under
 // way waits for that one, no longer than its own context allows.
-func (r *repository) session(ctx context.Context) (*http.Client, error) {
+func (r *repository) login(ctx context.Context) (*session, error) {
 	if c := r.http.Load(); c != nil {
 		return c, nil
 	}
 	// The login is everybody's, so it does not end with the first one's context.
 	login := r.logins.DoChan("", func() (any, error) {
-		c, err := r.client.login(context.WithoutCancel(ctx), r.repo)
+		// With retries, even for a range of a blob: a failure is remembered.
+		ctx := context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil)
+		c, err := r.client.login(ctx, r.repo)
 		if err != nil {
 			r.failed.Store(&failure{err, time.Now()})
 			return nil, err
@@ -67,7 +69,7 @@ func (r *repository) session(ctx context.Context) (*http.Client, error) {
 		if done.Err != nil {
 			return nil, done.Err
 		}
-		return done.Val.(*http.Client), nil
+		return done.Val.(*session), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -76,11 +78,11 @@ func (r *repository) session(ctx context.Context) (*http.Client, error) {
 // get asks for a path below /v2/<repository>/ and returns the answer if its
 // status is one of those wanted. The caller closes the body.
 func (r *repository) get(ctx context.Context, path string, header http.Header, want ...int) (*http.Response, error) {
-	session, err := r.session(ctx)
+	session, err := r.login(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
-	u := url.URL{Scheme: r.repo.Scheme(), Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
+	u := url.URL{Scheme: session.scheme, Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err

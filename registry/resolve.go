@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -149,6 +150,27 @@ func (e sourceErrors) Error() string {
 }
 
 func (e sourceErrors) Unwrap() []error { return e }
+
+// RetryAfter returns the longest wait that any of the sources asks for: all of
+// them are asked again.
+func (e sourceErrors) RetryAfter() (wait time.Duration) {
+	for _, err := range e {
+		var r interface{ RetryAfter() time.Duration }
+		if errors.As(err, &r) {
+			wait = max(wait, r.RetryAfter())
+		}
+	}
+	return wait
+}
+
+// IgnoresRange tells whether any of the sources could give the blob in one
+// piece. Without it the first error would speak for all.
+func (e sourceErrors) IgnoresRange() bool {
+	return slices.ContainsFunc(e, func(err error) bool {
+		var r interface{ IgnoresRange() bool }
+		return errors.As(err, &r) && r.IgnoresRange()
+	})
+}
 
 // Temporary tells whether any of the sources may do better later.
 func (e sourceErrors) Temporary() bool {

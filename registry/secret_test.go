@@ -276,7 +276,7 @@ func TestStalledManifest(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		})
-		got, err := newClient(func(o *registry.Options) { o.StallTimeout = 20 * time.Millisecond }).Resolve(t.Context(), registry.DefaultPlatform(), stalling, ownRef)
+		got, err := newClient(func(o *registry.Options) { o.StallTimeout = 300 * time.Millisecond }).Resolve(t.Context(), registry.DefaultPlatform(), stalling, ownRef)
 		require.NoError(t, err)
 		assert.Equal(t, ownRef, got.Source())
 	}

@@ -35,7 +35,6 @@ func newTransport(o Options) http.RoundTripper {
 		// A host that swallows packets must not hold a run up for long: with the
 		// retries this is a minute, where net/http's 30 s would be minutes.
 		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-		t.ResponseHeaderTimeout = o.StallTimeout
 		t.MaxIdleConnsPerHost = 64
 		// HTTP/2 would put all ranges of a blob through one connection, and it is
 		// the connection that is slow.
@@ -104,6 +103,8 @@ func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.
 // to services of this machine or to a cloud's metadata. secureTransport checks
 // that no redirect leads away from HTTPS.
 func checkRedirect(req *http.Request, via []*http.Request) error {
+	// It would be the whole URL before, with the signature of that storage.
+	req.Header.Del("Referer")
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}

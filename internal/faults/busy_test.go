@@ -30,7 +30,6 @@ func TestRetryAfter(t *testing.T) {
 
 // The Retry-After of the last source counts when the first has no such blob.
 func TestRetryAfterOfTheNextSource(t *testing.T) {
-	t.Skip("registry: the first source's Retry-After, which is none, speaks for all")
 	t.Parallel()
 	r := resolved(t, oneRange, 2, options(), nil)
 	r.mirror.SetQuirks(registrytest.Quirks{BlobStatus: http.StatusNotFound})
@@ -74,7 +73,6 @@ func TestPermanentTroubleIsNotAskedAgain(t *testing.T) {
 // A login that fails once, at a source that is needed only for a blob, is not
 // the end of that source.
 func TestLoginOfTheNextSourceFailsOnce(t *testing.T) {
-	t.Skip("registry: a login for a range is not repeated, and its failure stands for a minute")
 	t.Parallel()
 	r := resolved(t, oneRange, 2, options(), nil)
 	r.mirror.SetQuirks(registrytest.Quirks{BlobStatus: http.StatusNotFound})

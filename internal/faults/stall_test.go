@@ -59,7 +59,6 @@ func drain(t *testing.T) chan<- struct{} {
 
 // The wait for the answer is a wait without progress too.
 func TestNoAnswer(t *testing.T) {
-	t.Skip("registry: StallTimeout does not hold for the wait for the answer")
 	t.Parallel()
 	o := options()
 	o.StallTimeout = 200 * time.Millisecond
