@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// lines prints a line for each image every so often: what a log can hold.
+type lines struct {
+	w    io.Writer
+	end  context.CancelFunc
+	done chan struct{}
+
+	mu     sync.Mutex
+	images []*line
+}
+
+type line struct {
+	name      string
+	now, last cache.Progress
+}
+
+// lineEvery keeps a CI system from taking a long pull for a job that hangs, and
+// its log short.
+const lineEvery = 30 * time.Second
+
+func newLines(w io.Writer) *lines {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &lines{w: w, end: cancel, done: make(chan struct{})}
+	go l.print(ctx)
+	return l
+}
+
+func (l *lines) image(name string) (tell func(cache.Progress), end func()) {
+	mine := &line{name: name}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.images = append(l.images, mine)
+	tell = func(p cache.Progress) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if mine.now.Total == 0 {
+			mine.last = p // what an earlier run left has no speed
+		}
+		mine.now = p
+	}
+	end = func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for i := range l.images {
+			if l.images[i] == mine {
+				l.images = append(l.images[:i], l.images[i+1:]...)
+				return
+			}
+		}
+	}
+	return tell, end
+}
+
+func (l *lines) print(ctx context.Context) {
+	defer close(l.done)
+	ticker := time.NewTicker(lineEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			l.printOnce()
+		}
+	}
+}
+
+func (l *lines) printOnce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all line
+	shown := 0
+	for _, i := range l.images {
+		if i.now.Total == 0 {
+			continue // still asking the registry
+		}
+		shown++
+		fmt.Fprintln(l.w, i)
+		all.name = "all images"
+		all.now.Done, all.now.Total = all.now.Done+i.now.Done, all.now.Total+i.now.Total
+		all.last.Done += i.last.Done
+		i.last = i.now
+	}
+	if shown > 1 {
+		fmt.Fprintln(l.w, &all)
+	}
+}
+
+func (i *line) String() string {
+	rate := float64(i.now.Done-i.last.Done) / lineEvery.Seconds()
+	text := fmt.Sprintf("%s: %s of %s, %s/s", i.name, size(i.now.Done), size(i.now.Total), size(int64(rate)))
+	if rate > 0 {
+		left := time.Duration(float64(i.now.Total-i.now.Done) / rate * float64(time.Second))
+		text += ", " + left.Round(time.Second).String() + " left"
+	}
+	return text
+}
+
+func (l *lines) above(w io.Writer) io.Writer { return w }
+
+func (l *lines) stop() {
+	l.end()
+	<-l.done
+}
+
+// size is a number of bytes for people.
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
