@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+type options struct {
+	dir           string
+	scale         float64
+	repeat        int
+	repeatLimited int
+	repeatDocker  int
+	works         []string
+	tools         []string
+	links         []string
+	kill          bool
+}
+
+func parseFlags(args []string) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("benchmark", flag.ContinueOnError)
+	f.StringVar(&o.dir, "dir", "/dev/shm", "the `DIR`ectory for images and results; best in memory, with 8 GiB to spare; what is made there is removed")
+	f.Float64Var(&o.scale, "scale", 1, "makes every layer `FACTOR` times as large")
+	f.IntVar(&o.repeat, "repeat", 3, "how often each program does each work, `N`")
+	f.IntVar(&o.repeatLimited, "repeat-limited", 0, "the same for the limited connections, where a program that reads one layer after the other needs minutes (default: as -repeat)")
+	f.IntVar(&o.repeatDocker, "repeat-docker", 1, "the same for docker, which is slow")
+	works := f.String("works", "giant,big,small", "`LIST` of works: giant, big, small")
+	links := f.String("links", "straight,limited", "`LIST` of links to the registry: straight, limited")
+	tools := f.String("tools", strings.Join(toolNames, ","), "`LIST` of programs; one that is not installed is left out")
+	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unknown argument %q", f.Arg(0))
+	}
+	if o.scale <= 0 || o.repeat < 1 || o.repeatLimited < 0 || o.repeatDocker < 0 {
+		return nil, errors.New("-scale and the repetitions must be positive")
+	}
+	if o.repeatLimited == 0 {
+		o.repeatLimited = o.repeat
+	}
+	o.works, o.links, o.tools = strings.Split(*works, ","), strings.Split(*links, ","), strings.Split(*tools, ",")
+	for _, check := range []struct{ have, known []string }{{o.works, workNames()}, {o.links, []string{straight, limited}}, {o.tools, toolNames}} {
+		for _, name := range check.have {
+			if !slices.Contains(check.known, name) {
+				return nil, fmt.Errorf("unknown %q, want some of %s", name, strings.Join(check.known, ", "))
+			}
+		}
+	}
+	if !slices.Contains(o.tools, ours) {
+		return nil, fmt.Errorf("%s must be among the programs: the others are measured by it", ours)
+	}
+	return o, nil
+}
