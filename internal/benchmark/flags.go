@@ -17,6 +17,7 @@ type options struct {
 	works         []string
 	tools         []string
 	links         []string
+	dockerLinks   []string
 	kill          bool
 }
 
@@ -28,8 +29,9 @@ func parseFlags(args []string) (*options, error) {
 	f.IntVar(&o.repeat, "repeat", 3, "how often each program does each work, `N`")
 	f.IntVar(&o.repeatLimited, "repeat-limited", 0, "the same for the limited connections, where a program that reads one layer after the other needs minutes (default: as -repeat)")
 	f.IntVar(&o.repeatDocker, "repeat-docker", 1, "the same for docker, which is slow")
+	dockerLinks := f.String("docker-links", "straight,limited", "`LIST` of links that docker is measured over")
 	works := f.String("works", "giant,big,small", "`LIST` of works: giant, big, small")
-	links := f.String("links", "straight,limited", "`LIST` of links to the registry: straight, limited")
+	links := f.String("links", "straight,limited", "`LIST` of links to the registry, in the order to measure: straight, limited")
 	tools := f.String("tools", strings.Join(toolNames, ","), "`LIST` of programs; one that is not installed is left out")
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
 	if err := f.Parse(args); err != nil {
@@ -45,7 +47,8 @@ func parseFlags(args []string) (*options, error) {
 		o.repeatLimited = o.repeat
 	}
 	o.works, o.links, o.tools = strings.Split(*works, ","), strings.Split(*links, ","), strings.Split(*tools, ",")
-	for _, check := range []struct{ have, known []string }{{o.works, workNames()}, {o.links, []string{straight, limited}}, {o.tools, toolNames}} {
+	o.dockerLinks = strings.Split(*dockerLinks, ",")
+	for _, check := range []struct{ have, known []string }{{o.works, workNames()}, {o.links, []string{straight, limited}}, {o.dockerLinks, []string{straight, limited}}, {o.tools, toolNames}} {
 		for _, name := range check.have {
 			if !slices.Contains(check.known, name) {
 				return nil, fmt.Errorf("unknown %q, want some of %s", name, strings.Join(check.known, ", "))

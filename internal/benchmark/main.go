@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,15 +14,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 2 {
-		// This program runs itself for what must be another process.
-		switch os.Args[1] {
-		case serveCommand:
-			exit(serve(os.Args[2], os.Stdin, os.Stdout))
-		case measureCommand:
-			exit(measure(os.Args[2:]))
-		}
-	}
+	runPart(os.Args)
 	o, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -31,9 +24,23 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, o)
+	err = run(ctx, o, os.Stdout)
 	stop()
 	exit(err)
+}
+
+// runPart does what must be another process, when this program has run itself
+// for it, and exits.
+func runPart(args []string) {
+	if len(args) < 3 {
+		return
+	}
+	switch args[1] {
+	case serveCommand:
+		exit(serve(args[2], os.Stdin, os.Stdout))
+	case measureCommand:
+		exit(measure(args[2:]))
+	}
 }
 
 func exit(err error) {
@@ -46,7 +53,7 @@ func exit(err error) {
 
 // run makes the images, measures, and prints; whatever happens, nothing that it
 // started or made is left behind.
-func run(ctx context.Context, o *options) (err error) {
+func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 	warnUnlessMemory(o.dir)
 	scratch, err := os.MkdirTemp(o.dir, "dcb") // short: docker's socket is in it
 	if err != nil {
@@ -72,7 +79,7 @@ func run(ctx context.Context, o *options) (err error) {
 	if err := b.measureKill(ctx); err != nil {
 		return err
 	}
-	b.print(os.Stdout)
+	b.print(stdout)
 	return nil
 }
 

@@ -81,7 +81,10 @@ func (b *bench) print(w io.Writer) {
 		straight: "(a) Straight from loopback",
 		limited:  fmt.Sprintf("(b) %d MB/s per connection, %d ms latency", limitedRate/1_000_000, limitedLatency.Milliseconds()),
 	}
-	for _, link := range b.options.links {
+	for _, link := range []string{straight, limited} {
+		if !slices.Contains(b.options.links, link) {
+			continue
+		}
 		fmt.Fprintf(w, "\n### %s\n\n| work | program | runs |", titles[link])
 		for _, c := range columns {
 			fmt.Fprintf(w, " %s |", c.title)

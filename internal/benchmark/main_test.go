@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the processes that the benchmark starts.
+func TestMain(m *testing.M) {
+	runPart(os.Args)
+	os.Exit(m.Run())
+}
+
+// The whole benchmark, on images of some KiB and without other programs: every
+// work is measured over every link, and nothing stays behind.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	o, err := parseFlags([]string{"-dir", dir, "-scale", "0.01", "-repeat", "2", "-tools", ours})
+	require.NoError(t, err)
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), o, &out))
+	for _, want := range []string{"(a) Straight", "(b) 25 MB/s", "giant (1 × 10.24 MiB)", "big (4 × 2.56 MiB)", "small (40 × 0.04 MiB)", "SIGKILL"} {
+		assert.Contains(t, out.String(), want)
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for _, args := range [][]string{{"-works", "gaint"}, {"-links", "x"}, {"-tools", "crane"}, {"-scale", "0"}, {"-repeat", "0"}, {"x"}} {
+		_, err := parseFlags(args)
+		assert.Error(t, err, args)
+	}
+}
+
+// A measurement counts what the program did, not what this process is.
+func TestMeasured(t *testing.T) {
+	ballast := bytes.Repeat([]byte{1}, 100<<20)
+	u, err := measured(t.Context(), []string{"NAME=value"}, "sh", "-c", `test "$NAME" = value && head -c 3000000 /dev/zero | tail -c 2000000 >/dev/null`)
+	require.NoError(t, err)
+	assert.Less(t, u.Peak, int64(len(ballast)), "the parent's memory was counted")
+	assert.GreaterOrEqual(t, u.Written, int64(5_000_000), "children count")
+	assert.Positive(t, u.Wall)
+	assert.NotZero(t, ballast[len(ballast)-1]) // it was in memory all the time
+
+	_, err = measured(t.Context(), nil, "sh", "-c", "echo the reason >&2; exit 1")
+	assert.ErrorContains(t, err, "the reason")
+}
+
+// What is printed, and what is made of it.
+func TestTable(t *testing.T) {
+	o, err := parseFlags(nil)
+	require.NoError(t, err)
+	b := &bench{options: o, tools: []tool{&commandTool{label: ours}, &commandTool{label: "crane", says: "v1"}}}
+	second := func(n float64) *usage {
+		return &usage{Wall: time.Duration(n * 1e9), CPU: time.Second, Peak: 32 << 20, Written: 1 << 30}
+	}
+	for _, link := range []string{straight, limited} {
+		for _, w := range works {
+			b.rows = append(b.rows,
+				&row{w, link, ours, []*usage{second(5), second(3), second(4)}},
+				&row{w, link, "crane", []*usage{second(48)}},
+				&row{w, link, "docker", nil})
+		}
+	}
+	b.kill = &killed{size: 1000 << 20, before: 900 << 20, again: 120 << 20, wall: time.Second}
+	var out bytes.Buffer
+	b.print(&out)
+	assert.Contains(t, out.String(), "| giant (1 × 1024 MiB) | docker-cache | 3 | 4 (3–5) | 1 (1–1) | 32 (32–32) | 1024 (1024–1024) |")
+	assert.Contains(t, out.String(), "| small (40 × 4 MiB) | crane | 1 | 48 **12×** | 1 **1×** | 32 **1×** | 1024 **1×** |")
+	assert.NotContains(t, out.String(), "| docker |", "what was not measured is not in the table")
+	met := map[string]bool{}
+	for _, bar := range b.bars() {
+		met[bar.reached] = bar.met
+	}
+	assert.Equal(t, map[string]bool{
+		"12.0× (crane)": true, // twice: one giant layer, and small ones
+		"67 %":          false,
+		"0.08× (crane)": true,
+		"1.00× (crane)": true,
+		"32 MiB":        true,
+		"12.0 % (120.0 MiB) in 1.00 s; killed at 90.0 %, so 20.0 MiB came twice": true,
+	}, met)
+	b.kill.again += 20 << 20
+	bars := b.bars()
+	assert.False(t, bars[len(bars)-1].met)
+}
+
+func TestTurns(t *testing.T) {
+	o, err := parseFlags([]string{"-repeat", "2", "-repeat-limited", "1", "-docker-links", "straight"})
+	require.NoError(t, err)
+	b := &bench{options: o, tools: []tool{&commandTool{label: ours}, &commandTool{label: "crane"}, &commandTool{label: "docker"}}}
+	assert.Equal(t, []int{0, 1, 0, 2, 0, 1}, b.turns(straight), "docker once")
+	assert.Equal(t, []int{0, 1}, b.turns(limited))
+	b.tools = b.tools[:1]
+	assert.Equal(t, []int{0, 0}, b.turns(straight))
+}
