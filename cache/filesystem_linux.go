@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,13 +11,33 @@ import (
 // preallocate gives f its size and the space for it, so that a full disk is
 // known before the first byte is pulled. Where the file system cannot do it
 // (NFS before 4.2), f has its size and the space must be hoped for.
+//
+// On tmpfs the space is only looked for: there fallocate clears every page before
+// it is written, 0.23 s for a GiB, and keeps none from being taken by others.
 func preallocate(f *os.File, size int64) error {
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &s); err == nil && s.Type == unix.TMPFS_MAGIC {
+		return lookForSpace(f, size, &s)
+	}
 	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
 	if err != nil {
 		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// lookForSpace tells whether a file system has room for f to grow to size.
+func lookForSpace(f *os.File, size int64, s *unix.Statfs_t) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	have := info.Sys().(*syscall.Stat_t).Blocks * 512 // the unit of st_blocks, always
+	if s.Blocks > 0 && size-have > int64(s.Bavail)*s.Bsize {
+		return &os.PathError{Op: "allocate", Path: f.Name(), Err: unix.ENOSPC}
 	}
 	return nil
 }

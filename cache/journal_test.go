@@ -73,7 +73,7 @@ func FuzzParseJournal(f *testing.F) {
 				at = i.to
 			}
 			covered := int64(0)
-			for _, s := range spansOf(size, 64, done) {
+			for _, s := range spansOf(size, func(int64) int64 { return 64 }, done) {
 				require.Equal(t, covered, s.start)
 				covered = s.end
 			}

@@ -16,8 +16,8 @@ type layerFill struct {
 	digest v1.Hash
 	offset int64 // of the layer in the tarball
 	size   int64
-	length int64 // of a range
-	least  int64 // what splitting leaves on each side
+	length func(left int64) int64 // of a range
+	least  int64                  // what splitting leaves on each side
 
 	spans    []*span // by start; they cover the layer without gap
 	front    int     // spans before it are complete
@@ -34,7 +34,8 @@ type layerFill struct {
 
 func newLayerFill(s Segment, r ranging, connections int, done []interval) *layerFill {
 	l := &layerFill{digest: s.Blob, offset: s.Offset, size: s.Length, state: sha256.New(), resumed: len(done) > 0}
-	l.length, l.least = r.length(l.size, connections), r.split
+	l.length = func(left int64) int64 { return r.length(left, connections) }
+	l.least = r.split
 	l.spans = spansOf(l.size, l.length, done)
 	return l
 }
@@ -48,7 +49,7 @@ func (l *layerFill) restart() {
 	l.state = sha256.New()
 	length := l.length
 	if l.stream {
-		length = max(l.size, 1)
+		length = func(left int64) int64 { return left }
 	}
 	l.spans = spansOf(l.size, length, nil)
 }

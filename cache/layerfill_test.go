@@ -74,7 +74,7 @@ func TestRangeLength(t *testing.T) {
 	for size, want := range map[int64]int64{
 		0:              minRange,
 		100 << 20:      minRange,
-		1 << 30:        16 << 20, // four for each of 16 connections
+		1 << 30:        32 << 20, // two for each of 16 connections
 		18_600_000_000: maxRange,
 	} {
 		assert.Equal(t, want, defaultRanging.length(size, 16), size)
@@ -83,9 +83,17 @@ func TestRangeLength(t *testing.T) {
 
 func TestSpansOf(t *testing.T) {
 	var got [][3]int64
-	for _, s := range spansOf(1000, 300, []interval{{0, 50}, {400, 500}, {950, 1000}}) {
+	for _, s := range spansOf(1000, func(int64) int64 { return 300 }, []interval{{0, 50}, {400, 500}, {950, 1000}}) {
 		got = append(got, [3]int64{s.start, s.pos, s.end})
 	}
 	assert.Equal(t, [][3]int64{{0, 50, 50}, {50, 50, 350}, {350, 350, 400}, {400, 500, 500}, {500, 500, 800}, {800, 800, 950}, {950, 1000, 1000}}, got)
-	assert.Empty(t, spansOf(0, 300, nil))
+	assert.Empty(t, spansOf(0, func(int64) int64 { return 300 }, nil))
+
+	// Ranges get shorter towards the end.
+	var lengths []int64
+	r := ranging{least: 100, most: 400}
+	for _, s := range spansOf(2000, func(left int64) int64 { return r.length(left, 2) }, nil) {
+		lengths = append(lengths, s.end-s.start)
+	}
+	assert.Equal(t, []int64{400, 400, 300, 225, 168, 126, 100, 100, 100, 81}, lengths)
 }

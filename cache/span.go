@@ -17,9 +17,10 @@ const (
 	// is lost when a connection breaks in a way that gives its bytes up.
 	minRange = 8 << 20
 	maxRange = 64 << 20
-	// rangesPerConnection: each connection shall get so many ranges of a layer,
-	// so that a slow one has a small part in the end.
-	rangesPerConnection = 4
+	// rangesAhead: a range is so much of what is left of the layer that each
+	// connection could get two more. So ranges get shorter towards the end, where
+	// long ones would leave much to hash after the last byte came.
+	rangesAhead = 2
 	// minSplit: less than twice this is not worth another request.
 	minSplit = 2 << 20
 )
@@ -29,21 +30,24 @@ type ranging struct{ least, most, split int64 }
 
 var defaultRanging = ranging{minRange, maxRange, minSplit}
 
-// length chooses the length of the ranges of a layer of size bytes.
-func (r ranging) length(size int64, connections int) int64 {
-	return min(max(size/int64(connections*rangesPerConnection), r.least), r.most)
+// length chooses the length of a range where left bytes of the layer are left.
+func (r ranging) length(left int64, connections int) int64 {
+	return min(max(left/int64(connections*rangesAhead), r.least), r.most)
 }
 
 // interval is a run of bytes, [from, to).
 type interval struct{ from, to int64 }
 
 // spansOf cuts the bytes of a layer into spans: those in done are complete, the
-// rest is cut into ranges. done must be sorted and without overlap.
-func spansOf(size, length int64, done []interval) []*span {
+// rest is cut into ranges, whose length depends on how much of the layer is left.
+// done must be sorted and without overlap.
+func spansOf(size int64, length func(left int64) int64, done []interval) []*span {
 	var spans []*span
 	missing := func(from, to int64) {
-		for ; from < to; from += length {
-			spans = append(spans, &span{start: from, pos: from, reserved: from, said: from, end: min(from+length, to)})
+		for from < to {
+			end := min(from+length(size-from), to)
+			spans = append(spans, &span{start: from, pos: from, reserved: from, said: from, end: end})
+			from = end
 		}
 	}
 	at := int64(0)
