@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// A bar is what issue 3 asks for, and what was reached.
+// A bar is what the project wants to reach, and what was reached.
 type bar struct {
 	text, reached string
 	met           bool

@@ -50,7 +50,7 @@ func (b *bench) measureKill(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	at, err := b.server.written(ctx, start+int64(killAt*float64(w.size)))
+	_, err = b.server.written(ctx, start+int64(killAt*float64(w.size)))
 	killErr := cmd.Process.Kill()
 	var exit *exec.ExitError
 	if waitErr := cmd.Wait(); !errors.As(waitErr, &exit) || exit.Exited() {
@@ -60,6 +60,11 @@ func (b *bench) measureKill(ctx context.Context) error {
 		return err
 	}
 
+	// It has got some more since the answer came.
+	at, err := b.server.written(ctx, -1)
+	if err != nil {
+		return err
+	}
 	b.kill = &killed{size: w.size, before: at - start}
 	cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), tool.env...)
