@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// readBuffer is how much is read from a connection before it is written: large
-// enough that a write costs nothing beside sha256, small enough that bytes
-// which are lost with a process are few.
-const readBuffer = 256 << 10
+// readBuffer is how much is read from a connection before it is written. All
+// connections write one file, whose lock they wait for: with 256 KiB the same
+// work took 10 to 20 % more CPU time. With 16 connections it is what most of the
+// memory goes to.
+const readBuffer = 1 << 20
 
 // Progress says how far a tarball is.
 type Progress struct {

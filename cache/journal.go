@@ -14,7 +14,7 @@ import (
 // A journal is a text file beside a partial tarball that says which bytes of
 // which layers an interrupted run has written:
 //
-//	dockercache-journal 1 <sha256 of the layout's literal bytes> <size>
+//	dockercache-journal 1 <sha256 of where the layers are> <size>
 //	<layer> <from> <to>      bytes [from, to) of the layer are in the file
 //	<layer> -                nothing of the layer counts any more
 //
@@ -94,11 +94,15 @@ func union(all []interval) []interval {
 }
 
 func (l *Layout) journalHead() string {
-	var literals []byte
+	// Not the literal bytes: they are written anew each time, and tell from which
+	// mirror the image came, which may be another one in the next run.
+	var where []byte
 	for _, s := range l.segments {
-		literals = append(literals, s.Literal...)
+		if s.IsBlob() {
+			where = fmt.Appendf(where, "%s %d %d\n", s.Blob.Hex, s.Offset, s.Length)
+		}
 	}
-	return fmt.Sprintf(journalHead, sha256Of(literals).Hex, l.size)
+	return fmt.Sprintf(journalHead, sha256Of(where).Hex, l.size)
 }
 
 // rewriteJournal makes the journal at path say what is done and no more, so that

@@ -3,6 +3,7 @@ package cache
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,8 +79,16 @@ func TestTakeOver(t *testing.T) {
 	assert.Equal(t, []interval{{100, 300}}, third.done[layer.Digest])
 	third.close()
 
-	// For another layout of the same image the bytes are at other places.
-	other, err := NewLayout(img, Provenance{Source: "somewhere/with/a/longer:name"})
+	// From another mirror: the layers are at the same places.
+	mirror, err := NewLayout(img, Provenance{Source: "somewhere/else:t"})
+	require.NoError(t, err)
+	again, err := openPartial(dir, "name_main.tar", img.digest, mirror)
+	require.NoError(t, err)
+	assert.Equal(t, []interval{{100, 300}}, again.done[layer.Digest])
+	again.close()
+
+	// In another layout of the same image they are not.
+	other, err := NewLayout(img, Provenance{Source: strings.Repeat("x", layerAlign)})
 	require.NoError(t, err)
 	fourth, err := openPartial(dir, "name_main.tar", img.digest, other)
 	require.NoError(t, err)

@@ -56,8 +56,8 @@ type PutOptions struct {
 // partial file stays, and the next Put of the same image under the same name
 // downloads only what is missing.
 //
-// The result is never nil. The errors: [ErrName]; those of [Engine.Fill]; those of the
-// file system, with how much space was needed when there was not enough.
+// The result is never nil. The errors: [ErrName]; those of [Engine.Fill]; those
+// of the file system, with how much space was needed when there was not enough.
 func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, o *PutOptions) (*Result, error) {
 	if o == nil {
 		o = &PutOptions{}
@@ -71,10 +71,10 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
 	}
 	result := &Result{Path: path, Total: layout.Size()}
-	sweepPartials(d.path, name, time.Now())
 	if current, err := d.isCurrent(path, img); err != nil {
 		return result, err
 	} else if current != nil {
+		sweepPartials(d.path, name, time.Now())
 		result.Outcome, result.Total = Unchanged, current.Layout.Size()
 		return result, nil
 	}
@@ -98,6 +98,8 @@ func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *
 		return 0, fmt.Errorf("create a partial file for %s: %w", path, err)
 	}
 	defer p.close()
+	// Not before: what is to be resumed may be as old as what is to be swept.
+	sweepPartials(d.path, name, time.Now())
 	if err := preallocate(p.file, layout.Size()); err != nil {
 		p.discard = true // ext4 keeps the space that it could get
 		return 0, err

@@ -71,6 +71,39 @@ func TestPutUnchanged(t *testing.T) {
 	assert.Equal(t, before.ModTime(), after.ModTime())
 }
 
+// However long ago it was interrupted.
+func TestPutResumesOldWork(t *testing.T) {
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 100)), src.add(noise(2, 200)))
+	dir, err := OpenDir(t.TempDir(), nil)
+	require.NoError(t, err)
+	second := img.Layers()[1].Digest
+	_, err = dir.Put(t.Context(), "name_main.tar", img, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+		if d == second { // when the other one is there
+			for {
+				found, err := filepath.Glob(filepath.Join(dir.Path(), ".*"+journalKind))
+				if err != nil || len(found) != 1 {
+					return nil, errors.New("no journal")
+				}
+				if content, _ := os.ReadFile(found[0]); bytes.Contains(content, []byte(img.Layers()[0].Digest.Hex)) {
+					return nil, &marked{}
+				}
+			}
+		}
+		return src.ReadRange(ctx, d, off, n)
+	}), nil)
+	var failure *marked
+	require.ErrorAs(t, err, &failure)
+	past := time.Now().Add(-24 * time.Hour)
+	for _, name := range names(t, dir.Path()) {
+		require.NoError(t, os.Chtimes(filepath.Join(dir.Path(), name), past, past))
+	}
+	result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
+	require.NoError(t, err)
+	assert.EqualValues(t, 200, result.Downloaded)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+}
+
 // The sweep runs even when there is nothing else to do, which is the rule.
 func TestPutSweepsWhenUnchanged(t *testing.T) {
 	dir, img, _, _ := stocked(t)

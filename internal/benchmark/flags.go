@@ -11,6 +11,7 @@ import (
 type options struct {
 	dir           string
 	scale         float64
+	ratio         float64
 	repeat        int
 	repeatLimited int
 	repeatDocker  int
@@ -26,6 +27,7 @@ func parseFlags(args []string) (*options, error) {
 	f := flag.NewFlagSet("benchmark", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/dev/shm", "the `DIR`ectory for images and results; best in memory, with 8 GiB to spare; what is made there is removed")
 	f.Float64Var(&o.scale, "scale", 1, "makes every layer `FACTOR` times as large")
+	f.Float64Var(&o.ratio, "ratio", 1, "how many times as large as the layers the files in them are; real images have 2.5 and more")
 	f.IntVar(&o.repeat, "repeat", 3, "how often each program does each work, `N`")
 	f.IntVar(&o.repeatLimited, "repeat-limited", 0, "the same for the limited connections, where a program that reads one layer after the other needs minutes (default: as -repeat)")
 	f.IntVar(&o.repeatDocker, "repeat-docker", 1, "the same for docker, which is slow")
@@ -40,8 +42,8 @@ func parseFlags(args []string) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
-	if o.scale <= 0 || o.repeat < 1 || o.repeatLimited < 0 || o.repeatDocker < 0 {
-		return nil, errors.New("-scale and the repetitions must be positive")
+	if o.scale <= 0 || o.ratio < 1 || o.ratio > 4 || o.repeat < 1 || o.repeatLimited < 0 || o.repeatDocker < 0 {
+		return nil, errors.New("-scale and the repetitions must be positive, -ratio from 1 to 4")
 	}
 	if o.repeatLimited == 0 {
 		o.repeatLimited = o.repeat

@@ -51,10 +51,17 @@ type Request struct {
 }
 
 // Start starts a registry. It ends with [Server.Close].
-func Start() (*Server, error) {
+func Start() (*Server, error) { return StartSlow(0, 0) }
+
+// StartSlow is [Start] behind a [Throttle]: each connection gives so many bytes
+// per second, and every answer comes so late. 0 is no limit.
+func StartSlow(bytesPerSecond int64, latency time.Duration) (*Server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
+	}
+	if bytesPerSecond > 0 || latency > 0 {
+		l = &Throttle{Listener: l, BytesPerSecond: bytesPerSecond, Latency: latency}
 	}
 	s := &Server{listener: l, manifests: map[string]stored{}, blobs: map[string]stored{}, happened: map[string]int{}}
 	s.http.Handler = http.HandlerFunc(s.serve)
