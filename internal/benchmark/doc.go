@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command benchmark measures this project's docker-cache side by side with the
 // programs that others use to make one tarball of an image: crane, regctl,
 // skopeo, and docker pull, tag and save; those of them that are installed.
