@@ -30,16 +30,22 @@ func TestNoContentDigest(t *testing.T) {
 	r.requireRight(t, r.put(t, 4, nil))
 }
 
-// continued returns what is asked for one after the other when every body ends
-// after cut bytes.
-func continued(size, cut int64) (want []asked) {
-	for start := int64(0); start < size; start += rangeLength {
-		end := min(start+rangeLength, size)
-		for from := start; from < end; from += cut {
-			want = append(want, asked{from: from, to: end, sent: min(cut, end-from)})
+// requireContinued requires that bodies which all end after cut bytes were asked
+// for one after the other, each from where the one before stopped and to the end
+// of the same range, until that was reached.
+func requireContinued(t *testing.T, size, cut int64, requests []asked) {
+	t.Helper()
+	at, end := int64(0), int64(0)
+	for _, r := range requests {
+		require.Equal(t, at, r.from)
+		if at == end {
+			end = r.to // of the next range
 		}
+		require.Equal(t, end, r.to)
+		require.Equal(t, min(cut, end-at), r.sent)
+		at += r.sent
 	}
-	return want
+	require.Equal(t, size, at)
 }
 
 // A body that is cut is continued where it stopped: not a byte comes twice.
@@ -57,7 +63,7 @@ func TestCutBodyIsContinued(t *testing.T) {
 		connections[requests[i].remote] = true
 		requests[i].remote = ""
 	}
-	assert.Equal(t, continued(r.size, cut), requests)
+	requireContinued(t, r.size, cut, requests)
 	assert.Len(t, connections, 6, "each cut costs a connection, and nothing else does")
 }
 

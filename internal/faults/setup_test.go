@@ -23,8 +23,6 @@ import (
 
 const (
 	mib = 1 << 20
-	// rangeLength is what the engine cuts layers of this size into.
-	rangeLength = 8 * mib
 )
 
 // Images are made once: their layers have some MiB.
