@@ -27,12 +27,7 @@ func WriteFile(path string, perm fs.FileMode, write func(f *os.File) error) (err
 	if dir == "" {
 		dir = "."
 	}
-	for _, path := range temporaries(dir, base, "tmp") { // of writers that were killed
-		if f := lockDead(path, time.Now(), abandonedAfter); f != nil {
-			_ = os.Remove(path)
-			_ = f.Close()
-		}
-	}
+	sweepAbandoned(temporaries(dir, base, "tmp"), time.Now())
 	atStep("create")
 	f, err := createTemp(dir, base, "tmp", perm)
 	if err != nil {

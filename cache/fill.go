@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -73,7 +74,6 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 		}
 		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob]))
 	}
-	// The largest first: its sha256 is one after the other and takes longest.
 	for _, l := range f.layers {
 		f.progress.Total += l.size
 		f.progress.Done += l.present()
@@ -81,7 +81,8 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 	if o.Progress != nil {
 		o.Progress(f.progress)
 	}
-	slices.SortStableFunc(f.layers, func(a, b *layerFill) int { return int(min(1, max(-1, b.size-a.size))) })
+	// The largest first: its sha256 is one after the other and takes longest.
+	slices.SortStableFunc(f.layers, func(a, b *layerFill) int { return cmp.Compare(b.size, a.size) })
 
 	stop := context.AfterFunc(ctx, func() { f.mu.Lock(); f.cond.Broadcast(); f.mu.Unlock() })
 	defer stop()

@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -81,7 +82,7 @@ func parseJournal(content []byte, layout *Layout) map[v1.Hash][]interval {
 
 // union sorts intervals and joins those that touch.
 func union(all []interval) []interval {
-	slices.SortFunc(all, func(a, b interval) int { return int(min(1, max(-1, a.from-b.from))) })
+	slices.SortFunc(all, func(a, b interval) int { return cmp.Compare(a.from, b.from) })
 	joined := all[:0]
 	for _, i := range all {
 		if last := len(joined) - 1; last >= 0 && i.from <= joined[last].to {

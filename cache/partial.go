@@ -168,17 +168,23 @@ func lockDead(path string, now time.Time, age time.Duration) *os.File {
 	return f
 }
 
-// sweepPartials removes what dead writers of the tarball called name left and
-// nobody took over for abandonedAfter, and journals without a partial file. It
-// is best effort: what stays now is found again by the next writer.
-func sweepPartials(dir, name string, now time.Time) {
-	for _, path := range partials(dir, name) {
+// sweepAbandoned removes those of the files, with the journal if there is one,
+// whose writers are dead and that nobody touched for abandonedAfter.
+func sweepAbandoned(paths []string, now time.Time) {
+	for _, path := range paths {
 		if f := lockDead(path, now, abandonedAfter); f != nil {
 			_ = os.Remove(path)
 			_ = os.Remove(path + journalKind)
 			_ = f.Close()
 		}
 	}
+}
+
+// sweepPartials removes what dead writers of the tarball called name left and
+// nobody took over for abandonedAfter, and journals without a partial file. It
+// is best effort: what stays now is found again by the next writer.
+func sweepPartials(dir, name string, now time.Time) {
+	sweepAbandoned(partials(dir, name), now)
 	entries, _ := os.ReadDir(dir) // what cannot be read cannot be swept
 	for _, e := range entries {
 		partial, ok := strings.CutSuffix(e.Name(), "."+partialKind+journalKind)

@@ -45,8 +45,8 @@ func (r *repository) recentFailure() error {
 	return nil
 }
 
-// login returns the session, which is made on first use. Who comes while a login is under
-// way waits for that one, no longer than its own context allows.
+// login returns the session, which is made on first use. Who comes while a login
+// is under way waits for that one, no longer than its own context allows.
 func (r *repository) login(ctx context.Context) (*session, error) {
 	if c := r.http.Load(); c != nil {
 		return c, nil

@@ -21,8 +21,8 @@ const maxConfig = 16 << 20
 // Resolve finds the image for a platform under the first of the references that
 // has it: mirrors first, the image's own registry last. An index is resolved to
 // the platform's manifest; a manifest that is not in an index is taken as it
-// is, whatever its platform, with a warning in the log. A reference without tag and digest means the tag
-// "latest".
+// is, whatever its platform, with a warning in the log. A reference without tag
+// and digest means the tag "latest".
 //
 // The manifest and config that it returns have the digests by which they were
 // asked for. A blob is then asked of the repository that was resolved, and of the
