@@ -52,7 +52,8 @@ type FillOptions struct {
 //	IgnoresRange() bool         the source serves this blob only from offset 0
 //
 // A layer with wrong bytes is fetched once more; before that src is told, if it
-// has a method Distrust(v1.Hash), so that it can take another origin.
+// has a method Distrust(v1.Hash), so that it can take another origin. A method
+// Origins(v1.Hash) []string lets the error name where wrong bytes came from.
 //
 // After an error the file holds nothing that may be used. Bytes that are not
 // the layer's wrap [ErrBlobSize] or [ErrBlobDigest]; other errors are those of

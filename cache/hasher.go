@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -114,5 +115,9 @@ func (f *fill) settle(t *hashing) error {
 		f.restart(l)
 		return nil
 	}
-	return fmt.Errorf("layer %s: %w: twice the %d bytes that were read had another digest, at last sha256:%s: the source is damaged, or something on the way changed them", l.digest, ErrBlobDigest, l.size, got)
+	from := "the source"
+	if o, ok := f.src.(interface{ Origins(digest v1.Hash) []string }); ok {
+		from = strings.Join(o.Origins(l.digest), " and ")
+	}
+	return fmt.Errorf("layer %s: %w: twice the %d bytes that were read had another digest, at last sha256:%s from %s: that is damaged, or something on the way changed them", l.digest, ErrBlobDigest, l.size, got, from)
 }

@@ -50,7 +50,8 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 	if total >= 0 && total != size {
 		return fail(ErrSize, "the manifest declares %d bytes, the registry has %d", size, total)
 	}
-	return &blobBody{ctx: ctx, body: resp.Body, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r.name, digest: digest}, nil
+	r.reading.Add(1)
+	return &blobBody{ctx: ctx, body: resp.Body, length: length, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r, digest: digest}, nil
 }
 
 // contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
@@ -75,12 +76,15 @@ func parseContentRange(s string) (first, last, total int64, ok bool) {
 // blobBody is the body of a range: it ends after the bytes that were asked for
 // and never before, and its errors say where the bytes came from.
 type blobBody struct {
-	ctx    context.Context
-	body   io.ReadCloser
-	left   int64
-	exact  bool // the answer should end with the range
-	source string
-	digest v1.Hash
+	ctx     context.Context
+	body    io.ReadCloser
+	length  int64
+	left    int64
+	exact   bool // the answer should end with the range
+	source  *repository
+	digest  v1.Hash
+	settled bool // the source's health knows how it ended
+	closed  bool
 }
 
 func (b *blobBody) Read(p []byte) (int, error) {
@@ -96,19 +100,31 @@ func (b *blobBody) Read(p []byte) (int, error) {
 		return n, nil // the next call says so, with no byte
 	}
 	if err != nil {
-		err = newError(b.ctx, "read blob "+b.digest.String()+" of", b.source, err)
+		stalled := errors.Is(err, errStalled)
+		err = newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
+		if b.ctx.Err() == nil && (stalled || b.length-b.left < enough) {
+			b.settle(err)
+		}
 	}
 	return n, err
 }
 
+// settle tells the source's health how the range ended, once.
+func (b *blobBody) settle(err error) {
+	if !b.settled {
+		b.settled = true
+		b.source.settle(err)
+	}
+}
+
 // end reads the answer's end, which lets the connection be used again.
 func (b *blobBody) end() error {
-	if !b.exact {
-		return io.EOF
+	if b.exact {
+		if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
+			return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source.name, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
+		}
 	}
-	if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
-		return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
-	}
+	b.settle(nil)
 	return io.EOF
 }
 
@@ -116,5 +132,13 @@ func (b *blobBody) end() error {
 // says nothing about the bytes that were.
 func (b *blobBody) Close() error {
 	_ = b.body.Close()
+	if !b.closed {
+		b.closed = true
+		b.source.reading.Add(-1)
+	}
+	if b.left == 0 {
+		b.settle(nil) // all that was asked for, though its end was not read
+	}
+	b.settle(errNeutral)
 	return nil
 }

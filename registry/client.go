@@ -1,11 +1,9 @@
 package registry
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +15,14 @@ import (
 
 // Options of a [Client]. The zero value of each field works.
 type Options struct {
-	// Keychain gives the credentials. Default: Docker's config file and its
-	// credential helpers, else none.
+	// Keychain gives the credentials; a [Chain] gives several for a registry, to
+	// be tried in order. Whatever it gives, a registry that denies it is asked
+	// without a credential at last, for the image may be public. Default:
+	// [DefaultChain].
+	//
+	// A credential that ends is asked for again when the registry denies it. If
+	// its authn.Authenticator has a method Refused(authn.AuthConfig), that is
+	// told first, so that a keychain can forget what it keeps.
 	Keychain authn.Keychain
 	// Transport makes the requests, without retries. Default: HTTP/1.1 through
 	// the proxy that the environment names, with a limit of 10 s on connecting.
@@ -32,6 +36,15 @@ type Options struct {
 	// StallTimeout is how long an answer, or the next byte of one, may take
 	// before the request is abandoned. Default: 15 s.
 	StallTimeout time.Duration
+	// MirrorsMustAgree makes [Client.Resolve] ask the last reference too, the
+	// image's own registry, and fail with [ErrDisagree] unless it has the same
+	// image. Default: a mirror is trusted.
+	MirrorsMustAgree bool
+	// AllSources makes ranges of blobs come from all references that have the
+	// image at once, each range from the one with the fewest under way. It pays
+	// where a registry as a whole is slower than this machine. Default: the
+	// first gives all that it can.
+	AllSources bool
 	// Logger is told what is tried and what is given up. Default: silent.
 	Logger *slog.Logger
 }
@@ -40,6 +53,7 @@ type Options struct {
 // tokens that it was given for its lifetime.
 type Client struct {
 	options   Options
+	chain     Chain
 	transport http.RoundTripper // with retries, without credentials
 
 	mu           sync.Mutex
@@ -52,8 +66,13 @@ func New(options *Options) *Client {
 	if options != nil {
 		c.options = *options
 	}
-	if c.options.Keychain == nil {
-		c.options.Keychain = authn.DefaultKeychain
+	switch k := c.options.Keychain.(type) {
+	case nil:
+		c.chain = DefaultChain()
+	case Chain:
+		c.chain = k
+	default:
+		c.chain = Chain{{"keychain", k}}
 	}
 	if c.options.RetryWait == 0 {
 		c.options.RetryWait = 500 * time.Millisecond
@@ -64,7 +83,7 @@ func New(options *Options) *Client {
 	if c.options.Logger == nil {
 		c.options.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.transport = newTransport(c.options)
+	c.transport = transport.NewUserAgent(newTransport(c.options), "dockercache")
 	return c
 }
 
@@ -99,42 +118,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{client: c, name: named.Name(), repo: repo}
+	r := &repository{client: c, name: named.Name(), repo: repo, health: health{now: time.Now}}
 	c.repositories[named.Name()] = r
 	return r, nil
-}
-
-// A session is what a login gives: a client that has what the registry wants,
-// and the scheme that the registry answered to.
-type session struct {
-	*http.Client
-	scheme string
-}
-
-// login finds out what a registry wants and returns a client that satisfies it
-// for pulls from repo. A Bearer token is renewed when the registry says 401.
-func (c *Client) login(ctx context.Context, repo name.Repository) (*session, error) {
-	auth, err := authn.Resolve(ctx, c.options.Keychain, repo)
-	if err != nil {
-		return nil, &Error{Op: "find credentials for", Source: repo.RegistryStr(), Kind: ErrCredentials, Err: err}
-	}
-	inner := transport.NewUserAgent(c.transport, "dockercache")
-	challenge, err := transport.Ping(ctx, repo.Registry, inner)
-	if err != nil {
-		return nil, err
-	}
-	var rt http.RoundTripper
-	if strings.EqualFold(challenge.Scheme, "bearer") {
-		rt, err = newBearer(ctx, inner, repo, auth, challenge)
-	} else {
-		rt, err = transport.FromToken(repo.Registry, auth, inner, challenge, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	scheme := "https"
-	if challenge.Insecure {
-		scheme = "http"
-	}
-	return &session{&http.Client{Transport: rt, CheckRedirect: checkRedirect}, scheme}, nil
 }

@@ -23,8 +23,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDenied: credentials are missing, wrong, or not sufficient.
 	ErrDenied = errors.New("denied")
-	// ErrCredentials: Docker's config file or a credential helper failed, so the
-	// registry was not asked.
+	// ErrCredentials: a keychain failed and none after it has a credential, so
+	// the registry was not asked.
 	ErrCredentials = errors.New("no credentials")
 	// ErrUnreachable: no answer, or only answers such as 429 and 503 that may
 	// be better later, after all retries.
@@ -39,6 +39,9 @@ var (
 	// ErrRange: the registry ignores ranges, so a blob can be read only from its
 	// beginning.
 	ErrRange = errors.New("no ranges")
+	// ErrDisagree: a mirror and the image's own registry do not have the same
+	// image, see [Options.MirrorsMustAgree].
+	ErrDisagree = errors.New("mirror disagrees")
 	// ErrPlatform: an index has no image for the platform.
 	ErrPlatform = errors.New("no such platform")
 	// ErrUnsupported: a manifest of a kind that cannot be stocked.
@@ -60,7 +63,13 @@ type Error struct {
 }
 
 // Temporary tells whether the same request may go better later.
-func (e *Error) Temporary() bool { return e.Kind == ErrUnreachable }
+func (e *Error) Temporary() bool {
+	if e.Kind == ErrCredentials { // what a keychain asks in turn may be down
+		var t interface{ Temporary() bool }
+		return errors.As(e.Err, &t) && t.Temporary()
+	}
+	return e.Kind == ErrUnreachable
+}
 
 // RetryAfter returns how long the registry asks to wait before the next
 // request; 0 if it did not say.
@@ -92,6 +101,11 @@ func newError(ctx context.Context, op, source string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	var aside *asideError
+	if errors.As(err, &aside) {
+		before := newError(ctx, op, source, aside.err).(*Error)
+		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter}
+	}
 	var done *Error
 	if errors.As(err, &done) {
 		if done.Kind == ErrCredentials { // of a login on the way
@@ -114,6 +128,10 @@ func newError(ctx context.Context, op, source string, err error) error {
 			// Blob storage says so when the signature of the URL has expired.
 			// The registry signs a new one, so it is worth asking again.
 			e.Kind = ErrUnreachable
+		}
+		var denied denials
+		if errors.As(err, &denied) && e.Kind == ErrDenied {
+			e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
 		}
 	}
 	return e

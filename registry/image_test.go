@@ -32,9 +32,16 @@ type remote struct {
 
 func resolved(t *testing.T, change func(*registry.Options)) remote {
 	t.Helper()
+	return resolvedWith(t, registrytest.Quirks{}, change)
+}
+
+// resolvedWith is resolved from a server with quirks.
+func resolvedWith(t *testing.T, q registrytest.Quirks, change func(*registry.Options)) remote {
+	t.Helper()
 	server := registrytest.New(t)
 	image := randomImage(t, 1)
 	ref := push(t, server, "team/image:tag", image)
+	server.SetQuirks(q)
 	got, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	return remote{got, server, layersOf(t, image)[0], contentOf(t, image, 0)}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -22,81 +24,85 @@ type repository struct {
 	name   string // complete, as in references: docker.io/library/debian
 	repo   name.Repository
 
-	logins   singleflight.Group
-	http     atomic.Pointer[session] // nil until logged in
-	failed   atomic.Pointer[failure] // of the last login
-	noRanges atomic.Bool             // it answered a range with the whole blob
-}
-
-type failure struct {
-	err error
-	at  time.Time
-}
-
-// failureKept is how long a failed login lets a mirror be passed over: many
-// images with a dead mirror in common would each wait for all of its retries.
-const failureKept = time.Minute
-
-// recentFailure returns why a login failed not long ago, nil if none did.
-func (r *repository) recentFailure() error {
-	if f := r.failed.Load(); f != nil && time.Since(f.at) < failureKept {
-		return f.err
-	}
-	return nil
-}
-
-// login returns the session, which is made on first use. Who comes while a login
-// is under way waits for that one, no longer than its own context allows.
-func (r *repository) login(ctx context.Context) (*session, error) {
-	if c := r.http.Load(); c != nil {
-		return c, nil
-	}
-	// The login is everybody's, so it does not end with the first one's context.
-	login := r.logins.DoChan("", func() (any, error) {
-		// With retries, even for a range of a blob: a failure is remembered.
-		ctx := context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil)
-		c, err := r.client.login(ctx, r.repo)
-		if err != nil {
-			r.failed.Store(&failure{err, time.Now()})
-			return nil, err
-		}
-		r.failed.Store(nil)
-		r.http.Store(c)
-		return c, nil
-	})
-	select {
-	case done := <-login:
-		if done.Err != nil {
-			return nil, done.Err
-		}
-		return done.Val.(*session), nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	logins    singleflight.Group
+	challenge atomic.Pointer[transport.Challenge] // nil until the registry was asked
+	session   atomic.Pointer[session]             // the one that worked last; nil until one did
+	health    health
+	reading   atomic.Int64 // how many ranges of blobs are under way
+	noRanges  atomic.Bool  // it answered a range with the whole blob
 }
 
 // get asks for a path below /v2/<repository>/ and returns the answer if its
-// status is one of those wanted. The caller closes the body.
+// status is one of those wanted. A request that is denied is tried with every
+// other credential, and without one. The caller closes the body.
 func (r *repository) get(ctx context.Context, path string, header http.Header, want ...int) (*http.Response, error) {
-	session, err := r.login(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("log in: %w", err)
+	s, err := r.session.Load(), error(nil)
+	if s == nil {
+		if s, err = r.open(ctx, 0); err != nil {
+			return nil, fmt.Errorf("log in: %w", err)
+		}
+		r.session.CompareAndSwap(nil, s)
 	}
-	u := url.URL{Scheme: session.scheme, Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
+	var denied denials
+	var tried []*session
+	for signed := false; ; {
+		var sent *authn.AuthConfig
+		resp, err := r.send(context.WithValue(ctx, sentKey{}, &sent), s, path, header, want...)
+		var status *statusError
+		switch {
+		case err == nil:
+			r.answered(s, denied)
+			return resp, nil
+		case errors.As(err, &status) && status.refusesSignature() && !signed:
+			signed = true // the registry signs another URL when it is asked again
+			continue
+		case !isDenied(err):
+			if status != nil {
+				r.answered(s, denied)
+			}
+			return nil, err
+		}
+		denied, tried = append(denied, denial{s.credential.name, err}), append(tried, s)
+		s, err = r.instead(ctx, s, sent, tried)
+		var more denials // of a token server
+		switch {
+		case isDenied(err) && errors.As(err, &more):
+			return nil, append(denied, more...)
+		case s == nil && err == nil:
+			return nil, denied
+		case err != nil:
+			return nil, fmt.Errorf("log in again: %w", err)
+		}
+	}
+}
+
+// answered remembers the session that the registry answers to.
+func (r *repository) answered(s *session, denied denials) {
+	r.session.Store(s)
+	if !s.worked.Swap(true) {
+		r.client.options.Logger.Info("answered", "source", r.name, "credential", s.credential.name)
+	}
+	for _, d := range denied {
+		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential, "answered", s.credential.name, "error", clean(d.err.Error()))
+	}
+}
+
+func (r *repository) send(ctx context.Context, s *session, path string, header http.Header, want ...int) (*http.Response, error) {
+	u := url.URL{Scheme: s.scheme, Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Header = header
+	req.Header = header.Clone()
 	// Otherwise net/http asks for gzip and unpacks it: other bytes, no length.
 	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := session.Do(req)
+	resp, err := s.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	if err := transport.CheckError(resp, want...); err != nil {
 		resp.Body.Close()
-		return nil, &statusError{err, resp.Request.URL.Host != u.Host, retryAfter(resp.Header)}
+		return nil, &statusError{err, resp.StatusCode, resp.Request.URL.Host != u.Host, retryAfter(resp.Header)}
 	}
 	return resp, nil
 }
@@ -104,8 +110,15 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 // statusError is an answer with a status that was not wanted.
 type statusError struct {
 	error
+	status     int
 	redirected bool // it came from where the registry redirected to
 	retryAfter time.Duration
+}
+
+// refusesSignature tells whether blob storage finds the signature of its URL
+// expired.
+func (e *statusError) refusesSignature() bool {
+	return e.redirected && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
 }
 
 func (e *statusError) Unwrap() error { return e.error }

@@ -25,8 +25,11 @@ const maxConfig = 16 << 20
 // and digest means the tag "latest".
 //
 // The manifest and config that it returns have the digests by which they were
-// asked for. A blob is then asked of the repository that was resolved, and of the
-// ones after it when that one does not give it.
+// asked for. From then on only digests are asked for, so that every reference
+// can be a source: a blob is asked of the repository that was resolved, and of
+// the ones after it when that one does not give it. A source that failed three
+// times in a row is asked after the others for 30 s, and for longer each time,
+// up to 5 min.
 //
 // The error joins one [*Error] for each reference that was tried.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
@@ -37,8 +40,7 @@ func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references .
 	for i, ref := range references {
 		image, err := c.resolve(ctx, platform, ref, i < len(references)-1)
 		if err == nil {
-			image.repositories = append(image.repositories, c.others(references[i+1:])...)
-			return image, nil
+			return c.withOthers(ctx, platform, image, references[i+1:])
 		}
 		err = newError(ctx, "resolve", ref, err)
 		if ctx.Err() != nil {
@@ -54,16 +56,43 @@ func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references .
 	return nil, failed
 }
 
-// others returns the repositories of references that were not needed. One that
-// is malformed is no source; it would have failed had it been needed.
-func (c *Client) others(references []string) []*repository {
-	var out []*repository
-	for _, ref := range references {
-		if _, r, err := c.parse(ref); err == nil {
-			out = append(out, r)
+// withOthers adds the references after the one that an image was resolved at,
+// as further sources. One that is malformed is no source; it would have failed
+// had it been needed.
+func (c *Client) withOthers(ctx context.Context, platform v1.Platform, image *Image, references []string) (*Image, error) {
+	for i, ref := range references {
+		_, r, err := c.parse(ref)
+		if own := i == len(references)-1; own && c.options.MirrorsMustAgree {
+			if err := c.mustAgree(ctx, platform, image, ref); err != nil {
+				return nil, err
+			}
+		}
+		if err != nil {
+			continue
+		}
+		image.repositories = append(image.repositories, r)
+		if c.options.AllSources {
+			image.confirm(ctx, r)
 		}
 	}
-	return out
+	return image, nil
+}
+
+// mustAgree fails unless the image's own registry has the same image.
+func (c *Client) mustAgree(ctx context.Context, platform v1.Platform, image *Image, own string) error {
+	there, err := c.resolve(ctx, platform, own, false)
+	if err != nil {
+		err = newError(ctx, "resolve", own, err)
+		if ctx.Err() != nil {
+			return err
+		}
+		return &Error{Op: "compare " + image.source + " with", Source: own, Kind: ErrDisagree, Err: err}
+	}
+	if there.Digest() != image.Digest() {
+		return &Error{Op: "compare " + image.source + " with", Source: own, Kind: ErrDisagree,
+			Err: fmt.Errorf("the mirror has %s, its own registry %s", image.Digest(), there.Digest())}
+	}
+	return nil
 }
 
 // resolve tries one reference. When there is an alternative, a registry that was
@@ -73,8 +102,8 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, 
 	if err != nil {
 		return nil, err
 	}
-	if err := r.recentFailure(); err != nil && alternative {
-		return nil, err
+	if err := r.health.asideFor(); err != nil && alternative {
+		return nil, &asideError{err}
 	}
 	m, err := r.manifest(ctx, tagOrDigest(named))
 	if err != nil {

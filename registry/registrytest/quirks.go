@@ -12,6 +12,15 @@ type Quirks struct {
 	// User and Password protect everything with HTTP Basic authentication, or
 	// with Token the token endpoint.
 	User, Password string
+	// Admits, when not nil, decides on a user and password in place of these, so
+	// that they can end.
+	Admits func(user, password string) bool `json:"-"`
+	// Public serves requests without a credential all the same, but none with a
+	// wrong one, as ghcr.io does.
+	Public bool
+	// Narrow denies everything but the login to who comes with a credential,
+	// as one that has no right to this repository.
+	Narrow bool
 	// Token protects everything with Bearer tokens. The token endpoint is on
 	// the same server; [Server.TokensIssued] counts what it gives out.
 	Token bool

@@ -164,6 +164,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
 		return
 	}
+	if q.Narrow && s.credentialed(r, q) {
+		refuse(w, http.StatusForbidden, "DENIED", "permission denied")
+		return
+	}
 	if r.URL.Path == "/v2/" {
 		s.refuseWith(w, q, "LoginStatus", q.LoginStatus, q.LoginStatusCount)
 		return
@@ -188,8 +192,27 @@ func newRequest(r *http.Request) *Request {
 }
 
 func hasPassword(r *http.Request, q Quirks) bool {
-	user, password, _ := r.BasicAuth()
+	user, password, sent := r.BasicAuth()
+	switch {
+	case q.Public && !sent:
+		return true
+	case q.Admits != nil:
+		return q.Admits(user, password)
+	}
 	return q.User == "" || user == q.User && password == q.Password
+}
+
+// credentialed tells whether a request has a password, or a token that was given
+// for one.
+func (s *Server) credentialed(r *http.Request, q Quirks) bool {
+	if !q.Token {
+		_, _, sent := r.BasicAuth()
+		return sent
+	}
+	number, _ := strconv.Atoi(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer token-")) // admitted already
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens.named[number]
 }
 
 // refuseWith answers with the status of a quirk, if it is set and shows, and

@@ -14,8 +14,9 @@ const tokenPath = "/token"
 // tokens are those that a [Server] gave out: token-1, token-2 and so on.
 type tokens struct {
 	issued  int
-	expired int         // all up to this one
-	used    map[int]int // how often, by number
+	expired int          // all up to this one
+	used    map[int]int  // how often, by number
+	named   map[int]bool // those that were given for a password
 }
 
 // TokensIssued returns how many tokens were given out so far.
@@ -63,6 +64,12 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, q Quirks) {
 	}
 	s.mu.Lock()
 	s.tokens.issued++
+	if _, _, sent := r.BasicAuth(); sent {
+		if s.tokens.named == nil {
+			s.tokens.named = map[int]bool{}
+		}
+		s.tokens.named[s.tokens.issued] = true
+	}
 	token := fmt.Sprintf("token-%d", s.tokens.issued)
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")

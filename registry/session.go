@@ -1,0 +1,171 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// A session is what a login gives: a client that has what the registry wants,
+// and the scheme that the registry answered to.
+type session struct {
+	*http.Client
+	scheme     string
+	credential credential
+	worked     atomic.Bool // the registry has answered to it
+}
+
+// open logs in with the first credential, from a place in the chain on, that
+// the token server does not deny. Who comes while that is under way waits for
+// it, no longer than its own context allows.
+func (r *repository) open(ctx context.Context, from int) (*session, error) {
+	// The login is everybody's, so it does not end with the first one's context.
+	login := r.logins.DoChan(fmt.Sprint(from), func() (any, error) {
+		// With retries, even for a range of a blob: a failure is remembered.
+		ctx := context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil)
+		s, err := r.tryCredentials(ctx, from)
+		if err != nil && from == 0 {
+			r.health.fail(err)
+		}
+		return s, err
+	})
+	select {
+	case done := <-login:
+		if done.Err != nil {
+			return nil, done.Err
+		}
+		return done.Val.(*session), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *repository) tryCredentials(ctx context.Context, from int) (*session, error) {
+	var denied denials
+	for {
+		// Before the registry is asked: its answer would be for nothing.
+		c, err := r.client.chain.find(ctx, r.repo, from)
+		switch {
+		case err != nil && len(denied) == 0 && from == 0:
+			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: err}
+		case err != nil: // an earlier one was denied: that is what counts
+			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", clean(err.Error()))
+		}
+		challenge, err := r.ping(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s, err := r.login(ctx, challenge, c)
+		if err == nil {
+			return s, nil
+		}
+		if denied = append(denied, denial{c.name, err}); !isDenied(err) || c.anonymous() {
+			return nil, denied
+		}
+		r.client.options.Logger.Info("credential denied", "source", r.name, "credential", c.name, "error", clean(err.Error()))
+		from = c.from + 1
+	}
+}
+
+// ping finds out what the registry wants, once.
+func (r *repository) ping(ctx context.Context) (*transport.Challenge, error) {
+	if c := r.challenge.Load(); c != nil {
+		return c, nil
+	}
+	c, err := transport.Ping(ctx, r.repo.Registry, r.client.transport)
+	if err == nil {
+		r.challenge.Store(c)
+	}
+	return c, err
+}
+
+// login returns a session that satisfies the registry for pulls. A Bearer token
+// is renewed when the registry says 401; a Basic credential is asked of its
+// keychain for each request.
+func (r *repository) login(ctx context.Context, challenge *transport.Challenge, c credential) (*session, error) {
+	var rt http.RoundTripper
+	var err error
+	var auth authn.Authenticator = authn.Anonymous
+	if !c.anonymous() {
+		auth = c
+	}
+	if strings.EqualFold(challenge.Scheme, "bearer") {
+		rt, err = newBearer(ctx, r.client.transport, r.repo, auth, challenge)
+	} else {
+		rt, err = transport.FromToken(r.repo.Registry, auth, r.client.transport, challenge, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	scheme := "https"
+	if challenge.Insecure {
+		scheme = "http"
+	}
+	r.client.options.Logger.Debug("logged in", "source", r.name, "credential", c.name)
+	return &session{Client: &http.Client{Transport: rt, CheckRedirect: checkRedirect}, scheme: scheme, credential: c}, nil
+}
+
+// instead returns what to try when the registry denies a request of s: what
+// another request found meanwhile; the keychains anew if s was good before, for
+// credentials end; then the next one of the chain, and at last no credential.
+// It returns nil when nothing is left. sent is what s had sent; tried has s and
+// all before it.
+func (r *repository) instead(ctx context.Context, s *session, sent *authn.AuthConfig, tried []*session) (*session, error) {
+	if current := r.session.Load(); current.worked.Load() && !slices.Contains(tried, current) {
+		return current, nil
+	}
+	if s.credential.anonymous() {
+		return nil, nil
+	}
+	if s == tried[0] && s.worked.Load() {
+		s.credential.refuse(sent)
+		return r.open(ctx, 0)
+	}
+	return r.open(ctx, s.credential.from+1)
+}
+
+// denials are what the registry said to each of the credentials, in order.
+type denials []denial
+
+type denial struct {
+	credential string
+	err        error
+}
+
+func (d denials) Error() string { return d[len(d)-1].err.Error() }
+
+// Unwrap returns the first denial: where all are denied, it is the first
+// credential that was meant to work. Other trouble comes last, and ends it.
+func (d denials) Unwrap() error {
+	if last := d[len(d)-1].err; !isDenied(last) {
+		return last
+	}
+	return d[0].err
+}
+
+// asked tells which credentials were tried, for the error's text.
+func (d denials) asked() string {
+	names := make([]string, len(d))
+	for i := range d {
+		names[i] = d[i].credential
+	}
+	return strings.Join(names, ", then ")
+}
+
+// isDenied tells whether an error is the registry's or token server's refusal of
+// a credential; blob storage refuses its own signature.
+func isDenied(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) && status.redirected {
+		return false
+	}
+	var answer *transport.Error
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+}

@@ -1,0 +1,202 @@
+package registry_test
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+var right = has{"user", "right-password"}
+
+// What happens with each credential of a chain, with passwords and with tokens.
+func TestCredentialsAreTriedInOrder(t *testing.T) {
+	image := randomImage(t, 1)
+	bad, narrow := has{"user", "bad-password"}, right
+	for name, c := range map[string]struct {
+		quirks registrytest.Quirks
+		chain  registry.Chain
+		who    string // who is answered; "" for nobody
+	}{
+		"the first":                  {registrytest.Quirks{}, registry.Chain{{"first", right}, {"second", bad}}, "first"},
+		"the second":                 {registrytest.Quirks{}, registry.Chain{{"first", bad}, {"second", right}}, "second"},
+		"bad, private":               {registrytest.Quirks{}, registry.Chain{{"first", bad}}, ""},
+		"bad, public":                {registrytest.Quirks{Public: true}, registry.Chain{{"first", bad}}, "anonymous"},
+		"narrow, public":             {registrytest.Quirks{Public: true, Narrow: true}, registry.Chain{{"first", narrow}}, "anonymous"},
+		"bad, narrow, public":        {registrytest.Quirks{Public: true, Narrow: true}, registry.Chain{{"first", bad}, {"second", narrow}}, "anonymous"},
+		"none, private":              {registrytest.Quirks{}, nil, ""},
+		"none, public":               {registrytest.Quirks{Public: true}, nil, "anonymous"},
+		"fails, then the second":     {registrytest.Quirks{}, registry.Chain{{"first", fails{errors.New("broken")}}, {"second", right}}, "second"},
+		"bad, then fails, to public": {registrytest.Quirks{Public: true}, registry.Chain{{"first", bad}, {"second", fails{errors.New("broken")}}}, "anonymous"},
+	} {
+		for _, token := range []bool{false, true} {
+			server := registrytest.New(t)
+			ref := push(t, server, "team/image:tag", image)
+			c.quirks.User, c.quirks.Password, c.quirks.Token = "user", "right-password", token
+			server.SetQuirks(c.quirks)
+			var log bytes.Buffer
+			got, err := newClient(func(o *registry.Options) { o.Keychain, o.Logger = c.chain, logTo(&log) }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			if c.who == "" {
+				require.ErrorIs(t, err, registry.ErrDenied, name)
+				for _, k := range c.chain {
+					assert.ErrorContains(t, err, k.Name, "%s: the error says what was tried", name)
+				}
+				assert.ErrorContains(t, err, "anonymous", name)
+			} else {
+				require.NoError(t, err, name)
+				assert.Contains(t, log.String(), "msg=answered source="+server.Host()+"/team/image credential="+c.who, name)
+				_, err = remote{Image: got, layer: layersOf(t, image)[0]}.read(t.Context(), 0, 10)
+				require.NoError(t, err, name)
+			}
+			assert.NotContains(t, log.String(), "password", name)
+		}
+	}
+}
+
+// A keychain that fails, with none behind it, is an error and no anonymous
+// attempt: "denied" would hide what is wrong.
+func TestFailingKeychain(t *testing.T) {
+	server := registrytest.New(t)
+	ref := push(t, server, "image:tag", randomImage(t, 1))
+	broken := errors.New("the role cannot be assumed")
+	for _, keychain := range []authn.Keychain{fails{broken}, registry.Chain{{"AWS", fails{broken}}, {"other", has{}}}} {
+		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.ErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, broken)
+	}
+	assert.Empty(t, server.Requests())
+}
+
+// ends is a keychain whose passwords end: it keeps one until it hears that it
+// was refused.
+type ends struct {
+	mu      sync.Mutex
+	number  int
+	good    int
+	refused int
+}
+
+func (e *ends) Resolve(authn.Resource) (authn.Authenticator, error) { return e, nil }
+
+func (e *ends) Authorization() (*authn.AuthConfig, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return &authn.AuthConfig{Username: "user", Password: string(rune('a' + e.number))}, nil
+}
+
+func (e *ends) Refused(c authn.AuthConfig) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.Password == string(rune('a'+e.number)) {
+		e.refused++
+		e.number = e.good
+	}
+}
+
+func (e *ends) admits(user, password string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return user == "user" && password == string(rune('a'+e.good))
+}
+
+// end makes the password that was good until now a bad one.
+func (e *ends) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.good++
+}
+
+// A password that ends in the middle is asked for anew, once for all ranges.
+func TestPasswordEnds(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		keychain := &ends{}
+		r := resolvedWith(t, registrytest.Quirks{Admits: keychain.admits, Token: token}, func(o *registry.Options) { o.Keychain = registry.Chain{{"ends", keychain}} })
+		for range 3 {
+			keychain.end()
+			r.server.ExpireTokens()
+			var group sync.WaitGroup
+			var failed atomic.Int64
+			for range 16 {
+				group.Go(func() {
+					if _, err := r.read(t.Context(), 0, 10); err != nil {
+						failed.Add(1)
+					}
+				})
+			}
+			group.Wait()
+			assert.Zero(t, failed.Load())
+		}
+		assert.Equal(t, 3, keychain.refused)
+	}
+}
+
+// When the new password is refused too, that is the answer; the next request
+// begins with the keychains again.
+func TestPasswordEndsForGood(t *testing.T) {
+	keychain := &ends{}
+	r := resolved(t, func(o *registry.Options) { o.Keychain = registry.Chain{{"ends", keychain}} })
+	r.server.SetQuirks(registrytest.Quirks{Admits: func(string, string) bool { return false }})
+	asked := len(r.server.Requests())
+	_, err := r.read(t.Context(), 0, 10)
+	require.ErrorIs(t, err, registry.ErrDenied)
+	assert.ErrorContains(t, err, "asked with: ends, then ends, then anonymous")
+	assert.Len(t, r.server.Requests(), asked+3)
+
+	r.server.SetQuirks(registrytest.Quirks{Admits: keychain.admits})
+	_, err = r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+}
+
+// A keychain that fails when a credential has to be renewed is not the
+// registry's fault.
+func TestRenewalFails(t *testing.T) {
+	for temporary, broken := range map[bool]error{false: errors.New("no role"), true: throttled{}} {
+		keychain := &renewing{}
+		r := resolved(t, func(o *registry.Options) { o.Keychain = registry.Chain{{"renewing", keychain}} })
+		r.server.SetQuirks(registrytest.Quirks{Admits: func(_, password string) bool { return password == "fresh" }})
+		keychain.set(broken)
+		_, err := r.read(t.Context(), 0, 10)
+		require.ErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, broken)
+		var may interface{ Temporary() bool }
+		require.ErrorAs(t, err, &may)
+		assert.Equal(t, temporary, may.Temporary())
+		keychain.set(nil)
+		_, err = r.read(t.Context(), 0, 10)
+		require.NoError(t, err)
+	}
+}
+
+type throttled struct{}
+
+func (throttled) Error() string   { return "throttled" }
+func (throttled) Temporary() bool { return true }
+
+// renewing is an authenticator that asks others for the password, as that of a
+// cloud does.
+type renewing struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (r *renewing) Resolve(authn.Resource) (authn.Authenticator, error) { return r, nil }
+
+func (r *renewing) Authorization() (*authn.AuthConfig, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &authn.AuthConfig{Username: "user", Password: "fresh"}, r.err
+}
+
+func (r *renewing) set(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
