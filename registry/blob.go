@@ -13,7 +13,8 @@ import (
 )
 
 // readRange asks for a range of a blob whose whole size is declared. Always a
-// closed range, bytes=a-b: some registries answer 416 to an open one.
+// closed range, bytes=a-b: some registries answer 416 to an open one. Who asks
+// has counted it in r.reading; the body's Close takes that back.
 func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
 	if length < size && r.noRanges.Load() {
 		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: ErrRange}
@@ -50,7 +51,6 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 	if total >= 0 && total != size {
 		return fail(ErrSize, "the manifest declares %d bytes, the registry has %d", size, total)
 	}
-	r.reading.Add(1)
 	return &blobBody{ctx: ctx, body: resp.Body, length: length, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r, digest: digest}, nil
 }
 

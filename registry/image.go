@@ -63,29 +63,40 @@ func (i *Image) gave(r *repository, digest v1.Hash) {
 	}
 }
 
-// sources returns the repositories in the order in which a blob is asked of them.
-func (i *Image) sources(digest v1.Hash) []*repository {
+// pick returns the source to ask next for a blob, and counts that it reads; nil
+// when all were tried. One that is set aside comes after the others.
+func (i *Image) pick(digest v1.Hash, tried []*repository) *repository {
 	i.mu.Lock()
-	first := i.distrusted[digest]
-	i.mu.Unlock()
-	if first == 0 && i.confirmed != nil {
-		return i.leastBusy()
+	defer i.mu.Unlock()
+	order := i.order(digest)
+	order = slices.DeleteFunc(order, func(r *repository) bool { return slices.Contains(tried, r) })
+	if len(order) == 0 {
+		return nil
 	}
-	first %= len(i.repositories)
-	return slices.Concat(i.repositories[first:], i.repositories[:first])
+	next := order[0] // when all are set aside
+	if allowed := slices.IndexFunc(order, func(r *repository) bool { return r.health.allow() }); allowed >= 0 {
+		next = order[allowed]
+	}
+	next.reading.Add(1)
+	return next
 }
 
-// leastBusy returns the repositories that are known to have the image, the one
-// with the fewest ranges under way first, and then the others in order.
-func (i *Image) leastBusy() []*repository {
+// order returns the sources in the order in which a blob is asked of them: as
+// Resolve was given them, but after those that gave wrong bytes of it; or those
+// that are known to have the image first, the least busy one before the others.
+func (i *Image) order(digest v1.Hash) []*repository {
+	first := i.distrusted[digest] % len(i.repositories)
+	order := slices.Concat(i.repositories[first:], i.repositories[:first])
+	if i.confirmed == nil || i.distrusted[digest] > 0 {
+		return order
+	}
 	busy := map[*repository]int64{}
-	for _, r := range i.repositories {
+	for _, r := range order {
 		busy[r] = math.MaxInt64
 		if i.confirmed[r] {
 			busy[r] = r.reading.Load()
 		}
 	}
-	order := slices.Clone(i.repositories)
 	slices.SortStableFunc(order, func(a, b *repository) int { return cmp.Compare(busy[a], busy[b]) })
 	return order
 }
@@ -145,36 +156,22 @@ func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length in
 	}
 	ctx = withoutRetries(ctx)
 	var failed sourceErrors
-	var aside []*repository
-	ask := func(r *repository) (io.ReadCloser, error) {
+	var tried []*repository
+	for r := i.pick(digest, tried); r != nil; r = i.pick(digest, tried) {
 		body, err := r.readRange(ctx, digest, size, offset, length)
 		if err == nil {
 			i.gave(r, digest)
 			return body, nil
 		}
+		r.reading.Add(-1)
 		err = newError(ctx, "read blob "+digest.String()+" of", r.name, err)
 		if ctx.Err() != nil {
 			r.settle(errNeutral)
 			return nil, err
 		}
 		r.settle(err)
-		failed = append(failed, err)
 		i.log().Info("source does not give the range", "source", r.name, "error", err)
-		return nil, nil
-	}
-	for _, r := range i.sources(digest) {
-		if !r.health.allow() {
-			aside = append(aside, r)
-			continue
-		}
-		if body, err := ask(r); body != nil || err != nil {
-			return body, err
-		}
-	}
-	for _, r := range aside {
-		if body, err := ask(r); body != nil || err != nil {
-			return body, err
-		}
+		failed, tried = append(failed, err), append(tried, r)
 	}
 	return nil, failed
 }

@@ -58,11 +58,16 @@ type credential struct {
 
 func (c credential) anonymous() bool { return c.auth == authn.Anonymous }
 
-// refuse tells the keychain that the registry refuses what it gave.
-func (c credential) refuse(sent *authn.AuthConfig) {
-	if keeper, ok := c.auth.(interface{ Refused(authn.AuthConfig) }); ok && sent != nil {
-		keeper.Refused(*sent)
+// renewed tells the keychain that the registry refuses what it gave, and whether
+// it now gives something else.
+func (c credential) renewed(ctx context.Context, sent *authn.AuthConfig) bool {
+	keeper, ok := c.auth.(interface{ Refused(authn.AuthConfig) })
+	if !ok || sent == nil {
+		return false
 	}
+	keeper.Refused(*sent)
+	config, err := authn.Authorization(ctx, c.auth)
+	return err != nil || *config != *sent // an error shows when it is asked again
 }
 
 // sentKey marks the context of a request with where to note what was sent with

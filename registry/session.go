@@ -113,23 +113,29 @@ func (r *repository) login(ctx context.Context, challenge *transport.Challenge, 
 }
 
 // instead returns what to try when the registry denies a request of s: what
-// another request found meanwhile; the keychains anew if s was good before, for
-// credentials end; then the next one of the chain, and at last no credential.
-// It returns nil when nothing is left. sent is what s had sent; tried has s and
-// all before it.
+// another request found meanwhile; what the keychain gives in place of what was
+// sent, or the keychains anew, for credentials end; then the next one of the
+// chain, and at last no credential. It returns nil when nothing is left. tried
+// has s and all before it.
 func (r *repository) instead(ctx context.Context, s *session, sent *authn.AuthConfig, tried []*session) (*session, error) {
 	if current := r.session.Load(); current.worked.Load() && !slices.Contains(tried, current) {
 		return current, nil
 	}
-	if s.credential.anonymous() {
+	switch {
+	case s.credential.anonymous():
 		return nil, nil
-	}
-	if s == tried[0] && s.worked.Load() {
-		s.credential.refuse(sent)
+	case len(tried) <= mostRenewals && s.credential.renewed(ctx, sent):
+		return s, nil // which asks the keychain again
+	case s == tried[0] && s.worked.Load():
 		return r.open(ctx, 0)
 	}
 	return r.open(ctx, s.credential.from+1)
 }
+
+// mostRenewals is how often one request may be tried with something new from
+// the same keychain. Once is the rule; a keychain that gives something else
+// each time must not go on for ever.
+const mostRenewals = 3
 
 // denials are what the registry said to each of the credentials, in order.
 type denials []denial
@@ -156,7 +162,7 @@ func (d denials) asked() string {
 	for i := range d {
 		names[i] = d[i].credential
 	}
-	return strings.Join(names, ", then ")
+	return strings.Join(slices.Compact(names), ", then ")
 }
 
 // isDenied tells whether an error is the registry's or token server's refusal of

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -150,11 +151,15 @@ func TestMirrorsMustAgreeOnThePlatform(t *testing.T) {
 func TestAllSources(t *testing.T) {
 	open := func(t *testing.T, r remote, n int) {
 		t.Helper()
+		var group sync.WaitGroup
 		for range n {
-			body, err := r.ReadRange(t.Context(), r.layer.Digest, 0, r.layer.Size)
-			require.NoError(t, err)
-			t.Cleanup(func() { _ = body.Close() })
+			group.Go(func() {
+				if body, err := r.ReadRange(t.Context(), r.layer.Digest, 0, r.layer.Size); assert.NoError(t, err) {
+					t.Cleanup(func() { _ = body.Close() })
+				}
+			})
 		}
+		group.Wait()
 	}
 	all := func(o *registry.Options) { o.AllSources = true }
 	t.Run("both have it", func(t *testing.T) {

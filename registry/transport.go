@@ -54,7 +54,20 @@ func newTransport(o Options) http.RoundTripper {
 	client.RetryWaitMin, client.RetryWaitMax = o.RetryWait, longestWait
 	client.CheckRetry, client.Backoff = checkRetry, backoff
 	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	return &retryablehttp.RoundTripper{Client: client}
+	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}
+}
+
+// oneOfBoth drops the answer that comes with an error, when a context ends
+// between two tries: net/http would complain about it on standard error.
+type oneOfBoth struct{ inner http.RoundTripper }
+
+func (t *oneOfBoth) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.inner.RoundTrip(req)
+	if err != nil && resp != nil {
+		_ = resp.Body.Close()
+		resp = nil
+	}
+	return resp, err
 }
 
 // onceKey marks a context whose requests are not repeated here.
