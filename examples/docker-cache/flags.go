@@ -24,6 +24,8 @@ type options struct {
 	mirrors     list
 	platform    v1.Platform
 	plainHTTP   list
+	mustAgree   bool
+	allSources  bool
 	jobs        int
 	connections int
 	json        bool
@@ -63,6 +65,8 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
 	f.Var(&o.mirrors, "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
+	f.BoolVar(&o.mustAgree, "mirrors-must-agree", false, "fail an image that a mirror and its own registry do not have alike")
+	f.BoolVar(&o.allSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
 	platform := f.String("platform", o.platform.String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
 	f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
@@ -113,6 +117,9 @@ func (o *options) check() error {
 	}
 	if o.jobs < 1 {
 		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
+	}
+	if len(o.mirrors) == 0 && !o.sample && (o.mustAgree || o.allSources) {
+		return errors.New("-mirrors-must-agree and -all-sources need a -mirror")
 	}
 	if o.sample {
 		if len(o.images) > 0 || len(o.mirrors) > 0 {

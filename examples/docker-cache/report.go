@@ -96,6 +96,7 @@ func advice(err error) string {
 	}{
 		{registry.ErrCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
 		{http.ErrSchemeMismatch, "if the registry speaks plain HTTP and the network in between can be trusted, allow it with -plain-http HOST:PORT"},
+		{registry.ErrDisagree, "if the mirror is stale push the image there again; if it should never differ find out who pushed to it"},
 		{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
 		{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
 		{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},

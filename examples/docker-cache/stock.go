@@ -29,9 +29,11 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 		level = slog.LevelDebug
 	}
 	s := &stocker{options: o, client: registry.New(&registry.Options{
-		Keychain:  o.keychain,
-		PlainHTTP: o.plainHTTP,
-		Logger:    slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level})),
+		Keychain:         o.keychain,
+		PlainHTTP:        o.plainHTTP,
+		MirrorsMustAgree: o.mustAgree,
+		AllSources:       o.allSources,
+		Logger:           slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level})),
 	})}
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{

@@ -18,6 +18,7 @@ type bench struct {
 	tools   []tool
 	rows    []*row
 	kill    *killed // nil if that was not asked for
+	sources []*row  // of two registries, see pairs
 }
 
 // row is what a tool needed for a work over a link, run by run.

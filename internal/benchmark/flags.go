@@ -22,6 +22,7 @@ type options struct {
 	links         []string
 	dockerLinks   []string
 	kill          bool
+	sources       bool
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -38,6 +39,7 @@ func parseFlags(args []string) (*options, error) {
 	links := f.String("links", "straight,limited", "`LIST` of links to the registry, in the order to measure: straight, limited")
 	tools := f.String("tools", strings.Join(toolNames, ","), "`LIST` of programs; one that is not installed is left out")
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
+	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

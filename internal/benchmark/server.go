@@ -44,10 +44,14 @@ type hosts map[string]string
 // socket by sendfile. It ends when its standard input does.
 func serve(dir string, stdin io.Reader, stdout io.Writer) error {
 	ready := hosts{}
-	for link, t := range map[string]*registrytest.Throttle{
+	links := map[string]*registrytest.Throttle{
 		straight: {},
 		limited:  {BytesPerSecond: limitedRate, Latency: limitedLatency},
-	} {
+	}
+	for _, p := range pairs {
+		links[p.name+" mirror"], links[p.name+" own"] = p.mirror(), p.own()
+	}
+	for link, t := range links {
 		var err error
 		if t.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			return err

@@ -104,6 +104,7 @@ func (b *bench) print(w io.Writer) {
 			fmt.Fprint(w, "\n")
 		}
 	}
+	b.printSources(w)
 	fmt.Fprint(w, "\n### The bars\n\n| bar | reached | |\n|---|---|---|\n")
 	for _, bar := range b.bars() {
 		verdict := "missed"

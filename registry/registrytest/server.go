@@ -64,7 +64,7 @@ func StartSlow(bytesPerSecond int64, latency time.Duration) (*Server, error) {
 		l = &Throttle{Listener: l, BytesPerSecond: bytesPerSecond, Latency: latency}
 	}
 	s := &Server{listener: l, manifests: map[string]stored{}, blobs: map[string]stored{}, happened: map[string]int{}}
-	s.http.Handler = http.HandlerFunc(s.serve)
+	s.http.Handler = s
 	s.http.ErrorLog = nil
 	go func() { _ = s.http.Serve(l) }() // ends with ErrServerClosed
 	return s, nil
@@ -138,7 +138,9 @@ func (s *Server) first(quirk string, count int) bool {
 	return true
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers as the registry, for those who put it behind a name of their
+// own.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	record := newRequest(r)
 	s.mu.Lock()
 	s.requests = append(s.requests, record)
@@ -156,7 +158,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if !s.admit(r, q) {
-			s.challenge(w)
+			s.challenge(w, r)
 			return
 		}
 	} else if !hasPassword(r, q) {

@@ -20,11 +20,17 @@ type Throttle struct {
 	// BytesPerSecond is the limit of what the server writes to each connection;
 	// 0 is none.
 	BytesPerSecond int64
+	// TotalBytesPerSecond is the limit of what it writes to all connections
+	// together; 0 is none.
+	TotalBytesPerSecond int64
 	// Latency is a round trip: it passes once before a new connection gives its
 	// first request, and once before the first byte of each answer.
 	Latency time.Duration
 
 	written atomic.Int64
+
+	mu  sync.Mutex
+	due time.Time // when what was written to all would have arrived
 }
 
 const (
@@ -119,7 +125,7 @@ func (c *throttledConn) Close() error {
 }
 
 func (c *throttledConn) step() int {
-	if c.throttle.BytesPerSecond > 0 {
+	if c.throttle.BytesPerSecond > 0 || c.throttle.TotalBytesPerSecond > 0 {
 		return paced
 	}
 	return unpaced
@@ -132,14 +138,25 @@ func (c *throttledConn) pace(n int) {
 		c.wait(c.throttle.Latency)
 		earliest = time.Now() // an idle connection saves nothing up
 	}
-	if c.throttle.BytesPerSecond <= 0 {
-		return
+	c.due = after(c.due, earliest, n, c.throttle.BytesPerSecond)
+	c.throttle.mu.Lock()
+	c.throttle.due = after(c.throttle.due, time.Now().Add(-lag), n, c.throttle.TotalBytesPerSecond)
+	all := c.throttle.due
+	c.throttle.mu.Unlock()
+	c.wait(max(time.Until(c.due), time.Until(all)))
+}
+
+// after returns when n more bytes will have arrived at a rate, if those before
+// did at due; but none are saved up from before earliest. Without a rate that is
+// at once.
+func after(due, earliest time.Time, n int, rate int64) time.Time {
+	if rate <= 0 {
+		return time.Time{}
 	}
-	if c.due.Before(earliest) {
-		c.due = earliest
+	if due.Before(earliest) {
+		due = earliest
 	}
-	c.due = c.due.Add(time.Duration(float64(n) / float64(c.throttle.BytesPerSecond) * float64(time.Second)))
-	c.wait(time.Until(c.due))
+	return due.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
 }
 
 func (c *throttledConn) wait(d time.Duration) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,7 +110,34 @@ func TestThrottleServesFiles(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			assert.True(t, bytes.Equal(want, got), "rate %d, range %q", rate, header)
 		}
+		// The client may have the last bytes before the server has counted them.
+		require.NoError(t, server.Shutdown(t.Context()))
 		assert.GreaterOrEqual(t, throttle.Written(), int64(len(content)+200_000))
-		require.NoError(t, server.Close())
 	}
+}
+
+// All connections together keep to one limit.
+func TestThrottleTotal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := pipes{conns: make(chan net.Conn, 2)}
+		throttle := &Throttle{Listener: inner, TotalBytesPerSecond: 1 << 20}
+		start := time.Now()
+		var group sync.WaitGroup
+		for range 2 {
+			client, server := net.Pipe()
+			inner.conns <- server
+			conn, err := throttle.Accept()
+			require.NoError(t, err)
+			go func() {
+				_, err := conn.Write(make([]byte, 1<<20))
+				assert.NoError(t, err)
+			}()
+			group.Go(func() {
+				_, err := io.ReadFull(client, make([]byte, 1<<20))
+				assert.NoError(t, err)
+			})
+		}
+		group.Wait()
+		assert.InDelta(t, 2*time.Second, time.Since(start), float64(2*lag), "two answers that alone take a second each")
+	})
 }

@@ -52,8 +52,12 @@ func (s *Server) admit(r *http.Request, q Quirks) bool {
 
 // challenge says where tokens are, in the form of
 // https://distribution.github.io/distribution/spec/auth/token/.
-func (s *Server) challenge(w http.ResponseWriter) {
-	w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s%s",service="registrytest"`, s.Host(), tokenPath))
+func (s *Server) challenge(w http.ResponseWriter, r *http.Request) {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s://%s%s",service="registrytest"`, scheme, r.Host, tokenPath))
 	refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
 }
 
