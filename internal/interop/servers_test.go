@@ -57,8 +57,9 @@ func run(t *testing.T, name string, args ...string) string {
 	return stdout.String()
 }
 
-// startRegistry starts Debian's docker-registry and returns HOST:PORT.
-func startRegistry(t *testing.T) string {
+// startRegistry starts Debian's docker-registry, with more lines of its
+// configuration if any, and returns HOST:PORT.
+func startRegistry(t *testing.T, more ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
@@ -67,7 +68,8 @@ version: 0.1
 log: {level: info}
 storage: {filesystem: {rootdirectory: %s}}
 http: {addr: "127.0.0.1:0"}
-`, dir), 0o600))
+%s
+`, dir, strings.Join(more, "\n")), 0o600))
 	line := start(t, "listening on", "docker-registry", "serve", config)
 	_, rest, _ := strings.Cut(line, "listening on ")
 	host, _, _ := strings.Cut(rest, `"`)
