@@ -12,10 +12,30 @@
 //
 // # Credentials
 //
-// They come from an authn.Keychain of go-containerregistry; by default Docker's config file and the
-// credential helpers that it names, else none. The file is read, never written.
-// A credential is sent to the registry that it is for and to the token server
-// which that registry names, and never to the target of a redirect.
+// They come from an authn.Keychain of go-containerregistry. A [Chain] is an
+// ordered list of them: the first that has a credential for the registry is
+// used; when the registry denies it the next one's is, and at last none at all,
+// since the image may be public and the credential for something else. What
+// answered is in the log. A keychain that fails is passed over for one that has
+// a credential; when none has, its error is the answer, and not an anonymous
+// attempt. The default is [DefaultChain]: the environment's GITHUB_TOKEN or
+// GH_TOKEN for ghcr.io, then Docker's config file with its credential helpers,
+// which is read, never written. Amazon's registries are for the keychain of the
+// package awsauth, below this one.
+//
+// A token is renewed when the registry no longer takes it, and so is the
+// credential behind it. A credential is sent to the registry that it is for and
+// to the token server which that registry names, and never to the target of a
+// redirect.
+//
+// # Sources
+//
+// Each reference that Resolve was given is a source of the image's blobs. A range
+// that one does not give comes from the next, and one that fails three times in
+// a row is set aside for 30 s, then for longer, up to 5 min: it is asked after
+// the others. With [Options.AllSources] ranges come from all at once; with
+// [Options.MirrorsMustAgree] a mirror must have what the image's own registry
+// has.
 //
 // Registries on a loopback address may speak plain HTTP. Any other must speak
 // HTTPS unless [Options.PlainHTTP] names it, and so must every redirect.
