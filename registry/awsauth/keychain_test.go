@@ -1,0 +1,153 @@
+package awsauth
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+)
+
+// From the job's ID token to a password that the registry takes.
+func TestIDTokenToPassword(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	c := r.good(private)
+	assert.Equal(t, "AWS", c.Username)
+	assert.Equal(t, 1, r.asked(awstest.OIDC))
+	assert.Equal(t, 1, r.asked(awstest.STS))
+	ecr := r.server.Requests(awstest.ECR)
+	require.Len(t, ecr, 1)
+	assert.Equal(t, "us-east-1", ecr[0].Region)
+	assert.JSONEq(t, `{"registryIds":["308535385114"]}`, ecr[0].Body)
+	assert.ElementsMatch(t, r.server.Secrets(), append(r.told, signatureOf(r.server)...), "whom it shall be told was told all")
+}
+
+// signatureOf returns the one secret that is only ever part of another: the
+// signature within the ID token.
+func signatureOf(s *awstest.Server) (signatures []string) {
+	for _, secret := range s.Secrets() {
+		if len(secret) > 10 && secret[:10] == "signature-" {
+			signatures = append(signatures, secret)
+		}
+	}
+	return signatures
+}
+
+// A run that touches no host of ECR asks nobody, whatever the environment has.
+func TestOtherHostsAreLeftAlone(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	t.Setenv("AWS_PROFILE", "not-there") // loading the configuration would fail
+	repo, err := name.NewRepository("ghcr.io/pytorch/ci-image")
+	require.NoError(t, err)
+	a, err := r.Resolve(repo)
+	require.NoError(t, err)
+	assert.Equal(t, authn.Anonymous, a)
+	for _, service := range []string{awstest.OIDC, awstest.STS, awstest.ECR, awstest.ECRPublic} {
+		assert.Zero(t, r.asked(service))
+	}
+	assert.Empty(t, r.log.String())
+
+	// The next keychain is asked.
+	next := authn.NewMultiKeychain(r.Keychain, fixed{})
+	a, err = next.Resolve(repo)
+	require.NoError(t, err)
+	assert.Equal(t, authn.FromConfig(authn.AuthConfig{Username: "next"}), a)
+}
+
+type fixed struct{}
+
+func (fixed) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return authn.FromConfig(authn.AuthConfig{Username: "next"}), nil
+}
+
+// An AWS failure is not an anonymous attempt: the next keychain is not asked.
+func TestFailureIsAnError(t *testing.T) {
+	for what, q := range map[string]awstest.Quirks{
+		"role": {RoleDenied: true}, "ECR": {ECRDenied: true}, "ID token": {OIDCStatus: 403},
+	} {
+		r := newRig(t, q, nil)
+		repo, err := name.NewRepository(private)
+		require.NoError(t, err)
+		_, err = authn.NewMultiKeychain(r.Keychain, fixed{}).Resolve(repo)
+		require.Error(t, r.failed(err), what)
+		var typed *Error
+		require.ErrorAs(t, err, &typed, what)
+		assert.NotEmpty(t, typed.Advice, what)
+		assert.Contains(t, err.Error(), typed.Advice, what)
+	}
+}
+
+// One token for each account and region, whatever the repositories.
+func TestOneTokenForEachRegistry(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	first := r.good(private)
+	assert.Equal(t, first, r.good("308535385114.dkr.ecr.us-east-1.amazonaws.com/other"))
+	assert.NotEqual(t, first, r.good("308535385114.dkr.ecr.eu-west-1.amazonaws.com/other"))
+	assert.NotEqual(t, first, r.good("123456789012.dkr.ecr.us-east-1.amazonaws.com/other"))
+	ecr := r.server.Requests(awstest.ECR)
+	require.Len(t, ecr, 3)
+	assert.Equal(t, "eu-west-1", ecr[1].Region, "the host's, not the configuration's")
+	assert.Contains(t, ecr[2].Body, "123456789012")
+	assert.Equal(t, 1, r.asked(awstest.STS), "one role for all")
+}
+
+func TestManyAskAtOnce(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	repo, err := name.NewRepository(private)
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	start := make(chan struct{})
+	got := make([]authn.AuthConfig, 100)
+	for i := range got {
+		all.Go(func() {
+			<-start
+			a, err := r.Resolve(repo)
+			if assert.NoError(t, err) {
+				c, err := a.Authorization()
+				assert.NoError(t, err)
+				got[i] = *c
+			}
+		})
+	}
+	close(start)
+	all.Wait()
+	for _, c := range got {
+		assert.Equal(t, got[0], c)
+	}
+	for _, service := range []string{awstest.OIDC, awstest.STS, awstest.ECR} {
+		assert.Equal(t, 1, r.asked(service), service)
+	}
+}
+
+// A context that ended is said, and is not a failure of AWS that ECR Public
+// could go on without.
+func TestContextEnds(t *testing.T) {
+	r := newRig(t, awstest.Quirks{STSNoAnswer: true}, nil)
+	why := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	for _, repository := range []string{private, public} {
+		repo, err := name.NewRepository(repository)
+		require.NoError(t, err)
+		_, err = r.ResolveContext(ctx, repo)
+		require.ErrorIs(t, err, why)
+	}
+	r.server.Close() // what is under way
+}
+
+// A configuration that was bad is read again.
+func TestBadConfigurationIsNotKept(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	t.Setenv("AWS_PROFILE", "not-there")
+	_, err := r.resolve(private)
+	require.ErrorIs(t, err, ErrConfig)
+	assert.ErrorContains(t, err, "not-there")
+	t.Setenv("AWS_PROFILE", "")
+	r.good(private)
+}

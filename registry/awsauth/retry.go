@@ -1,0 +1,115 @@
+package awsauth
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+)
+
+const (
+	firstWait   = 500 * time.Millisecond
+	longestWait = 20 * time.Second // as the SDK has it
+	// attempts at STS, unless AWS_MAX_ATTEMPTS says otherwise: many jobs start at
+	// the same time and are throttled together, so the SDK's three are few. With
+	// the waits above eight take less than a minute.
+	stsAttempts = 8
+	// attempts at the OIDC endpoint, in each of those at STS.
+	idTokenAttempts = 5
+)
+
+// retry calls try until it succeeds, says that it is of no use, or was called so
+// many times.
+func (s *settings) retry(ctx context.Context, what string, attempts int, try func() (again bool, err error)) error {
+	for n := 1; ; n++ {
+		again, err := try()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case !again:
+			return err
+		case n >= attempts && n > 1:
+			return fmt.Errorf("after %d attempts: %w", n, err)
+		case n >= attempts:
+			return err
+		}
+		pause := backoff(n)
+		s.Logger.Debug("trying again", "what", what, "attempt", n, "wait", pause, "error", s.secrets.cleanError(err))
+		if late := s.wait(ctx, pause); late != nil {
+			return fmt.Errorf("%w: %w", late, err)
+		}
+	}
+}
+
+// backoff returns how long to wait after so many attempts: twice as long each
+// time, less up to a half at random, so that jobs which started together do not
+// come back together.
+func backoff(attempt int) time.Duration {
+	pause := longestWait
+	if shift := attempt - 1; shift < 6 { // 0.5 s << 6 is beyond the limit
+		pause = min(firstWait<<shift, longestWait)
+	}
+	return pause - rand.N(pause/2+1)
+}
+
+// wait waits, unless ctx ends before.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// errNoAnswer: an attempt took longer than it may. In the SDK's own words it was
+// canceled, which is what others do.
+var errNoAnswer = errors.New("no answer in time")
+
+// passing tells whether an answer with this status may be another one later.
+func passing(status int) bool {
+	return status == http.StatusTooManyRequests || status >= 500 && status != http.StatusNotImplemented
+}
+
+// brokenConnection tells whether a request that got no answer may get one later:
+// not when the name does not exist or the certificate is not trusted.
+func brokenConnection(err error) bool {
+	var lookup *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &lookup) && lookup.IsNotFound || errors.As(err, &certificate) {
+		return false
+	}
+	return true
+}
+
+// passingSTS tells whether STS may give the same role later, for a new ID token.
+func passingSTS(err error) bool {
+	if errors.Is(err, errNoAnswer) {
+		return true
+	}
+	switch code(err) {
+	// Both mean that STS could not reach GitHub, for its keys. It happens when
+	// many jobs start: https://github.com/aws-actions/configure-aws-credentials/issues/299.
+	case "InvalidIdentityToken", "IDPCommunicationError":
+		return true
+	case "ExpiredTokenException", "ExpiredToken":
+		return true // of the ID token, and the next attempt has a new one
+	}
+	var answer *awshttp.ResponseError
+	if errors.As(err, &answer) && passing(answer.HTTPStatusCode()) {
+		return true
+	}
+	return brokenConnection(err) && sdkretry.IsErrorRetryables(sdkretry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
+}

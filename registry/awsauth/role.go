@@ -1,0 +1,162 @@
+package awsauth
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// roleLimit bounds the way to the role's credentials with all its retries. All
+// waits and some requests without an answer fit in.
+const roleLimit = 2 * time.Minute
+
+// A role is an aws.CredentialsProvider of the role that ID tokens are exchanged
+// for. It is its own cache: the SDK's has no clock that a test could set, and
+// drops credentials that are still good when they cannot be renewed.
+type role struct {
+	*settings
+	tokens   *idTokens
+	client   *sts.Client
+	attempts int
+	lease    lease[aws.Credentials]
+}
+
+// newRole makes the provider, and asks for nothing yet.
+func newRole(s *settings, cfg aws.Config, tokens *idTokens) *role {
+	r := &role{settings: s, tokens: tokens, attempts: cfg.RetryMaxAttempts}
+	if r.attempts == 0 {
+		r.attempts = stsAttempts
+	}
+	r.client = sts.NewFromConfig(cfg, func(o *sts.Options) {
+		// The ID token is the credential. With others at hand, such as expired
+		// ones, the SDK would sign.
+		o.Credentials = aws.AnonymousCredentials{}
+		// The SDK's retries would repeat the ID token, which expires meanwhile.
+		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 1
+		if o.Region == "" {
+			o.Region = firstRegion(s.RoleARN)
+		}
+	})
+	r.lease.now, r.lease.renew, r.lease.limit = s.now, r.assume, roleLimit
+	r.lease.kept = func(why error, until time.Time) {
+		s.Logger.Warn("credentials of the role are not renewed, going on with those there are", "role", s.RoleARN, "until", until, "error", why)
+	}
+	return r
+}
+
+// firstRegion is where to ask for a role when nothing says where: the region in
+// which its partition began.
+func firstRegion(arn string) string {
+	switch partition := roleARNs.FindStringSubmatch(arn)[1]; partition {
+	case "aws-cn":
+		return "cn-north-1"
+	case "aws-us-gov":
+		return "us-gov-west-1"
+	case "aws-eusc":
+		return "eusc-de-east-1"
+	}
+	return "us-east-1"
+}
+
+// Retrieve returns credentials of the role that are good for a while. The error
+// is an [*Error] of kind [ErrIDToken] or [ErrRole], or the cause of ctx's end.
+func (r *role) Retrieve(ctx context.Context) (aws.Credentials, error) { return r.lease.get(ctx) }
+
+// Invalidate drops the credentials, so that the next who wants some gets new ones.
+func (r *role) Invalidate() { r.lease.forget(func(aws.Credentials) bool { return true }) }
+
+// ProviderSources is for the SDK's User-Agent.
+func (r *role) ProviderSources() []aws.CredentialSource {
+	return []aws.CredentialSource{aws.CredentialSourceSTSAssumeRoleWebID}
+}
+
+// assume exchanges a new ID token for credentials, with retries.
+func (r *role) assume(ctx context.Context) (credentials aws.Credentials, end time.Time, err error) {
+	op := "assume role " + r.RoleARN
+	err = r.retry(ctx, op, r.attempts, func() (again bool, err error) {
+		token, err := r.tokens.fetch(ctx)
+		if err != nil {
+			return false, err // it had its own retries
+		}
+		credentials, end, err = r.try(ctx, token)
+		return err != nil && passingSTS(err), err
+	})
+	var noToken *Error
+	switch {
+	case err == nil:
+		r.Logger.Debug("assumed role", "role", r.RoleARN, "accessKeyID", credentials.AccessKeyID, "until", end)
+		return credentials, end, nil
+	case errors.As(err, &noToken):
+		return aws.Credentials{}, time.Time{}, noToken
+	}
+	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.cleanError(err), Advice: r.advice(err)}
+}
+
+// try exchanges one ID token, once.
+func (r *role) try(ctx context.Context, token string) (aws.Credentials, time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.attempt, errNoAnswer)
+	defer cancel()
+	out, err := r.client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn:          &r.RoleARN,
+		RoleSessionName:  &r.SessionName,
+		WebIdentityToken: &token,
+		DurationSeconds:  aws.Int32(int32(r.Duration / time.Second)),
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return aws.Credentials{}, time.Time{}, context.Cause(ctx)
+	case err != nil:
+		return aws.Credentials{}, time.Time{}, err
+	case out.Credentials == nil:
+		return aws.Credentials{}, time.Time{}, errors.New("the answer has no credentials")
+	}
+	c := aws.Credentials{
+		AccessKeyID:     aws.ToString(out.Credentials.AccessKeyId),
+		SecretAccessKey: aws.ToString(out.Credentials.SecretAccessKey),
+		SessionToken:    aws.ToString(out.Credentials.SessionToken),
+		Source:          "GitHub OIDC", CanExpire: true,
+		AccountID: roleARNs.FindStringSubmatch(r.RoleARN)[2],
+	}
+	r.secrets.add(c.SecretAccessKey, c.SessionToken)
+	if !c.HasKeys() || c.SessionToken == "" || out.Credentials.Expiration == nil {
+		return aws.Credentials{}, time.Time{}, errors.New("the answer has no complete credentials")
+	}
+	c.Expires = r.local(*out.Credentials.Expiration, out.ResultMetadata)
+	return c, c.Expires, nil
+}
+
+// local converts a time by AWS's clock into one by ours. With ours an hour
+// ahead, credentials for a quarter of an hour would never seem good.
+func (s *settings) local(t time.Time, of middleware.Metadata) time.Time {
+	skew, known := awsmiddleware.GetAttemptSkew(of) // theirs less ours; the Date header has whole seconds
+	if !known || skew.Abs() < time.Minute {
+		return t
+	}
+	s.Logger.Warn("this machine's clock differs from that of AWS", "ahead", (-skew).Round(time.Second))
+	return t.Add(-skew)
+}
+
+func (r *role) advice(err error) string {
+	switch code(err) {
+	case "AccessDenied":
+		return "the role's trust policy must allow this repository and ref: compare its conditions on token.actions.githubusercontent.com:sub and :aud"
+	case "ValidationError":
+		return "the role's maximum session duration must be at least the " + r.Duration.String() + " that were asked for"
+	case "InvalidIdentityToken":
+		return "the role's account must have the identity provider token.actions.githubusercontent.com with the audience " + audience
+	case "RegionDisabledException":
+		return "activate STS in that region, or give another one"
+	}
+	if strings.Contains(code(err), "Throttl") {
+		return "too many jobs ask at the same time: run the job again"
+	}
+	return ""
+}
+
+var _ aws.CredentialsProvider = (*role)(nil)
