@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,21 +20,24 @@ import (
 )
 
 type options struct {
-	dir, branch string
-	rules       tagging.Rules
-	mirrors     list
-	platform    v1.Platform
-	plainHTTP   list
-	mustAgree   bool
-	allSources  bool
-	jobs        int
-	connections int
-	json        bool
-	sample      bool
-	verbose     bool
-	quiet       bool
-	images      []string
-	keychain    authn.Keychain // nil: Docker's
+	dir, branch  string
+	rules        tagging.Rules
+	mirrors      list
+	platform     v1.Platform
+	plainHTTP    list
+	mustAgree    bool
+	allSources   bool
+	jobs         int
+	connections  int
+	json         bool
+	sample       bool
+	verbose      bool
+	quiet        bool
+	images       []string
+	roleARN      string
+	region       string
+	roleDuration seconds
+	keychain     authn.Keychain // nil: newKeychain's
 }
 
 // list is a flag that may be given more than once.
@@ -58,7 +62,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 // parseFlags reads the command line. On an error it has said what is wrong; with
 // -h it has printed the usage and the error is [flag.ErrHelp].
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
-	o := &options{rules: tagging.DefaultRules(), platform: registry.DefaultPlatform()}
+	o := &options{rules: tagging.DefaultRules(), platform: registry.DefaultPlatform(), roleDuration: seconds(time.Hour)}
 	f := flag.NewFlagSet("docker-cache", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory to stock; it must exist (default ~/pytorch-data/docker)")
@@ -69,6 +73,9 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.allSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
 	platform := f.String("platform", o.platform.String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
 	f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
+	f.StringVar(&o.roleARN, "role-arn", "", "the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR (default: what AWS's own variables and files say)")
+	f.StringVar(&o.region, "region", "", "the AWS `REGION` to ask for the role (default: AWS's own variables)")
+	f.Var(&o.roleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
 	f.IntVar(&o.connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
@@ -114,6 +121,12 @@ func (o *options) check() error {
 	}
 	if o.connections < 1 {
 		return fmt.Errorf("-connections %d: want 1 or more", o.connections)
+	}
+	if o.sample && o.roleARN != "" {
+		return errors.New("-sample needs no credentials: leave -role-arn out")
+	}
+	if _, err := newKeychain(o, nil, io.Discard); err != nil {
+		return fmt.Errorf("-role-arn, -region, -role-duration: %w", err)
 	}
 	if o.jobs < 1 {
 		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)

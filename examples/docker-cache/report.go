@@ -16,6 +16,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/awsauth"
 )
 
 // failed is the third outcome, beside cache.Stocked and cache.Unchanged.
@@ -105,6 +106,9 @@ func advice(err error) string {
 		{cache.ErrBlobDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
 		{syscall.ENOSPC, "make room in the directory"},
 	} {
+		if errors.As(err, new(*awsauth.Error)) && a.kind == registry.ErrCredentials {
+			continue // it says itself what to do
+		}
 		if errors.Is(err, a.kind) {
 			tips = append(tips, a.tip)
 		}

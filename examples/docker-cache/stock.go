@@ -28,12 +28,21 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 	if o.verbose {
 		level = slog.LevelDebug
 	}
+	log := slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level}))
+	keychain := o.keychain
+	if keychain == nil {
+		var err error
+		if keychain, err = newKeychain(o, log, report.above(report.stderr)); err != nil {
+			fmt.Fprintf(report.above(report.stderr), "docker-cache: %v\n", err)
+			return command.Usage
+		}
+	}
 	s := &stocker{options: o, client: registry.New(&registry.Options{
-		Keychain:         o.keychain,
+		Keychain:         keychain,
 		PlainHTTP:        o.plainHTTP,
 		MirrorsMustAgree: o.mustAgree,
 		AllSources:       o.allSources,
-		Logger:           slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level})),
+		Logger:           log,
 	})}
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{

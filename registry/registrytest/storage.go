@@ -14,6 +14,10 @@ import (
 // quirks of bodies. It answers 400 to a request with an Authorization header,
 // as S3 does, and 403 to one with an expired signature.
 type Storage struct {
+	// URL is what the registry redirects to, in front of the path. Default: the
+	// address of this server. Set it before the first request.
+	URL string
+
 	server   *Server
 	listener net.Listener
 	http     http.Server
@@ -42,7 +46,7 @@ func NewStorage(t interface {
 		t.Fatal(err)
 	}
 	s := &Storage{server: server, listener: l, uses: signatureUses}
-	s.http.Handler = http.HandlerFunc(s.serve)
+	s.http.Handler = s
 	go func() { _ = s.http.Serve(l) }() // ends with ErrServerClosed
 	t.Cleanup(func() { _ = s.http.Close() })
 	return s
@@ -75,7 +79,11 @@ func (s *Storage) sign(path string) string {
 		s.number++
 		s.used, s.refused = 0, false
 	}
-	return "http://" + s.Host() + path + "?" + s.signature()
+	base := s.URL
+	if base == "" {
+		base = "http://" + s.Host()
+	}
+	return base + path + "?" + s.signature()
 }
 
 func (s *Storage) signature() string { return fmt.Sprintf("%s-%d", Signature, s.number) }
@@ -93,7 +101,9 @@ func (s *Storage) admit(query string) bool {
 	return true
 }
 
-func (s *Storage) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers as the storage, for those who put it behind a name of their
+// own.
+func (s *Storage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	record := newRequest(r)
 	s.mu.Lock()
 	s.requests = append(s.requests, record)

@@ -1,0 +1,185 @@
+package endtoend
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// requireStocked proves a tarball, by what was pushed.
+func (w *world) requireStocked(f finished, name, source string) {
+	w.t.Helper()
+	r := f.of(w.t, name)
+	require.Equal(w.t, "stocked", r.Outcome, f.stderr)
+	assert.Equal(w.t, source+":"+name+hash, r.Source)
+	tarball, err := cache.ReadTarball(filepath.Join(w.dir, name+"_main.tar"))
+	require.NoError(w.t, err)
+	require.NoError(w.t, tarball.Verify(w.t.Context()))
+	digest, err := w.images[name].Digest()
+	require.NoError(w.t, err)
+	assert.Equal(w.t, digest, tarball.Image.Digest())
+	assert.Equal(w.t, ecrImage+":"+name+hash, tarball.Image.Reference())
+}
+
+// The workflow's job: two images from the mirror, and that of a scheduled build,
+// which the mirror does not have, from ECR with the job's own identity.
+func TestScheduledBuild(t *testing.T) {
+	w := newWorld(t)
+	f := w.stock()
+	require.Zero(t, f.code, f.stderr)
+	w.requireStocked(f, names[0], mirrorImage)
+	w.requireStocked(f, names[1], ecrImage)
+	w.requireStocked(f, names[2], mirrorImage)
+	w.requireNoSecret(f)
+
+	require.Len(t, w.aws.Requests(awstest.STS), 1)
+	form := w.aws.Requests(awstest.STS)[0].Form
+	assert.Equal(t, role, form.Get("RoleArn"))
+	assert.Equal(t, "18000", form.Get("DurationSeconds"))
+	require.Len(t, w.aws.Requests(awstest.ECR), 1, "one password for all")
+	assert.Equal(t, "us-east-1", w.aws.Requests(awstest.ECR)[0].Region)
+	assert.Contains(t, f.stderr, "credential=GITHUB_TOKEN")
+	assert.Contains(t, f.stderr, "credential=AWS")
+	for i, secret := range w.aws.Secrets() {
+		assert.Contains(t, f.stderr, "::add-mask::"+secret+"\n", "%d %s", i, secret)
+	}
+	assert.NotContains(t, f.stderr, "::add-mask::308535385114", "the runner would drop outputs that hold the account")
+}
+
+// Outside of Actions nothing is told to a runner, and in a file nothing at all.
+func TestMasksAreForTheRunnerAlone(t *testing.T) {
+	w := newWorld(t)
+	w.env = append(w.env, "GITHUB_ACTIONS=")
+	f := w.stock()
+	require.Zero(t, f.code, f.stderr)
+	assert.NotContains(t, f.stderr, "::add-mask")
+	w.requireNoSecret(f)
+}
+
+// No AWS is asked when the mirror has all.
+func TestMirrorNeedsNoAWS(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.ghcr.Push("pytorch/ci-image:"+names[1]+hash, w.images[names[1]])
+	require.NoError(t, err)
+	f := w.stock()
+	require.Zero(t, f.code, f.stderr)
+	for _, service := range []string{awstest.OIDC, awstest.STS, awstest.ECR} {
+		assert.Empty(t, w.aws.Requests(service))
+	}
+}
+
+// A token that is denied does not stand in the way of a public mirror.
+func TestBadTokenForPublicMirror(t *testing.T) {
+	w := newWorld(t)
+	w.env = append(w.env, "GITHUB_TOKEN=ghs_bad-token")
+	w.secrets = append(w.secrets, "ghs_bad-token")
+	f := w.stock()
+	require.Zero(t, f.code, f.stderr)
+	w.requireStocked(f, names[0], mirrorImage)
+	assert.Contains(t, f.stderr, "credential=anonymous")
+	w.requireNoSecret(f)
+}
+
+// Passwords, credentials of the role and signed URLs end many times on the way.
+func TestEverythingExpiresOnTheWay(t *testing.T) {
+	w := newWorldWith(t, 2)
+	w.aws.SetQuirks(awstest.Quirks{Role: role, CredentialUses: 1})
+	var asked, ended atomic.Int64
+	w.ecr.SetQuirks(registrytest.Quirks{Storage: w.storage, CutBodyAfter: mib, Admits: func(user, password string) bool {
+		if asked.Add(1)%8 == 0 {
+			ended.Add(1)
+			w.aws.ExpirePasswords()
+		}
+		return w.aws.GoodPassword(user, password)
+	}})
+	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Status: 404})
+	f := w.stock("-connections", "3")
+	require.Zero(t, f.code, f.stderr)
+	for _, name := range names {
+		w.requireStocked(f, name, ecrImage)
+		manifest, err := w.images[name].Manifest()
+		require.NoError(t, err)
+		assert.Equal(t, manifest.Layers[0].Size+manifest.Layers[1].Size, f.of(t, name).BytesDownloaded, "each byte was written once")
+	}
+	assert.GreaterOrEqual(t, w.storage.Expired(), 3)
+	assert.GreaterOrEqual(t, ended.Load(), int64(3))
+	assert.GreaterOrEqual(t, len(w.aws.Requests(awstest.STS)), 3, "new credentials of the role")
+	w.requireNoSecret(f)
+}
+
+// What goes wrong with AWS is said as such, stops no image that the mirror has,
+// and leaves nothing behind.
+func TestAWSFails(t *testing.T) {
+	for what, c := range map[string]struct {
+		quirks awstest.Quirks
+		env    []string
+		says   []string
+	}{
+		"role denied": {awstest.Quirks{RoleDenied: true}, nil, []string{"role not assumed", role, "trust policy"}},
+		"no OIDC, no other credentials": {awstest.Quirks{}, []string{"ACTIONS_ID_TOKEN_REQUEST_URL=", "ACTIONS_ID_TOKEN_REQUEST_TOKEN="},
+			[]string{"no AWS credentials", "ACTIONS_ID_TOKEN_REQUEST_URL is not set", "id-token: write"}},
+		"ECR denied":         {awstest.Quirks{ECRDenied: true}, nil, []string{"no authorization token", "GetAuthorizationToken"}},
+		"malformed ID token": {awstest.Quirks{MalformedIDToken: true}, nil, []string{"no ID token"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.aws.SetQuirks(c.quirks)
+			w.env = append(w.env, c.env...)
+			f := w.stock()
+			assert.Equal(t, 1, f.code)
+			w.requireStocked(f, names[0], mirrorImage)
+			failed := f.of(t, names[1])
+			assert.Equal(t, "failed", failed.Outcome)
+			for _, says := range c.says {
+				assert.Contains(t, failed.Error, says)
+			}
+			assert.Contains(t, failed.Error, mirrorImage+":"+names[1]+hash+": not found", "the mirror's answer is told apart")
+			assert.NotContains(t, failed.Error, "denied: status", "no anonymous attempt hides it")
+			assert.NotContains(t, f.stderr, "docker login")
+			_, err := os.Stat(filepath.Join(w.dir, names[1]+"_main.tar"))
+			require.ErrorIs(t, err, os.ErrNotExist)
+			w.requireNoSecret(f)
+		})
+	}
+}
+
+// A clock that is wrong, and a busy AWS, cost a few requests and nothing else.
+func TestAWSIsDifficult(t *testing.T) {
+	for what, quirks := range map[string]awstest.Quirks{
+		"throttled":     {Role: role, STSThrottled: true, STSThrottledCount: 1, ECRThrottled: true, ECRThrottledCount: 1},
+		"clock":         {Role: role, ClockSkew: -3 << 40}, // some 55 min
+		"other account": {Role: role, OtherAccount: "210987654321"},
+		"no keys":       {Role: role, InvalidIdentityToken: true, InvalidIdentityTokenCount: 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.aws.SetQuirks(quirks)
+			f := w.stock()
+			require.Zero(t, f.code, f.stderr)
+			w.requireStocked(f, names[1], ecrImage)
+			w.requireNoSecret(f)
+			if strings.HasPrefix(what, "other") {
+				assert.Contains(t, f.stderr, "210987654321")
+			}
+		})
+	}
+}
+
+// A registry that the password does not please says so, and who said it.
+func TestECRDeniesTheRole(t *testing.T) {
+	w := newWorld(t)
+	w.ecr.SetQuirks(registrytest.Quirks{Admits: func(string, string) bool { return false }})
+	f := w.stock()
+	assert.Equal(t, 1, f.code)
+	assert.Contains(t, f.of(t, names[1]).Error, "(asked with: AWS, then anonymous)")
+	w.requireNoSecret(f)
+}
