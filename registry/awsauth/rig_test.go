@@ -29,9 +29,10 @@ const (
 // the end of each test it proves that no secret was logged.
 type rig struct {
 	*Keychain
-	t      *testing.T
-	server *awstest.Server
-	log    lockedBuffer
+	t       *testing.T
+	options *Options
+	server  *awstest.Server
+	log     lockedBuffer
 
 	mu     sync.Mutex
 	ahead  time.Duration // how far the rig's clock was set forward
@@ -71,11 +72,17 @@ func newRig(t *testing.T, q awstest.Quirks, change func(*Options)) *rig {
 	if change != nil {
 		change(o)
 	}
-	k, err := NewKeychain(o)
-	require.NoError(t, err)
+	r.options = o
+	t.Cleanup(r.checkSecrets)
+	return r.again()
+}
+
+// again puts a new keychain into the rig, which knows nothing of the one before.
+func (r *rig) again() *rig {
+	k, err := NewKeychain(r.options)
+	require.NoError(r.t, err)
 	k.now, k.wait, k.retryer = r.clock, r.wait, func(inner aws.Retryer) aws.Retryer { return &impatient{inner.(aws.RetryerV2)} }
 	r.Keychain = k
-	t.Cleanup(r.checkSecrets)
 	return r
 }
 

@@ -131,15 +131,19 @@ func (r *role) try(ctx context.Context, token string) (aws.Credentials, time.Tim
 	return c, c.Expires, nil
 }
 
-// local converts a time by AWS's clock into one by ours. With ours an hour
-// ahead, credentials for a quarter of an hour would never seem good.
-func (s *settings) local(t time.Time, of middleware.Metadata) time.Time {
-	skew, known := awsmiddleware.GetAttemptSkew(of) // theirs less ours; the Date header has whole seconds
-	if !known || skew.Abs() < time.Minute {
+// local converts a time by AWS's clock into one by ours: what counts is how long
+// something lasts from the answer on, which says what time it is there. With our
+// clock an hour ahead, credentials for a quarter of an hour would never seem good.
+func (s *settings) local(t time.Time, answer middleware.Metadata) time.Time {
+	theirs, known := awsmiddleware.GetServerTime(answer) // the Date header, in whole seconds
+	if !known {
 		return t
 	}
-	s.Logger.Warn("this machine's clock differs from that of AWS", "ahead", (-skew).Round(time.Second))
-	return t.Add(-skew)
+	ours := s.now()
+	if ahead := ours.Sub(theirs); ahead.Abs() > time.Minute {
+		s.Logger.Warn("this machine's clock differs from that of AWS", "ahead", ahead.Round(time.Second))
+	}
+	return ours.Add(t.Sub(theirs))
 }
 
 func (r *role) advice(err error) string {

@@ -1,0 +1,59 @@
+package awsauth_test
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/dockercache/dockercache/registry/awsauth"
+	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+)
+
+func ExampleNewKeychain() {
+	server := exampleJob()
+	keychain, err := awsauth.NewKeychain(&awsauth.Options{
+		RoleARN:  "arn:aws:iam::308535385114:role/gha_workflow_s3_and_ecr_read_only",
+		Duration: 5 * time.Hour,
+		// A line for GitHub's runner, which hides the secret from then on.
+		Secret: func(secret string) { fmt.Fprintln(os.Stderr, "::add-mask::"+secret) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// For ECR that of AWS, for all other registries what Docker's config file has.
+	both := authn.NewMultiKeychain(keychain, authn.DefaultKeychain)
+
+	repo, err := name.NewRepository("308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image")
+	if err != nil {
+		log.Fatal(err)
+	}
+	authenticator, err := both.Resolve(repo)
+	if err != nil {
+		log.Fatal(err)
+	}
+	login, err := authenticator.Authorization()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(login.Username, server.GoodPassword(login.Username, login.Password))
+	// Output: AWS true
+}
+
+// exampleJob makes this process look like a GitHub job with the permission
+// `id-token: write`, and AWS be in process.
+func exampleJob() *awstest.Server {
+	server, err := awstest.Start()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for key, value := range server.Env() {
+		if err := os.Setenv(key, value); err != nil {
+			log.Fatal(err)
+		}
+	}
+	return server
+}
