@@ -10,6 +10,8 @@
 //   - [github.com/dockercache/dockercache/registry] is the remote side:
 //     credentials, resolving a reference on a platform, reading ranges of blobs
 //     from an ordered list of repositories.
+//   - [github.com/dockercache/dockercache/registry/awsauth] is the keychain for
+//     Amazon's registries, and a GitHub job's login to AWS. It alone links the SDK.
 //   - [github.com/dockercache/dockercache/registry/registrytest] is a registry
 //     in process with named faults, for tests.
 //   - [github.com/dockercache/dockercache/cache] is the local side: the plan of a

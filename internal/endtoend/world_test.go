@@ -77,10 +77,10 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = w.net.Close() })
 
-	shared, err := imagetest.Layer("base", 3*mib)
+	shared, err := imagetest.Layer("base", mib)
 	require.NoError(t, err)
 	for i, name := range names {
-		own, err := imagetest.Layer(name, (8+i)*mib)
+		own, err := imagetest.Layer(name, (3+i)*mib)
 		require.NoError(t, err)
 		image, err := imagetest.Image(shared, own)
 		require.NoError(t, err)

@@ -33,6 +33,9 @@ func dedent(s string) string {
 func TestCodeIsCompiled(t *testing.T) {
 	examples, err := filepath.Glob("../../*/example_test.go")
 	require.NoError(t, err)
+	below, err := filepath.Glob("../../*/*/example_test.go")
+	require.NoError(t, err)
+	examples = append(examples, below...)
 	var compiled strings.Builder
 	for _, path := range examples {
 		compiled.WriteString(dedent(read(t, path)))

@@ -7,7 +7,7 @@
 //	})
 //	…
 //	client := registry.New(&registry.Options{
-//		Keychain: authn.NewMultiKeychain(keychain, authn.DefaultKeychain),
+//		Keychain: append(registry.Chain{{Name: "AWS", Keychain: keychain}}, registry.DefaultChain()...),
 //	})
 //
 // With a role and in a GitHub job with `permissions: id-token: write`, the job's
