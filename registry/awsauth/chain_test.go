@@ -1,6 +1,8 @@
 package awsauth
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,6 +29,17 @@ func TestNoCredentialsAtAll(t *testing.T) {
 	_, err = r.resolve(private)
 	require.ErrorIs(t, err, ErrNoCredentials)
 	assert.ErrorContains(t, err, "no role was given to assume")
+}
+
+// Who leaves while credentials are looked for is not told that there are none.
+func TestChainContextEnds(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	why := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	_, err := r.credentials().Retrieve(ctx)
+	require.ErrorIs(t, err, why)
+	assert.NotErrorIs(t, err, ErrNoCredentials)
 }
 
 // A profile, with a region and keys of its own.
@@ -58,4 +71,18 @@ func TestChainIsTransparent(t *testing.T) {
 	assert.True(t, aws.IsCredentialsProvider(c, (*aws.AnonymousCredentials)(nil)))
 	assert.Empty(t, c.ProviderSources())
 	c.Invalidate() // there is no cache
+
+	asked := 0
+	c.CredentialsProvider = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		asked++
+		return aws.Credentials{AccessKeyID: "id", SecretAccessKey: "key"}, nil
+	}))
+	for want := range 3 {
+		for range 2 {
+			_, err := c.Retrieve(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, want+1, asked)
+		}
+		c.Invalidate()
+	}
 }
