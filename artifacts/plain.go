@@ -6,6 +6,10 @@ import (
 	"unicode"
 )
 
+// commandStart begins a command, ::name::. Any character outside of ASCII may be
+// one that does not count, see legacyStart.
+var commandStart = regexp.MustCompile(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`)
+
 // legacyStart begins a command of the older form, ##[name], anywhere in a line.
 // Characters outside of ASCII may stand in between: the runner searches with the
 // rules of a language, for which some characters are not there at all
@@ -36,8 +40,7 @@ func plainLine(line string) string {
 	for legacyStart.MatchString(line) {
 		line = legacyStart.ReplaceAllString(line, "#$1 [")
 	}
-	start := strings.TrimLeftFunc(line, func(r rune) bool { return unicode.IsSpace(r) || r >= 0x80 })
-	if strings.HasPrefix(start, ":") {
+	if commandStart.MatchString(line) {
 		return "| " + line
 	}
 	return line

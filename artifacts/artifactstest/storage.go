@@ -69,6 +69,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, q Quirks, a *store
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	if q.CutBody && s.first("CutBody", q.CutBodyCount) {
 		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)
