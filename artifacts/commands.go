@@ -33,13 +33,14 @@ func (c *Commands) Group(title string) error { return c.write("group", Place{}, 
 // EndGroup ends it.
 func (c *Commands) EndGroup() error { return c.write("endgroup", Place{}, "") }
 
-// Notice, Warning and Error annotate the run with a message.
+// Notice annotates the run with a message.
 func (c *Commands) Notice(at Place, message string) error { return c.write("notice", at, message) }
 
-// Warning is described at [Commands.Notice].
+// Warning is [Commands.Notice] at the next level.
 func (c *Commands) Warning(at Place, message string) error { return c.write("warning", at, message) }
 
-// Error is described at [Commands.Notice].
+// Error is [Commands.Notice] at the highest level. It does not fail the step: an
+// exit code does.
 func (c *Commands) Error(at Place, message string) error { return c.write("error", at, message) }
 
 // accountID is the form of an AWS account's number.

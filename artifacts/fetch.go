@@ -122,6 +122,9 @@ func (r *Request) check() error {
 			return &Error{Op: "select the output", Source: fmt.Sprintf("%.200q", name), Kind: ErrRequest, Err: errors.New("it is empty, there twice, or not a name of an output")}
 		}
 	}
+	if err := checkPattern(r.Pattern); err != nil {
+		return err
+	}
 	return checkRun(r.Repository, r.RunID)
 }
 

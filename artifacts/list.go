@@ -66,8 +66,8 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 	if err := checkRun(repository, runID); err != nil {
 		return nil, err
 	}
-	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &Error{Op: "use the pattern", Source: fmt.Sprintf("%.200q", pattern), Kind: ErrRequest, Err: err}
+	if err := checkPattern(pattern); err != nil {
+		return nil, err
 	}
 	op := fmt.Sprintf("list the artifacts of run %d of", runID)
 	fail := func(kind error, format string, args ...any) ([]Artifact, error) {
@@ -106,6 +106,13 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 		}
 	}
 	return slices.SortedFunc(maps.Values(newest), byNameAndID), nil
+}
+
+func checkPattern(pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return &Error{Op: "use the pattern", Source: fmt.Sprintf("%.200q", pattern), Kind: ErrRequest, Err: err}
+	}
+	return nil
 }
 
 func byNameAndID(a, b Artifact) int {

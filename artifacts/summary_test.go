@@ -73,14 +73,14 @@ func TestSummaryShowsText(t *testing.T) {
 // The runner shows nothing of a summary that is too large.
 func TestSummaryIsBounded(t *testing.T) {
 	var many []artifacts.Row
-	for i := range 20_000 {
+	for i := range 4000 {
 		many = append(many, artifacts.Row{Image: fmt.Sprintf("image-%d", i), Outcome: "failed", Error: strings.Repeat("|", 600), Start: time.Unix(int64(i), 0)})
 	}
 	full := artifacts.Summary(many, artifacts.MaxSummary)
 	assert.Less(t, len(full), artifacts.MaxSummary)
 	assert.Greater(t, len(full), artifacts.MaxSummary*9/10)
-	assert.Regexp(t, `\n\d+ of 20000 images are left out here\.\n`, full)
-	for limit := range 3000 {
+	assert.Regexp(t, `\n\d+ of 4000 images are left out here\.\n`, full)
+	for limit := 0; limit < 5000; limit += 7 {
 		require.LessOrEqual(t, len(artifacts.Summary(many[:3], limit)), limit)
 	}
 
