@@ -60,7 +60,7 @@ func (c *call) get(ctx context.Context, op, source, path string, query url.Value
 		}
 		c.waits++
 		c.left -= wait
-		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", a.text())
+		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", clean(a.text()))
 		if err := c.options.Wait(ctx, wait); err != nil {
 			return nil, newError(ctx, op, source, ErrRateLimited, err)
 		}

@@ -133,7 +133,7 @@ func TestRateLimits(t *testing.T) {
 		"retry-after first": {artifactstest.Quirks{RateLimit: 403, RateLimitCount: 1, RetryAfter: 7, Reset: 500}, []time.Duration{7 * time.Second}},
 		"without a time":    {artifactstest.Quirks{RateLimit: 403, RateLimitCount: 2}, []time.Duration{time.Minute, 2 * time.Minute}},
 		"another clock":     {artifactstest.Quirks{RateLimit: 403, RateLimitCount: 1, Reset: 10, Now: 1_000_000_000}, []time.Duration{11 * time.Second}},
-		"the reset is over": {artifactstest.Quirks{RateLimit: 403, RateLimitCount: 1, Reset: -50}, []time.Duration{time.Second}},
+		"the reset is over": {artifactstest.Quirks{RateLimit: 403, RateLimitCount: 1, Reset: -50}, []time.Duration{2 * time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := artifactstest.New(t)
@@ -167,6 +167,16 @@ func TestRateLimitTooLong(t *testing.T) {
 	s.SetQuirks(artifactstest.Quirks{RateLimit: 429, RetryAfter: 2_000_000_000})
 	_, err = client.Run(t.Context(), repo, run.ID)
 	require.ErrorIs(t, err, artifacts.ErrRateLimited)
+
+	s.SetQuirks(artifactstest.Quirks{RateLimit: 403, Reset: 1 << 62})
+	_, err = client.Run(t.Context(), repo, run.ID)
+	require.ErrorIs(t, err, artifacts.ErrRateLimited)
+
+	waited = 0
+	s.SetQuirks(artifactstest.Quirks{RateLimit: 403, Reset: -1000}) // for ever
+	_, err = client.Run(t.Context(), repo, run.ID)
+	require.ErrorIs(t, err, artifacts.ErrRateLimited)
+	assert.Equal(t, 10*time.Minute, waited)
 
 	canceled := errors.New("canceled")
 	client = newClient(t, s, func(o *artifacts.Options) {

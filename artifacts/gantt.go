@@ -46,7 +46,7 @@ func gantt(rows []Row) string {
 		// A bar of no length does not show.
 		end := start.Add(max(r.Duration, time.Second))
 		const layout = "2006-01-02 15:04:05"
-		fmt.Fprintf(&b, "    %d. %s :%s%s, %s\n", i+1, barName(r.Image), state, start.Format(layout), end.Format(layout))
+		fmt.Fprintf(&b, "    %d %s :%s%s, %s\n", i+1, barName(r.Image), state, start.Format(layout), end.Format(layout))
 	}
 	b.WriteString("```\n")
 	return b.String()

@@ -21,22 +21,28 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 	}
 	if text := a.header.Get("Retry-After"); text != "" {
 		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil && seconds >= 0 {
-			return time.Duration(seconds) * time.Second, true
+			return bounded(time.Duration(seconds) * time.Second), true
 		}
 		if at, err := http.ParseTime(text); err == nil {
-			return max(at.Sub(a.now()), 0), true
+			return bounded(at.Sub(a.now())), true
 		}
 	}
 	if a.header.Get("X-Ratelimit-Remaining") == "0" {
 		if reset, err := strconv.ParseInt(a.header.Get("X-Ratelimit-Reset"), 10, 64); err == nil {
 			// The reset is within the second that it names.
-			return max(time.Unix(reset, 0).Sub(a.now()), 0) + time.Second, true
+			return bounded(time.Unix(reset, 0).Sub(a.now())) + time.Second, true
 		}
 	}
 	if a.status == http.StatusTooManyRequests || bytes.Contains(bytes.ToLower(a.body), []byte("rate limit")) {
 		return secondaryWait << min(before, 10), true
 	}
 	return 0, false
+}
+
+// bounded keeps a server that says "now" from being asked without end, and one
+// that names a year far off from making a sum overflow.
+func bounded(wait time.Duration) time.Duration {
+	return min(max(wait, time.Second), 1000*time.Hour)
 }
 
 // now is the time at the server: the clock of this machine may be wrong, and

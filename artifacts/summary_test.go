@@ -40,9 +40,9 @@ gantt
     title Time since the first image was begun
     dateFormat YYYY-MM-DD HH:mm:ss
     axisFormat %H:%M:%S
-    1. ci-image jammy-2f5e :active, 2000-01-01 00:00:15, 2000-01-01 00:02:45
-    2. ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
-    3. ci-image bad-2f5e :crit, 2000-01-01 00:00:00, 2000-01-01 00:00:05
+    1 ci-image jammy-2f5e :active, 2000-01-01 00:00:15, 2000-01-01 00:02:45
+    2 ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
+    3 ci-image bad-2f5e :crit, 2000-01-01 00:00:00, 2000-01-01 00:00:05
 `+"```\n", artifacts.Summary(rows(), artifacts.MaxSummary))
 	assert.NotContains(t, artifacts.Summary(rows()[3:], artifacts.MaxSummary), "mermaid", "nothing to draw")
 }
@@ -65,9 +65,9 @@ func TestSummaryShowsText(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(chart, "```\n"), "\n")
 	require.Len(t, lines, 7, "four of the chart's head, two bars, and the end")
 	for _, bar := range lines[4:6] {
-		assert.Regexp(t, `^    \d\. [A-Za-z0-9 ._-]+ :(crit, |active, |done, |)2000-01-01 \d\d:\d\d:\d\d, 2000-01-01 \d\d:\d\d:\d\d$`, bar)
+		assert.Regexp(t, `^    \d [A-Za-z0-9 ._-]+ :(crit, |active, |done, |)2000-01-01 \d\d:\d\d:\d\d, 2000-01-01 \d\d:\d\d:\d\d$`, bar)
 	}
-	assert.Regexp(t, `^    2\. section y :`, lines[5])
+	assert.Regexp(t, `^    2 section y :`, lines[5])
 }
 
 // The runner shows nothing of a summary that is too large.
