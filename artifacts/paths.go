@@ -61,7 +61,7 @@ type node struct {
 // its way, if there is one, and why. The same file again is in its own way, but
 // only this says nothing about danger: again is true then.
 func (n names) add(p string, isDir bool, owner int) (other node, again bool, err error) {
-	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+	for dir := path.Dir(p); dir != "." && dir != "/"; dir = path.Dir(dir) {
 		if other, _, err := n.addOne(dir, true, owner); err != nil {
 			return other, false, err
 		}

@@ -3,7 +3,10 @@ package artifacts_test
 import (
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -73,4 +76,21 @@ func TestWriteDirFails(t *testing.T) {
 	require.Error(t, merged(t, map[string]string{"a": "new", "b": "new"}).WriteDir(dir))
 	assert.Equal(t, map[string]string{"a": "before"}, tree(t, dir))
 	require.Error(t, merged(t, map[string]string{"a": "new"}).WriteDir(filepath.Join(dir, "a")))
+}
+
+// A write that fails in the middle, as on a full disk, leaves the old file and
+// no temporary one.
+func TestWriteDirOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "b"), []byte("before"), 0o644))
+	m := merged(t, map[string]string{"a": "small", "b": strings.Repeat("random?", 1000), "d/c": "never"})
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
+	err := m.WriteDir(dir)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
+	require.ErrorIs(t, err, syscall.EFBIG)
+	assert.Equal(t, map[string]string{"a": "small", "b": "before"}, tree(t, dir))
 }
