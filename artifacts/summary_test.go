@@ -1,6 +1,7 @@
 package artifacts_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,6 +91,7 @@ func TestSummaryIsBounded(t *testing.T) {
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "# before\n"+artifacts.Summary(rows(), artifacts.MaxSummary), string(content))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), artifacts.MaxSummary/2), 0o644))
 	require.NoError(t, artifacts.AppendSummary(path, many))
 	info, err := os.Stat(path)
 	require.NoError(t, err)

@@ -68,9 +68,6 @@ func merge(ctx context.Context, o *options, p *printer) error {
 	for _, old := range build.Overridden {
 		p.warn(fmt.Sprintf("%s:%d: output %s is overridden by a later file", old.File, old.Line, old.Name))
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	if err := build.Files.WriteDir(o.dir); err != nil {
 		return err
 	}
