@@ -1,6 +1,8 @@
 package artifacts
 
 import (
+	"bytes"
+	"io"
 	"regexp"
 	"strings"
 	"unicode"
@@ -45,3 +47,21 @@ func plainLine(line string) string {
 	}
 	return line
 }
+
+// PlainWriter returns a writer that makes what is written to it [Plain]. Each
+// write must be of whole lines, as those of log/slog are.
+func PlainWriter(w io.Writer) io.Writer { return plainWriter{w} }
+
+type plainWriter struct{ w io.Writer }
+
+func (p plainWriter) Write(lines []byte) (int, error) {
+	if _, err := io.WriteString(p.w, Plain(string(lines))); err != nil {
+		return 0, err
+	}
+	return len(lines), nil
+}
+
+// PlainJSON does for a JSON value what [Plain] does for text, without changing
+// what it means: in JSON only a string can hold a "#", and no line of it begins
+// a command.
+func PlainJSON(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte("#"), []byte(`\u0023`)) }

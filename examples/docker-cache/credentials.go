@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -17,24 +16,14 @@ import (
 
 // newKeychain returns where credentials come from, in order: AWS for the hosts
 // of ECR, then what the registry package has by default. Nothing is asked for
-// before a registry needs it.
-func newKeychain(o *options, log *slog.Logger, stderr io.Writer) (authn.Keychain, error) {
-	options := &awsauth.Options{RoleARN: o.roleARN, Region: o.region, Duration: time.Duration(o.roleDuration), Logger: log}
-	if os.Getenv("GITHUB_ACTIONS") == "true" && !isFile(stderr) {
-		options.Secret = func(secret string) { _, _ = io.WriteString(stderr, maskCommand(secret)) }
-	}
+// before a registry needs it. mask is told each secret of AWS; nil for nobody.
+func newKeychain(o *options, log *slog.Logger, mask func(secret string)) (authn.Keychain, error) {
+	options := &awsauth.Options{RoleARN: o.roleARN, Region: o.region, Duration: time.Duration(o.roleDuration), Logger: log, Secret: mask}
 	aws, err := awsauth.NewKeychain(options)
 	if err != nil {
 		return nil, err
 	}
 	return append(registry.Chain{{Name: "AWS", Keychain: aws}}, registry.DefaultChain()...), nil
-}
-
-// maskCommand tells the runner of GitHub Actions to hide a secret in whatever
-// any step prints. The runner reads commands from both outputs; standard output
-// is for results.
-func maskCommand(secret string) string {
-	return "::add-mask::" + strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(secret) + "\n"
 }
 
 // isFile tells whether what is printed ends in a file, and not at the runner: a

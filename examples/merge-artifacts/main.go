@@ -51,7 +51,7 @@ func merge(ctx context.Context, o *options, p *printer) error {
 	if o.verbose {
 		level = slog.LevelDebug
 	}
-	logger := slog.New(slog.NewTextHandler(plainWriter{p.stderr}, &slog.HandlerOptions{Level: level}))
+	logger := slog.New(slog.NewTextHandler(artifacts.PlainWriter(p.stderr), &slog.HandlerOptions{Level: level}))
 	client, err := buildflags.Client(os.Getenv, logger)
 	if err != nil {
 		return err

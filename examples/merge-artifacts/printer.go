@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,8 +36,7 @@ func (p *printer) outputs(build *artifacts.Build) error {
 			if err != nil {
 				return err
 			}
-			// In JSON only a string can hold a "#", so this changes no value.
-			line = string(bytes.ReplaceAll(raw, []byte("#"), []byte(`\u0023`)))
+			line = string(artifacts.PlainJSON(raw))
 		}
 		if _, err := fmt.Fprintln(p.stdout, line); err != nil {
 			return fmt.Errorf("print the outputs: %w", err)
@@ -58,14 +56,4 @@ func (p *printer) say(line, message string, annotate func(*artifacts.Commands, a
 	if p.commands != nil {
 		_ = annotate(p.commands, artifacts.Place{Title: "merge-artifacts"}, message)
 	}
-}
-
-// plainWriter makes each line of a log plain.
-type plainWriter struct{ io.Writer }
-
-func (w plainWriter) Write(line []byte) (int, error) {
-	if _, err := io.WriteString(w.Writer, artifacts.Plain(string(line))); err != nil {
-		return 0, err
-	}
-	return len(line), nil
 }
