@@ -103,7 +103,10 @@ func newError(ctx context.Context, op, source string, err error) error {
 	}
 	var aside *asideError
 	if errors.As(err, &aside) {
-		before := newError(ctx, op, source, aside.err).(*Error)
+		var before *Error
+		if err := newError(ctx, op, source, aside.err); !errors.As(err, &before) {
+			return err // the context has ended meanwhile
+		}
 		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter}
 	}
 	var done *Error
