@@ -97,7 +97,7 @@ func (c *Client) mustAgree(ctx context.Context, platform v1.Platform, image *Ima
 
 // resolve tries one reference. When there is an alternative, a registry that was
 // down a moment ago is not waited for again.
-func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (*Image, error) {
+func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (image *Image, err error) {
 	named, r, err := c.parse(ref)
 	if err != nil {
 		return nil, err
@@ -105,6 +105,7 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, 
 	if err := r.health.asideFor(); err != nil && alternative {
 		return nil, &asideError{err}
 	}
+	defer func() { r.resolved(ctx, err) }()
 	m, err := r.manifest(ctx, tagOrDigest(named))
 	if err != nil {
 		return nil, err
@@ -126,7 +127,7 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, 
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	image := &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	image = &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
 	}

@@ -111,6 +111,26 @@ func TestSetAsideHoldsForAllImages(t *testing.T) {
 	assert.ErrorContains(t, err, "connection refused")
 }
 
+// A mirror that has answered the login and then only fails is not waited for
+// with each image.
+func TestFailingManifestsSetAside(t *testing.T) {
+	p := newPair(t)
+	client := newClient(nil)
+	resolve := func() {
+		t.Helper()
+		_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		require.NoError(t, err)
+	}
+	resolve()
+	p.mirror.SetQuirks(registrytest.Quirks{Status: 503})
+	resolve()
+	asked := len(p.mirror.Requests())
+	for range 5 {
+		resolve()
+	}
+	assert.Len(t, p.mirror.Requests(), asked)
+}
+
 func TestMirrorsMustAgree(t *testing.T) {
 	must := func(o *registry.Options) { o.MirrorsMustAgree = true }
 	p := newPair(t)
