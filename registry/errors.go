@@ -134,7 +134,11 @@ func newError(ctx context.Context, op, source string, err error) error {
 		}
 		var denied denials
 		if errors.As(err, &denied) && e.Kind == ErrDenied {
-			e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
+			if failed := denied.failed(); failed != nil {
+				e.Err = fmt.Errorf("%w (asked with: %s; failed: %w)", e.Err, denied.asked(), failed)
+			} else {
+				e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
+			}
 		}
 	}
 	return e

@@ -75,6 +75,44 @@ func TestFailingKeychain(t *testing.T) {
 	assert.Empty(t, server.Requests())
 }
 
+// A token server that refuses a credential once does not make the registry one
+// without credentials for ever.
+func TestDeniedLoginIsNotForEver(t *testing.T) {
+	server := registrytest.New(t)
+	ref := push(t, server, "team/image:tag", randomImage(t, 1))
+	client := newClient(func(o *registry.Options) { o.Keychain = right })
+	// Everybody gets a token without a credential, which is good for nothing.
+	server.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "user", Password: "another", Status: 403})
+	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrDenied)
+
+	server.ExpireTokens()
+	server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password"})
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.NoError(t, err)
+}
+
+// What failed is said when all that came after it is denied: it is what was
+// meant to work.
+func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		server := registrytest.New(t)
+		ref := push(t, server, "team/image:tag", randomImage(t, 1))
+		server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password", Token: token})
+		broken := errors.New("the role cannot be assumed")
+		var log bytes.Buffer
+		_, err := newClient(func(o *registry.Options) {
+			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale"}}}
+			o.Logger = logTo(&log)
+		}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.ErrorIs(t, err, registry.ErrDenied)
+		require.ErrorIs(t, err, broken)
+		assert.ErrorContains(t, err, "AWS: the role cannot be assumed")
+		assert.ErrorContains(t, err, "asked with: stale, then anonymous")
+		assert.Contains(t, log.String(), "a keychain failed")
+	}
+}
+
 // ends is a keychain whose passwords end: it keeps one until it hears that it
 // was refused.
 type ends struct {
