@@ -153,7 +153,15 @@ func TestMirrorsMustAgree(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrDisagree)
 	require.ErrorIs(t, err, registry.ErrDenied, "one that cannot be asked does not agree")
 
+	p.own.SetQuirks(registrytest.Quirks{Status: 503})
+	client := newClient(must)
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	require.ErrorIs(t, err, registry.ErrUnreachable)
 	p.own.SetQuirks(registrytest.Quirks{})
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	require.ErrorIs(t, err, registry.ErrDisagree)
+	assert.ErrorContains(t, err, "its own registry "+digestOf(t, p.image).String(), "it is asked even while it is set aside")
+
 	p.mirror.SetQuirks(registrytest.Quirks{Status: 404})
 	require.NoError(t, resolve(must), "what is in its own registry alone is right")
 }
@@ -198,6 +206,19 @@ func TestAllSources(t *testing.T) {
 		p.ownRef = push(t, p.own, "other/image:tag", randomImage(t, 1))
 		open(t, p.resolved(t, all), 8)
 		assert.Equal(t, 8, blobsAsked(p.mirror))
+		assert.Zero(t, blobsAsked(p.own), "it was asked whether it has the image")
+	})
+	t.Run("the other keeps failing", func(t *testing.T) {
+		p := newPair(t)
+		client := newClient(all)
+		p.own.SetQuirks(registrytest.Quirks{Status: 503})
+		asked := 0
+		for range 2 {
+			_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+			require.NoError(t, err)
+			assert.Contains(t, []int{0, len(p.own.Requests())}, asked, "once for all images")
+			asked = len(p.own.Requests())
+		}
 	})
 	t.Run("the other is down", func(t *testing.T) {
 		p := newPair(t)
