@@ -28,8 +28,9 @@ const maxConfig = 16 << 20
 // asked for. From then on only digests are asked for, so that every reference
 // can be a source: a blob is asked of the repository that was resolved, and of
 // the ones after it when that one does not give it. A source that failed three
-// times in a row is asked after the others for 30 s, and for longer each time,
-// up to 5 min.
+// times in a row, or that did not answer here, is asked after the others for
+// 30 s, and for longer each time, up to 5 min; until then Resolve passes it over,
+// unless it is the last.
 //
 // The error joins one [*Error] for each reference that was tried.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
