@@ -3,6 +3,9 @@ package registry_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -191,6 +194,52 @@ func TestPasswordEndsForGood(t *testing.T) {
 	r.server.SetQuirks(registrytest.Quirks{Admits: keychain.admits})
 	_, err = r.read(t.Context(), 0, 10)
 	require.NoError(t, err)
+}
+
+// changes is a keychain that has something else each time.
+type changes struct{ given atomic.Int64 }
+
+func (c *changes) Resolve(authn.Resource) (authn.Authenticator, error) { return c, nil }
+func (c *changes) Refused(authn.AuthConfig)                            {}
+func (c *changes) Authorization() (*authn.AuthConfig, error) {
+	return &authn.AuthConfig{Username: "user", Password: fmt.Sprint(c.given.Add(1))}, nil
+}
+
+// A keychain that has something else each time is not asked for ever.
+func TestRenewalsAreBounded(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		keychain := &changes{}
+		r := resolved(t, func(o *registry.Options) { o.Keychain = keychain })
+		var asked atomic.Int64
+		r.server.SetQuirks(registrytest.Quirks{Token: token, Admits: func(string, string) bool {
+			return asked.Add(1) > 100 // which would be too late
+		}})
+		_, err := r.read(t.Context(), 0, 10)
+		require.ErrorIs(t, err, registry.ErrDenied)
+		assert.Less(t, asked.Load(), int64(20))
+	}
+}
+
+// Blob storage that refuses what the registry signed says nothing about the
+// credential: no other one is tried, and none is not either.
+func TestRefusedSignatureIsNoDenial(t *testing.T) {
+	r := resolvedWith(t, registrytest.Quirks{User: "user", Password: "right-password"}, func(o *registry.Options) { o.Keychain = right })
+	var refused atomic.Int64
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refused.Add(1)
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer storage.Close()
+	r.server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password", RedirectTo: storage.URL})
+	before := len(r.server.Requests())
+	_, err := r.read(t.Context(), 0, 10)
+	require.ErrorIs(t, err, registry.ErrUnreachable)
+	assert.Equal(t, int64(2), refused.Load(), "another URL was signed, once")
+	requests := r.server.Requests()[before:]
+	assert.Len(t, requests, 2)
+	for _, request := range requests {
+		assert.NotEmpty(t, request.Header.Get("Authorization"))
+	}
 }
 
 // A keychain that fails when a credential has to be renewed is not the
