@@ -233,6 +233,19 @@ func TestAllSources(t *testing.T) {
 		open(t, r, 8)
 		assert.Equal(t, 8, blobsAsked(p.own))
 	})
+	t.Run("failed ones do not count", func(t *testing.T) {
+		p := newPair(t)
+		r := p.resolved(t, all)
+		p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404, BlobStatusCount: 2})
+		for range 2 {
+			_, err := r.read(t.Context(), 0, 10)
+			require.NoError(t, err)
+		}
+		mirror, own := blobsAsked(p.mirror), blobsAsked(p.own)
+		open(t, r, 4)
+		assert.Equal(t, mirror+2, blobsAsked(p.mirror))
+		assert.Equal(t, own+2, blobsAsked(p.own))
+	})
 	t.Run("closed ones do not count", func(t *testing.T) {
 		p := newPair(t)
 		r := p.resolved(t, all)
