@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,6 +59,7 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 				assert.Contains(t, log.String(), "msg=answered source="+server.Host()+"/team/image credential="+c.who, name)
 				_, err = remote{Image: got, layer: layersOf(t, image)[0]}.read(t.Context(), 0, 10)
 				require.NoError(t, err, name)
+				assert.Equal(t, 1, strings.Count(log.String(), "msg=answered"), "%s: said once", name)
 			}
 			assert.NotContains(t, log.String(), "password", name)
 		}

@@ -2,7 +2,10 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +95,44 @@ func TestSourceWithoutRangesIsNotSetAside(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(r.content, got))
 	assert.Equal(t, asked+1, blobsAsked(p.mirror), "a whole blob is its to give")
+}
+
+// The first range of a source has to log in. That is everybody's: it has retries,
+// which ranges have not, and goes on when who wanted it first is gone.
+func TestLoginOnTheWay(t *testing.T) {
+	p := newPair(t)
+	r := p.resolved(t, nil)
+	p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404})
+	p.own.SetQuirks(registrytest.Quirks{LoginStatus: 503, LoginStatusCount: 2})
+	_, err := r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+
+	p = newPair(t)
+	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			arrived <- struct{}{}
+			<-release
+		}
+		proxyTo(p.own, w, r)
+	}))
+	defer front.Close()
+	p.ownRef = strings.Replace(p.ownRef, p.own.Host(), front.Listener.Addr().String(), 1)
+	r = p.resolved(t, nil)
+	p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := r.read(ctx, 0, 10)
+		first <- err
+	}()
+	<-arrived
+	cancel()
+	require.ErrorIs(t, <-first, context.Canceled)
+	go close(release)
+	_, err = r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	assert.Empty(t, arrived, "the login that was under way served")
 }
 
 // The next image asks the mirror no more while it is set aside.
