@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -104,4 +107,23 @@ func TestProbeIsGivenUp(t *testing.T) {
 	require.False(t, h.allow(), "it is under way")
 	require.NoError(t, body.Close())
 	assert.True(t, h.allow())
+}
+
+// A connection that breaks after many bytes is just continued; one that stalls
+// is a failure whatever it gave.
+func TestBrokenBodies(t *testing.T) {
+	for _, c := range []struct {
+		given    int64
+		err      error
+		failures int
+	}{{enough - 1, io.ErrUnexpectedEOF, 1}, {enough, io.ErrUnexpectedEOF, 0}, {enough - 1, errStalled, 1}, {enough, errStalled, 1}} {
+		_, r, err := New(nil).parse("registry.example.com/image")
+		require.NoError(t, err)
+		inner := io.MultiReader(bytes.NewReader(make([]byte, c.given)), iotest.ErrReader(c.err))
+		body := &blobBody{ctx: t.Context(), body: io.NopCloser(inner), length: 2 * enough, left: 2 * enough, source: r}
+		_, err = io.Copy(io.Discard, body)
+		require.ErrorIs(t, err, c.err)
+		require.NoError(t, body.Close())
+		assert.Equal(t, c.failures, r.health.failures, c)
+	}
 }

@@ -198,6 +198,41 @@ func TestPasswordEndsForGood(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// counted is a keychain that is to be asked again for a new password.
+type counted struct{ asked atomic.Int64 }
+
+func (c *counted) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: "user", Password: fmt.Sprint(c.asked.Add(1))}, nil
+}
+
+// Who hears late that a password has ended takes what another request has got
+// meanwhile.
+func TestNewPasswordIsForAll(t *testing.T) {
+	keychain := &counted{}
+	r := resolved(t, func(o *registry.Options) { o.Keychain = keychain })
+	late, release := make(chan struct{}), make(chan struct{})
+	var old atomic.Int64
+	r.server.SetQuirks(registrytest.Quirks{Admits: func(_, password string) bool {
+		if password == "1" && old.Add(1) == 1 {
+			close(late)
+			<-release
+		}
+		return password != "1"
+	}})
+	done := make(chan error)
+	go func() {
+		_, err := r.read(t.Context(), 0, 10)
+		done <- err
+	}()
+	<-late
+	_, err := r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	asked := keychain.asked.Load()
+	close(release)
+	require.NoError(t, <-done)
+	assert.Equal(t, asked, keychain.asked.Load())
+}
+
 // changes is a keychain that has something else each time.
 type changes struct{ given atomic.Int64 }
 
