@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry"
 )
 
 // What a runner does not read must not hold the secrets that it is asked to hide.
@@ -30,4 +32,15 @@ func TestMasksAreNotForFiles(t *testing.T) {
 // A secret cannot end the command and begin another one.
 func TestMaskCommand(t *testing.T) {
 	assert.Equal(t, "::add-mask::a%250Ab%0D%0A::notice::c\n", maskCommand("a%0Ab\r\n::notice::c"))
+}
+
+// The order is documented.
+func TestOrderOfKeychains(t *testing.T) {
+	keychain, err := newKeychain(&options{}, nil, &bytes.Buffer{})
+	require.NoError(t, err)
+	var names []string
+	for _, k := range keychain.(registry.Chain) {
+		names = append(names, k.Name)
+	}
+	assert.Equal(t, []string{"AWS", "GITHUB_TOKEN", "Docker's config file"}, names)
 }
