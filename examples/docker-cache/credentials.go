@@ -48,7 +48,7 @@ func (s *seconds) Set(text string) error {
 	if n, numberErr := strconv.ParseUint(text, 10, 31); numberErr == nil {
 		d, err = time.Duration(n)*time.Second, nil
 	}
-	if err != nil {
+	if err != nil || d == 0 { // which would be the default
 		return fmt.Errorf("want a duration such as 5h, or seconds")
 	}
 	*s = seconds(d)

@@ -21,8 +21,11 @@ import (
 
 	"github.com/dockercache/dockercache/internal/fakenet"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	_ "github.com/dockercache/dockercache/registry" // see newWorldWith
+	_ "github.com/dockercache/dockercache/registry/awsauth"
 	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
+	_ "github.com/dockercache/dockercache/tagging"
 )
 
 const (
@@ -64,6 +67,15 @@ func newWorld(t *testing.T) *world {
 func newWorldWith(t *testing.T, signatureUses int) *world {
 	t.Helper()
 	t.Parallel()
+	// The go command repeats an old result unless something changed that it knows
+	// of: imports, and files that a test looks at. The program is neither.
+	sources, err := filepath.Glob("../../examples/docker-cache/*.go")
+	require.NoError(t, err)
+	require.NotEmpty(t, sources)
+	for _, source := range sources {
+		_, err := os.Stat(source)
+		require.NoError(t, err)
+	}
 	w := &world{t: t, aws: awstest.New(t), ecr: registrytest.New(t), ghcr: registrytest.New(t), images: map[string]v1.Image{}, home: t.TempDir(), dir: t.TempDir()}
 	w.storage = registrytest.NewStorage(t, w.ecr, signatureUses)
 	w.storage.URL = "https://" + storageHost
@@ -72,7 +84,6 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 	const token, password = "ghs_job-token-0123456789", "docker-config-password"
 	w.secrets = []string{token, password, base64.StdEncoding.EncodeToString([]byte("octocat:" + token)), base64.StdEncoding.EncodeToString([]byte("fleet:" + password))}
 	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "octocat", Password: token})
-	var err error
 	w.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{ecrHost: w.ecr, "ghcr.io": w.ghcr, storageHost: w.storage})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = w.net.Close() })

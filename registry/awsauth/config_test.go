@@ -120,6 +120,25 @@ func TestTransport(t *testing.T) {
 	assert.Equal(t, counting{"/oidc/token": 1, "/sts": 1, "/ecr": 1}, c)
 }
 
+// Whoever answers for STS or ECR cannot lead what it was sent elsewhere: a client
+// that follows a redirect with 307 posts the ID token once more.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	for _, transport := range []http.RoundTripper{nil, http.DefaultTransport} {
+		for service, kind := range map[string]error{"STS": ErrRole, "ECR": ErrECR} {
+			r := newRig(t, awstest.Quirks{}, func(o *Options) { o.Transport = transport })
+			led := 0
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { led++ }))
+			defer elsewhere.Close()
+			front := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+			defer front.Close()
+			t.Setenv("AWS_ENDPOINT_URL_"+service, front.URL)
+			_, err := r.resolve(private)
+			require.ErrorIs(t, err, kind)
+			assert.Zero(t, led, service)
+		}
+	}
+}
+
 // AWS_CA_BUNDLE is for AWS. The request for an ID token is not one to AWS, so
 // there the system's certificates count.
 func TestCABundle(t *testing.T) {
