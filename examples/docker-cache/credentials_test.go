@@ -24,19 +24,25 @@ func TestMasksAreNotForFiles(t *testing.T) {
 	assert.True(t, isFile(file))
 	assert.False(t, isFile(w))
 	assert.False(t, isFile(&bytes.Buffer{}))
-	assert.True(t, isFile(noProgress{}.above(file)), "seen behind what is above the progress")
-	assert.True(t, isFile((&lines{}).above(file)))
-	assert.True(t, isFile((&bars{}).above(file)))
-}
 
-// A secret cannot end the command and begin another one.
-func TestMaskCommand(t *testing.T) {
-	assert.Equal(t, "::add-mask::a%250Ab%0D%0A::notice::c\n", maskCommand("a%0Ab\r\n::notice::c"))
+	t.Setenv("GITHUB_ACTIONS", "true")
+	for _, quiet := range []bool{false, true} {
+		p := newReport(&options{quiet: quiet}, file, file)
+		assert.Nil(t, p.mask)
+		p.stop()
+		p = newReport(&options{quiet: quiet}, file, w)
+		assert.NotNil(t, p.mask)
+		p.stop()
+	}
+	t.Setenv("GITHUB_ACTIONS", "")
+	p := newReport(&options{}, w, w)
+	assert.Nil(t, p.mask, "nobody reads it")
+	p.stop()
 }
 
 // The order is documented.
 func TestOrderOfKeychains(t *testing.T) {
-	keychain, err := newKeychain(&options{}, nil, &bytes.Buffer{})
+	keychain, err := newKeychain(&options{}, nil, nil)
 	require.NoError(t, err)
 	var names []string
 	for _, k := range keychain.(registry.Chain) {
