@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,14 +13,23 @@ import (
 // A Dir is a directory of tarballs that any number of processes, on any number
 // of machines, may read and write at the same time.
 type Dir struct {
-	path   string
-	engine *Engine
+	path    string
+	engine  *Engine
+	quota   int64
+	log     *slog.Logger
+	flights flights
 }
 
 // DirOptions of [OpenDir]. The zero value of each field works.
 type DirOptions struct {
 	// Engine fills the tarballs. Default: one of its own, with the defaults.
 	Engine *Engine
+	// Quota is how many bytes of the disk all files in the directory may take
+	// together. What files share counts for each. Default: no limit but the disk.
+	Quota int64
+	// Logger is told of damage that was found, and of others that are waited
+	// for. Default: silent.
+	Logger *slog.Logger
 }
 
 // OpenDir returns the directory of tarballs at path; nil options are the
@@ -44,7 +54,10 @@ func OpenDir(path string, o *DirOptions) (*Dir, error) {
 	}
 	d := &Dir{path: path}
 	if o != nil {
-		d.engine = o.Engine
+		d.engine, d.quota, d.log = o.Engine, o.Quota, o.Logger
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
 	}
 	if d.engine == nil {
 		d.engine = NewEngine(nil)

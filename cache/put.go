@@ -30,9 +30,18 @@ type Result struct {
 	Total int64
 	// Downloaded is how much was read from the source, also when Put fails.
 	Downloaded int64
-	// Reused is how much came from tarballs in the directory. It is always 0:
-	// sharing layers is not done yet.
+	// Reused is how much came from tarballs in the directory, or from another
+	// image that this process stocks at the same time: Cloned and Copied together.
 	Reused int64
+	// Cloned is how much of that shares its space on the disk with where it came
+	// from: nothing was read or written.
+	Cloned int64
+	// Copied is how much of it was copied, by the kernel or the file server where
+	// they can.
+	Copied int64
+	// Damaged are the paths of tarballs of which a layer was wrong. It was fetched
+	// from the source instead; the tarballs are as before.
+	Damaged []string
 }
 
 // PutOptions of [Dir.Put]. The zero value of each field works.
@@ -79,46 +88,42 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return result, nil
 	}
 
-	result.Downloaded, err = d.write(ctx, name, path, img, layout, src, o)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	err = d.write(ctx, name, path, img, layout, src, o, result)
+	if err == nil {
+		result.Outcome = Stocked
+	} else if !errors.As(err, new(*RoomError)) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		err = fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
 	}
-	if err != nil {
-		return result, err
-	}
-	result.Outcome = Stocked
-	return result, nil
+	return result, err
 }
 
 // write fills a partial file, this run's or one that an earlier run left, and
 // publishes it.
-func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions) (downloaded int64, err error) {
+func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions, result *Result) error {
 	p, err := openPartial(d.path, name, img.digest, layout)
 	if err != nil {
-		return 0, fmt.Errorf("create a partial file for %s: %w", path, err)
+		return fmt.Errorf("create a partial file for %s: %w", path, err)
 	}
 	defer p.close()
 	// Not before: what is to be resumed may be as old as what is to be swept.
 	sweepPartials(d.path, name, time.Now())
-	if err := preallocate(p.file, layout.Size()); err != nil {
-		p.discard = true // ext4 keeps the space that it could get
-		return 0, err
-	}
-	atStep("write")
-	downloaded, err = d.engine.Fill(ctx, p.file, layout, src, &FillOptions{Progress: o.Progress, done: p.done, journal: p.journal})
+	s := newSupply(d, p, layout, src, o)
+	defer s.retire()
+	err = s.bring(ctx)
+	s.account(result)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the caller gave up: do not publish
 	}
 	if err != nil {
 		// What a source has given stays for the next run, unless there is nothing,
-		// or it was wrong, or space is what lacks.
-		var write *writeError
-		p.discard = downloaded == 0 && len(p.done) == 0 ||
-			errors.As(err, &write) || errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
-		return downloaded, err
+		// or it was wrong, or space is what lacks. ext4 keeps the space that it
+		// could get.
+		p.discard = s.downloaded == 0 && !s.resumed || isWrite(err) || errors.As(err, new(*RoomError)) ||
+			errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
+		return err
 	}
 	p.discard, err = publish(p.file, path)
-	return downloaded, err
+	return err
 }
 
 // isCurrent returns the tarball at path if it holds img already. What is there
