@@ -89,12 +89,14 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 		if !held {
 			switch {
 			case created, !d.network, was.Host == host && err == nil:
-				return d.own(ctx, f, path, me)
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
 			case since.IsZero() || was != seen:
 				seen, since = was, d.now()
 			case d.now().Sub(since) >= deadAfter:
 				d.log.Warn("the owner of a lock is dead", "tarball", name, "owner", was.String())
-				return d.own(ctx, f, path, me)
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
 			}
 		}
 		_ = f.Close()
@@ -128,13 +130,14 @@ func openLock(path string) (f *os.File, created bool, err error) {
 }
 
 // own makes me the owner.
-func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writerLock, context.Context, error) {
+func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writerLock, context.Context) {
 	// Whoever still wants it asks again; the one who did may be dead.
 	_ = os.Remove(path + askKind)
 	l := &writerLock{file: f, path: path, me: me, ended: make(chan struct{})}
 	if err := l.write(); err != nil {
-		_ = f.Close()
-		return nil, nil, fmt.Errorf("lock: %w", err)
+		// The kernel's lock holds all the same. On a full disk it is the room for
+		// the tarball that is missing, and what says so comes next.
+		d.log.Warn("the lock cannot say whose it is", "lock", path, "error", err)
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	beats, stop := context.WithCancel(ctx)
@@ -150,7 +153,7 @@ func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writ
 			}
 		}
 	}()
-	return l, ctx, nil
+	return l, ctx
 }
 
 func (l *writerLock) write() error {
