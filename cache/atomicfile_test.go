@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,11 @@ import (
 
 func put(content string) func(*os.File) error {
 	return func(f *os.File) error { _, err := f.WriteString(content); return err }
+}
+
+// withoutMark leaves out what says when name_main.tar was used.
+func withoutMark(names []string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return name == ".name_main.tar.mark" })
 }
 
 func names(t testing.TB, dir string) []string {

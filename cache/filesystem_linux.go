@@ -8,38 +8,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preallocate gives f its size and the space for it, so that a full disk is
-// known before the first byte is pulled. Where the file system cannot do it
-// (NFS before 4.2), f has its size and the space must be hoped for.
+// reserve gets the space for ranges of f that will be written, so that a full
+// disk is known before the first byte is pulled. Where the file system cannot do
+// it (NFS before 4.2), the space must be hoped for. Ranges that share the space
+// of another file must not be among them: they would be copied.
 //
-// On tmpfs the space is only looked for: there fallocate clears every page before
-// it is written, 0.23 s for a GiB, and keeps none from being taken by others.
-func preallocate(f *os.File, size int64) error {
+// On tmpfs nothing is reserved: there fallocate clears every page before it is
+// written, 0.23 s for a GiB, and keeps none from being taken by others.
+func reserve(f *os.File, ranges []interval) error {
 	var s unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &s); err == nil && s.Type == unix.TMPFS_MAGIC {
-		return lookForSpace(f, size, &s)
-	}
-	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
-	if err != nil {
-		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+	for _, r := range ranges {
+		err := unix.Fallocate(int(f.Fd()), 0, r.from, r.to-r.from)
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+			return nil
+		}
+		if err != nil {
+			return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+		}
 	}
 	return nil
 }
 
-// lookForSpace tells whether a file system has room for f to grow to size.
-func lookForSpace(f *os.File, size int64, s *unix.Statfs_t) error {
-	info, err := f.Stat()
-	if err != nil {
-		return err
+// freeSpace returns how many bytes can still be written to the file system of f;
+// -1 if it does not say.
+func freeSpace(f *os.File) int64 {
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &s); err != nil || s.Blocks == 0 {
+		return -1
 	}
-	have := info.Sys().(*syscall.Stat_t).Blocks * 512 // the unit of st_blocks, always
-	if s.Blocks > 0 && size-have > int64(s.Bavail)*s.Bsize {
-		return &os.PathError{Op: "allocate", Path: f.Name(), Err: unix.ENOSPC}
-	}
-	return nil
+	return int64(s.Bavail) * s.Bsize
+}
+
+// allocated returns how many bytes of the disk a file has. Space that it shares
+// with another file counts for both.
+func allocated(info os.FileInfo) int64 {
+	return info.Sys().(*syscall.Stat_t).Blocks * 512 // the unit of st_blocks, always
 }
 
 // Numbers of network file systems, from linux/magic.h and statfs(2).

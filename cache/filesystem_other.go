@@ -4,8 +4,14 @@ package cache
 
 import "os"
 
-// preallocate does nothing where there is no fallocate: f has its size already.
-func preallocate(*os.File, int64) error { return nil }
+// reserve does nothing where there is no fallocate.
+func reserve(*os.File, []interval) error { return nil }
+
+// freeSpace is not known.
+func freeSpace(*os.File) int64 { return -1 }
+
+// allocated is the size where nothing better is known.
+func allocated(info os.FileInfo) int64 { return info.Size() }
 
 // isNetwork is always careful: a lock alone is no proof of a dead writer.
 func isNetwork(*os.File) bool { return true }

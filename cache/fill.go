@@ -36,6 +36,10 @@ type FillOptions struct {
 
 	done    map[v1.Hash][]interval // what an earlier run has written
 	journal *journal               // told what is written; nil for none
+	// skip are layers that another call fills: how many of their bytes there are.
+	skip     map[v1.Hash]int64
+	verified func(layer v1.Hash) // is told of each layer that is proven
+	damaged  func(layer v1.Hash) // is told when what was done already is wrong
 }
 
 // Fill writes all that the layout plans to file: the literal bytes, and the
@@ -71,6 +75,11 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 			if _, err := file.WriteAt(s.Literal, s.Offset); err != nil {
 				return 0, fmt.Errorf("write: %w", err)
 			}
+			continue
+		}
+		if n, ok := o.skip[s.Blob]; ok {
+			f.progress.Total += s.Length
+			f.progress.Done += n
 			continue
 		}
 		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob]))

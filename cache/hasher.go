@@ -103,8 +103,14 @@ func (f *fill) settle(t *hashing) error {
 	switch {
 	case got == l.digest.Hex:
 		l.verified = true
+		if f.options.verified != nil {
+			f.options.verified(l.digest)
+		}
 		return nil
-	case l.resumed: // what an earlier run left was not what its journal said
+	case l.resumed: // it was not what a journal or another tarball said
+		if f.options.damaged != nil {
+			f.options.damaged(l.digest)
+		}
 		f.restart(l)
 		return nil
 	case !l.refetch:

@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -20,6 +21,8 @@ const (
 const (
 	annotationSource = "io.github.dockercache.source"
 	annotationBranch = "io.github.dockercache.branch"
+	annotationRun    = "io.github.dockercache.run"
+	annotationTry    = "io.github.dockercache.run-attempt"
 )
 
 // Provenance says where a tarball's image came from. It is recorded in the
@@ -31,6 +34,9 @@ type Provenance struct {
 	Source string
 	// Branch is the branch that the image was built from.
 	Branch string
+	// Run is the build run that made it. A tarball of an older run never replaces
+	// one of a newer run.
+	Run Run
 }
 
 func (p Provenance) annotations() map[string]string {
@@ -38,6 +44,11 @@ func (p Provenance) annotations() map[string]string {
 	for key, value := range map[string]string{annotationSource: p.Source, annotationBranch: p.Branch} {
 		if value != "" {
 			out[key] = value
+		}
+	}
+	for key, value := range map[string]int64{annotationRun: p.Run.ID, annotationTry: p.Run.Attempt} {
+		if value != 0 {
+			out[key] = strconv.FormatInt(value, 10)
 		}
 	}
 	return out
@@ -88,6 +99,15 @@ func parseIndex(raw []byte) (descriptorJSON, Provenance, error) {
 		return descriptorJSON{}, Provenance{}, fmt.Errorf("index.json: %d manifests, want 1", n)
 	}
 	p := Provenance{Source: index.Annotations[annotationSource], Branch: index.Annotations[annotationBranch]}
+	for key, value := range map[string]*int64{annotationRun: &p.Run.ID, annotationTry: &p.Run.Attempt} {
+		if text, ok := index.Annotations[key]; ok {
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return descriptorJSON{}, Provenance{}, fmt.Errorf("index.json: annotation %s: %w", key, err)
+			}
+			*value = n
+		}
+	}
 	return index.Manifests[0], p, nil
 }
 

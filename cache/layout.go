@@ -76,6 +76,11 @@ func (l *Layout) Size() int64 { return l.size }
 // or overlap; literal and layer need not alternate.
 func (l *Layout) Segments() []Segment { return slices.Clone(l.segments) }
 
+// layers returns the segments that are layers.
+func (l *Layout) layers() []Segment {
+	return slices.DeleteFunc(slices.Clone(l.segments), func(s Segment) bool { return !s.IsBlob() })
+}
+
 // head returns the literal bytes before the first layer: what identifies the
 // image.
 func (l *Layout) head() []byte { return l.segments[0].Literal }

@@ -80,19 +80,29 @@ func takeOver(dir, base string, layout *Layout) (*partialFile, error) {
 // beginPartial makes a partial file of an open and locked one, which is at path.
 func beginPartial(locked *os.File, path string, layout *Layout, done map[v1.Hash][]interval) (*partialFile, error) {
 	p := &partialFile{lock: locked, done: done}
-	fd, err := unix.FcntlInt(locked.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
+	var err error
+	if p.file, err = duplicateAs(locked, path); err != nil {
 		_ = os.Remove(path)
 		_ = locked.Close()
-		return nil, &os.PathError{Op: "dup", Path: path, Err: err}
+		return nil, err
 	}
-	p.file = os.NewFile(uintptr(fd), path)
 	if err := p.begin(layout); err != nil {
 		p.discard = true
 		p.close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// duplicate returns another handle of an open file.
+func duplicate(f *os.File) (*os.File, error) { return duplicateAs(f, f.Name()) }
+
+func duplicateAs(f *os.File, name string) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "dup", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // maxJournal bounds what is read of a journal: 20 GB in steps of 1 MiB with

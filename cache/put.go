@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-	"time"
 )
 
 // An Outcome says what [Dir.Put] did. Its text is the one of the examples'
@@ -19,6 +18,9 @@ const (
 	Stocked Outcome = "stocked"
 	// Unchanged: the tarball was there already; nothing was read or written.
 	Unchanged Outcome = "unchanged"
+	// Superseded: the tarball that is there comes from a newer build run; it was
+	// left as it is.
+	Superseded Outcome = "superseded"
 )
 
 // A Result tells what [Dir.Put] did. All counts are in bytes.
@@ -30,9 +32,18 @@ type Result struct {
 	Total int64
 	// Downloaded is how much was read from the source, also when Put fails.
 	Downloaded int64
-	// Reused is how much came from tarballs in the directory. It is always 0:
-	// sharing layers is not done yet.
+	// Reused is how much came from tarballs in the directory, or from another
+	// image that this process stocks at the same time: Cloned and Copied together.
 	Reused int64
+	// Cloned is how much of that shares its space on the disk with where it came
+	// from: nothing was read or written.
+	Cloned int64
+	// Copied is how much of it was copied, by the kernel or the file server where
+	// they can.
+	Copied int64
+	// Damaged are the paths of tarballs of which a layer was wrong. It was fetched
+	// from the source instead; the tarballs are as before.
+	Damaged []string
 }
 
 // PutOptions of [Dir.Put]. The zero value of each field works.
@@ -41,23 +52,32 @@ type PutOptions struct {
 	Provenance Provenance
 	// Progress is as in [FillOptions].
 	Progress func(Progress)
+	// Force lets an older build run replace the tarball of a newer one.
+	Force bool
+	// TakeOver makes the writer of an older build run that is still at work give
+	// up, within seconds: its Put returns [ErrTakenOver]. What it has fetched is
+	// used if it is of the same image. Default: wait for it.
+	TakeOver bool
 }
 
 // Put stocks img as the tarball called name, which must end in .tar and must
-// not begin with a dot. The layers come from src.
+// not begin with a dot. The layers come from tarballs in the directory that have
+// them, and from src.
 //
 // When the tarball is there already, with the same manifest digest and
-// reference and the size that its layout needs, nothing is done and the outcome
-// is [Unchanged]. Otherwise it is written to a partial file, verified, flushed,
-// and renamed; what was under the name stays until then, and stays when
-// anything fails. Put may be called concurrently, for the same name too.
+// reference and the size that its layout needs, nothing is done but to note that
+// it was used, and the outcome is [Unchanged]. When what is there comes from a
+// newer build run, the outcome is [Superseded]. Otherwise it is written to a
+// partial file, verified, flushed, and renamed; what was under the name stays
+// until then, and stays when anything fails. Put may be called concurrently, for
+// the same name too: one works, the others wait for it and look again.
 //
 // When it is interrupted, by a crash, a signal or a source that fails, the
 // partial file stays, and the next Put of the same image under the same name
 // downloads only what is missing.
 //
-// The result is never nil. The errors: [ErrName]; those of [Engine.Fill]; those
-// of the file system, with how much space was needed when there was not enough.
+// The result is never nil. The errors: [ErrName]; [*RoomError]; [ErrTakenOver];
+// those of [Engine.Fill]; those of the file system.
 func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, o *PutOptions) (*Result, error) {
 	if o == nil {
 		o = &PutOptions{}
@@ -71,61 +91,99 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
 	}
 	result := &Result{Path: path, Total: layout.Size()}
-	if current, err := d.isCurrent(path, img); err != nil {
+	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
 		return result, err
-	} else if current != nil {
-		sweepPartials(d.path, name, time.Now())
-		result.Outcome, result.Total = Unchanged, current.Layout.Size()
-		return result, nil
 	}
-
-	result.Downloaded, err = d.write(ctx, name, path, img, layout, src, o)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		err = fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
-	}
+	lock, ctx, err := d.lock(ctx, name, o.Provenance.Run, o.TakeOver)
 	if err != nil {
+		return result, d.spaceError(err, layout)
+	}
+	defer lock.unlock()
+	// Whoever had the lock may have done it.
+	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
 		return result, err
 	}
-	result.Outcome = Stocked
-	return result, nil
+	err = d.write(ctx, name, path, img, layout, src, o, result)
+	if err == nil && result.Outcome == "" {
+		result.Outcome = Stocked
+	}
+	return result, d.spaceError(err, layout)
+}
+
+// spaceError says how much space was needed when there was not enough.
+func (d *Dir) spaceError(err error, layout *Layout) error {
+	if errors.As(err, new(*RoomError)) || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
+}
+
+// isDone tells whether nothing is to be done, and fills in the result.
+func (d *Dir) isDone(name, path string, img *Image, o *PutOptions, result *Result) (bool, error) {
+	current, err := d.current(path)
+	if current == nil || err != nil {
+		return false, err
+	}
+	if current.holds(img.Digest(), img.Reference()) {
+		sweepPartials(d.path, name, d.now())
+		sweepRetired(d.path, name, d.grace, d.now())
+		setMark(d.path, name, current, o.Provenance.Run, d.now())
+		result.Outcome, result.Total = Unchanged, current.Layout.Size()
+		return true, nil
+	}
+	was, _ := readMark(d.path, name)
+	if current.runWith(was).newerThan(o.Provenance.Run) && !o.Force {
+		result.Outcome, result.Total = Superseded, current.Layout.Size()
+		return true, nil
+	}
+	return false, nil
 }
 
 // write fills a partial file, this run's or one that an earlier run left, and
 // publishes it.
-func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions) (downloaded int64, err error) {
+func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions, result *Result) error {
 	p, err := openPartial(d.path, name, img.digest, layout)
 	if err != nil {
-		return 0, fmt.Errorf("create a partial file for %s: %w", path, err)
+		return fmt.Errorf("create a partial file for %s: %w", path, err)
 	}
 	defer p.close()
 	// Not before: what is to be resumed may be as old as what is to be swept.
-	sweepPartials(d.path, name, time.Now())
-	if err := preallocate(p.file, layout.Size()); err != nil {
-		p.discard = true // ext4 keeps the space that it could get
-		return 0, err
-	}
-	atStep("write")
-	downloaded, err = d.engine.Fill(ctx, p.file, layout, src, &FillOptions{Progress: o.Progress, done: p.done, journal: p.journal})
+	sweepPartials(d.path, name, d.now())
+	sweepRetired(d.path, name, d.grace, d.now())
+	s := newSupply(d, p, layout, src, o)
+	defer s.retire()
+	err = s.bring(ctx)
+	s.account(result)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the caller gave up: do not publish
 	}
 	if err != nil {
 		// What a source has given stays for the next run, unless there is nothing,
-		// or it was wrong, or space is what lacks.
-		var write *writeError
-		p.discard = downloaded == 0 && len(p.done) == 0 ||
-			errors.As(err, &write) || errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
-		return downloaded, err
+		// or it was wrong, or space is what lacks. ext4 keeps the space that it
+		// could get.
+		p.discard = s.downloaded == 0 && !s.resumed || isWrite(err) || errors.As(err, new(*RoomError)) ||
+			errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
+		return err
+	}
+	if err := d.setAccess(p.file); err != nil {
+		return err
+	}
+	// Where locks do not work another one may have published meanwhile.
+	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
+		p.discard = done
+		return err
+	}
+	if d.grace > 0 {
+		retire(path, d.now())
 	}
 	p.discard, err = publish(p.file, path)
-	return downloaded, err
+	return err
 }
 
-// isCurrent returns the tarball at path if it holds img already. What is there
-// and is no complete tarball counts as absent, and so does a symbolic link,
-// whose target is nobody's promise; a directory is an error, since no rename
-// can replace it.
-func (d *Dir) isCurrent(path string, img *Image) (*Tarball, error) {
+// current returns the tarball at path, nil if there is none. What is there and is
+// no complete tarball counts as absent, and so does a symbolic link, whose target
+// is nobody's promise; a directory is an error, since no rename can replace it.
+func (d *Dir) current(path string) (*Tarball, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -140,9 +198,6 @@ func (d *Dir) isCurrent(path string, img *Image) (*Tarball, error) {
 	t, err := ReadTarball(path)
 	if err != nil {
 		return nil, nil // unreadable is absent: Put replaces it, or says why it cannot
-	}
-	if t.Image.Digest() != img.Digest() || t.Image.Reference() != img.Reference() {
-		return nil, nil
 	}
 	return t, nil
 }

@@ -114,6 +114,11 @@ func readHead(f io.ReaderAt, size int64) (*Tarball, error) {
 	return &Tarball{Image: img, Provenance: provenance, Layout: layout}, nil
 }
 
+// holds tells whether a tarball is that of an image under a reference.
+func (t *Tarball) holds(digest v1.Hash, reference string) bool {
+	return t.Image.Digest() == digest && t.Image.Reference() == reference
+}
+
 // readEntry reads the next entry, which must have this name (any, if empty) and
 // at most limit bytes.
 func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {

@@ -1,0 +1,213 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockKind = "lock"
+	// beatEvery is how often the owner of a lock shows that it is alive.
+	beatEvery = 5 * time.Second
+	// deadAfter is how long an owner on another host may show nothing before it
+	// is dead. NFS clients may see a file's content up to 60 s late
+	// (acregmax, nfs(5)).
+	deadAfter = 90 * time.Second
+	// lookEvery is how often a waiting writer looks.
+	lookEvery = time.Second
+	// lockSize is the size of the file: always the same, so that it is written
+	// over in one call and never seen half.
+	lockSize = 1 << 10
+)
+
+// ErrTakenOver is the cause with which the work on a tarball ends when a newer
+// build run has asked for the tarball, see [PutOptions.TakeOver].
+var ErrTakenOver = errors.New("a newer run has taken the tarball over")
+
+// An owner is what the file .<tarball>.lock says: who writes that tarball.
+type owner struct {
+	ID   string `json:"id"` // of this lock, random
+	Host string `json:"host"`
+	PID  int    `json:"pid"`
+	Run
+	Beat int64 `json:"beat"` // counts the signs of life
+}
+
+func (o owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
+
+// A writerLock keeps the writers of one tarball apart, so that they do not all
+// do the same work. It is no more than that: each writes a file of its own and
+// publishes it whole, so nothing is lost where the lock fails.
+//
+// On a local file system the kernel's lock on the file decides; it ends with the
+// process, so a dead owner is never waited for. On a network file system that
+// lock may not reach other hosts: there an owner on another one counts as alive
+// while it goes on writing its signs of life, which are compared with each other
+// and never with a clock.
+type writerLock struct {
+	file  *os.File
+	path  string
+	me    owner
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// lock waits for the lock of the tarball called name. The context that it returns
+// ends with [ErrTakenOver] when a newer run asks for the tarball. The error is
+// that of ctx or of the file system; a directory that cannot be written to is
+// one.
+func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*writerLock, context.Context, error) {
+	host, _ := os.Hostname() // "" is a host like any other
+	me := owner{ID: fmt.Sprintf("%016x", rand.Uint64()), Host: host, PID: os.Getpid(), Run: run}
+	path := filepath.Join(d.path, "."+name+"."+lockKind)
+	var seen owner // on another host
+	var since time.Time
+	said := false
+	for {
+		f, created, err := openLock(path)
+		if err != nil {
+			return nil, nil, fmt.Errorf("lock %s: %w", name, err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		held := errors.Is(err, unix.EWOULDBLOCK)
+		if !held && !isAt(f, path) {
+			_ = f.Close() // its owner has removed it
+			continue
+		}
+		was := readOwner(f)
+		if !held {
+			switch {
+			case created, !d.network, was.Host == host && err == nil:
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
+			case since.IsZero() || was != seen:
+				seen, since = was, d.now()
+			case d.now().Sub(since) >= deadAfter:
+				d.log.Warn("the owner of a lock is dead", "tarball", name, "owner", was.String())
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
+			}
+		}
+		_ = f.Close()
+		if !said {
+			d.log.Info("another writer has the tarball", "tarball", name, "owner", was.String())
+			said = true
+		}
+		if takeOver && run.newerThan(was.Run) {
+			askFor(path, me)
+		}
+		if err := d.wait(ctx, lookEvery); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// openLock opens a lock's file and tells whether it was not there before.
+func openLock(path string) (f *os.File, created bool, err error) {
+	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	for range 100 {
+		f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o666)
+		if err == nil || !errors.Is(err, fs.ErrExist) {
+			return f, true, err
+		}
+		f, err = os.OpenFile(path, flags, 0)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return f, false, err
+		}
+	}
+	return nil, false, err
+}
+
+// own makes me the owner.
+func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writerLock, context.Context) {
+	// Whoever still wants it asks again; the one who did may be dead.
+	_ = os.Remove(path + askKind)
+	l := &writerLock{file: f, path: path, me: me, ended: make(chan struct{})}
+	if err := l.write(); err != nil {
+		// The kernel's lock holds all the same. On a full disk it is the room for
+		// the tarball that is missing, and what says so comes next.
+		d.log.Warn("the lock cannot say whose it is", "lock", path, "error", err)
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	beats, stop := context.WithCancel(ctx)
+	l.stop = stop
+	go func() {
+		defer close(l.ended)
+		for d.wait(beats, d.beat) == nil {
+			l.me.Beat++
+			_ = l.write() // a sign of life less; the next one may work
+			if asked := readAsker(path); asked.newerThan(l.me.Run) {
+				d.log.Warn("a newer run takes the tarball over", "lock", path, "run", asked.ID)
+				end(ErrTakenOver)
+			}
+		}
+	}()
+	return l, ctx
+}
+
+func (l *writerLock) write() error {
+	_, err := l.file.WriteAt(l.me.record(), 0)
+	return err
+}
+
+// record is what a lock's file holds: JSON, and spaces up to its size.
+func (o owner) record() []byte {
+	raw, _ := json.Marshal(o) // strings and numbers: cannot fail
+	return append(raw, bytes.Repeat([]byte(" "), max(lockSize-len(raw), 0))...)
+}
+
+// unlock gives the lock up. The file is removed while it is still locked, so
+// that whoever waits finds either none or one that is not it.
+func (l *writerLock) unlock() {
+	l.stop()
+	<-l.ended
+	if isAt(l.file, l.path) {
+		_ = os.Remove(l.path + askKind)
+		_ = os.Remove(l.path)
+	}
+	_ = l.file.Close()
+}
+
+func readOwner(f io.ReaderAt) (o owner) {
+	raw, err := io.ReadAll(io.NewSectionReader(f, 0, 2*lockSize))
+	if err != nil || json.Unmarshal(raw, &o) != nil {
+		return owner{}
+	}
+	return o
+}
+
+// askKind follows the name of a lock: the file says which newer run wants it.
+const askKind = ".wanted"
+
+// askFor asks the owner of a lock to give it up.
+func askFor(lock string, me owner) {
+	if readAsker(lock) == me.Run {
+		return
+	}
+	f, err := os.OpenFile(lock+askKind, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
+	if err != nil {
+		return // then the owner ends its work first
+	}
+	_, _ = f.Write(me.record())
+	_ = f.Close()
+}
+
+func readAsker(lock string) Run {
+	f, err := os.OpenFile(lock+askKind, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return Run{}
+	}
+	defer f.Close()
+	return readOwner(f).Run
+}
