@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/buildflags"
 	"github.com/dockercache/dockercache/internal/command"
 )
@@ -18,7 +19,7 @@ import (
 func (o *options) checkBuild(getenv func(string) string) error {
 	if len(o.images) > 0 {
 		for flag, given := range map[string]bool{
-			"repo": o.build.Repository != "", "run-id": o.build.RunID != 0, "names": len(o.build.Names) > 0, "owner": o.build.Owner != "",
+			"repo": o.build.Repository != "", "names": len(o.build.Names) > 0, "owner": o.build.Owner != "",
 			"branches": len(o.build.Branches) > 0, "events": len(o.build.Events) > 0, "workflows": len(o.build.Workflows) > 0, "last-wins": o.build.LastWins,
 			"artifacts": o.build.Pattern != artifacts.DefaultPattern,
 		} {
@@ -27,7 +28,13 @@ func (o *options) checkBuild(getenv func(string) string) error {
 			}
 		}
 		gate := artifacts.Gate{Allow: o.build.Allow}
-		return gate.Validate()
+		if err := gate.Validate(); err != nil {
+			return fmt.Errorf("-allow: %w", err)
+		}
+		return o.findRun(getenv)
+	}
+	if o.run.Attempt != 0 {
+		return errors.New("-run-attempt is for IMAGE arguments: of a build run it is asked for")
 	}
 	request, err := o.build.Request(getenv)
 	switch {
@@ -41,6 +48,25 @@ func (o *options) checkBuild(getenv func(string) string) error {
 	request.Branch = o.branch
 	o.request = request
 	return nil
+}
+
+// findRun finds out which build run the IMAGE arguments come from: that of -run-id,
+// or of the event workflow_run. Without either there is no order among them.
+func (o *options) findRun(getenv func(string) string) error {
+	switch {
+	case o.build.RunID < 0 || o.run.Attempt < 0:
+		return errors.New("-run-id and -run-attempt: want the numbers of the build run")
+	case o.run.Attempt != 0 && o.build.RunID == 0:
+		return errors.New("-run-attempt needs -run-id")
+	}
+	if o.run.ID = o.build.RunID; o.run.ID != 0 || getenv("GITHUB_EVENT_NAME") != "workflow_run" {
+		return nil
+	}
+	event, err := artifacts.EnvironmentEvent(getenv)
+	if err == nil && event.Run != nil {
+		o.run = cache.Run{ID: event.Run.ID, Attempt: event.Run.Attempt}
+	}
+	return err
 }
 
 // fetchBuild finds out from a build run which images are to be stocked. It
@@ -81,6 +107,7 @@ func (o *options) fromBuild(ctx context.Context, report *report, log *slog.Logge
 		report.warn(fmt.Sprintf("%s:%d: output %s is overridden by a later file", old.File, old.Line, old.Name))
 	}
 	o.branch = build.Run.HeadBranch
+	o.run = cache.Run{ID: build.Run.ID, Attempt: build.Run.Attempt}
 	report.group(fmt.Sprintf("Build run %d of %s, branch %s", build.Run.ID, build.Run.Repository, build.Run.HeadBranch))
 	for _, output := range build.Outputs {
 		report.tell(output.Name + "=" + output.Reference)

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -35,22 +33,4 @@ func isFile(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode().IsRegular()
-}
-
-// seconds is a flag for a duration, with a unit or as the number of seconds that
-// GitHub's action has.
-type seconds time.Duration
-
-func (s *seconds) String() string { return time.Duration(*s).String() }
-
-func (s *seconds) Set(text string) error {
-	d, err := time.ParseDuration(text)
-	if n, numberErr := strconv.ParseUint(text, 10, 31); numberErr == nil {
-		d, err = time.Duration(n)*time.Second, nil
-	}
-	if err != nil || d == 0 { // which would be the default
-		return fmt.Errorf("want a duration such as 5h, or seconds")
-	}
-	*s = seconds(d)
-	return nil
 }

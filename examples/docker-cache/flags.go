@@ -22,26 +22,32 @@ import (
 )
 
 type options struct {
-	dir, branch  string
-	rules        tagging.Rules
-	mirrors      list
-	platform     v1.Platform
-	plainHTTP    list
-	mustAgree    bool
-	allSources   bool
-	jobs         int
-	connections  int
-	json         bool
-	sample       bool
-	verbose      bool
-	quiet        bool
-	images       []string
-	build        buildflags.Flags
-	request      *artifacts.Request // for the images of a build run; nil with IMAGE
-	roleARN      string
-	region       string
-	roleDuration seconds
-	keychain     authn.Keychain // nil: newKeychain's
+	dir, branch     string
+	rules           tagging.Rules
+	mirrors         list
+	platform        v1.Platform
+	plainHTTP       list
+	force, takeOver bool
+	quota           byteCount
+	mode, dirMode   mode
+	group           string
+	grace           time.Duration
+	mustAgree       bool
+	allSources      bool
+	jobs            int
+	connections     int
+	json            bool
+	sample          bool
+	verbose         bool
+	quiet           bool
+	images          []string
+	build           buildflags.Flags
+	run             cache.Run          // that the images come from
+	request         *artifacts.Request // for the images of a build run; nil with IMAGE
+	roleARN         string
+	region          string
+	roleDuration    seconds
+	keychain        authn.Keychain // nil: newKeychain's
 }
 
 // list is a flag that may be given more than once.
@@ -60,7 +66,8 @@ Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
 Without IMAGE the images are those that a finished build run names in its
 artifacts: the run of the event that started this workflow, or that of -repo and
 -run-id. The run is refused unless it succeeded, was started by an allowed event,
-and is of the repository's own code; the branch is the run's.
+and is of the repository's own code; the branch is the run's. The tarball of a
+newer run is not replaced.
 
 `
 
@@ -95,6 +102,14 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
 	f.IntVar(&o.connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
 	o.build.Register(f)
+	f.Int64Var(&o.run.Attempt, "run-attempt", 0, "with IMAGE and -run-id: which attempt of the run it was, `N` (default: the event's, with its run)")
+	f.BoolVar(&o.force, "force", false, "replace the tarball of a newer build run too")
+	f.BoolVar(&o.takeOver, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+	f.Var(&o.quota, "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
+	f.Var(&o.mode, "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
+	f.StringVar(&o.group, "group", "", "the `GROUP` of tarballs, by name or number (default: as the file system has it)")
+	f.Var(&o.dirMode, "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
+	f.DurationVar(&o.grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
@@ -110,7 +125,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	}
 	if err == nil {
 		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" {
+			if g.Value.String() == "" && err == nil {
 				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
 			}
 		})

@@ -15,15 +15,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
 
-// failed is the third outcome, beside cache.Stocked and cache.Unchanged.
+// failed is an outcome beside those of the package cache.
 const failed = "failed"
 
 // result is what -json prints for an image. The names are a contract: others
@@ -33,10 +31,12 @@ type result struct {
 	Source          string  `json:"source"`           // the reference that it was resolved at, "" if none had it
 	Tarball         string  `json:"tarball"`          // path, "" if it did not come to that
 	Digest          string  `json:"digest"`           // of the manifest
-	Outcome         string  `json:"outcome"`          // stocked, unchanged, failed
+	Outcome         string  `json:"outcome"`          // stocked, unchanged, superseded, failed
 	BytesTotal      int64   `json:"bytes_total"`      // of the tarball
 	BytesDownloaded int64   `json:"bytes_downloaded"` // of layers
-	BytesReused     int64   `json:"bytes_reused"`     // of layers
+	BytesReused     int64   `json:"bytes_reused"`     // of layers, from tarballs in the directory
+	BytesCloned     int64   `json:"bytes_cloned"`     // of these, by sharing the space on the disk
+	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
 	Seconds         float64 `json:"seconds"`
 	Error           string  `json:"error"` // "" unless failed
 
@@ -137,8 +137,8 @@ func (p *report) summarize(file string) {
 		for _, r := range p.rows {
 			count[r.Outcome]++
 		}
-		_ = p.commands.Notice(artifacts.Place{Title: "docker-cache"}, fmt.Sprintf("%d images: %d stocked, %d unchanged, %d failed",
-			len(p.rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[failed]))
+		_ = p.commands.Notice(artifacts.Place{Title: "docker-cache"}, fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
+			len(p.rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[failed]))
 	}
 	if file != "" {
 		if err := artifacts.AppendSummary(file, p.rows); err != nil {
@@ -173,9 +173,14 @@ func (p *report) result(r result, err error) {
 	var line string
 	switch r.Outcome {
 	case string(cache.Stocked):
-		line = fmt.Sprintf("stocked    %s  %s from %s in %.1f s", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		line = fmt.Sprintf("stocked    %s  %s from %s in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+		if r.BytesReused > 0 {
+			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", size(r.BytesReused), size(r.BytesCloned), size(r.BytesCopied))
+		}
 	case string(cache.Unchanged):
-		line = fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		line = fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+	case string(cache.Superseded):
+		line = fmt.Sprintf("superseded %s  a newer build run's is there, in %.1f s", filepath.Base(r.Tarball), r.Seconds)
 	default:
 		line = fmt.Sprintf("failed     %q after %.1f s", r.Image, r.Seconds)
 	}
@@ -199,6 +204,7 @@ func advice(err error) string {
 		{registry.ErrPlatform, "ask for one of these with -platform"},
 		{cache.ErrBlobDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
 		{syscall.ENOSPC, "make room in the directory"},
+		{cache.ErrQuota, "make room in the directory, or give a larger -quota"},
 	} {
 		if errors.As(err, new(*awsauth.Error)) && a.kind == registry.ErrCredentials {
 			continue // it says itself what to do

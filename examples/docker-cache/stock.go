@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,6 +44,8 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{
 		Engine: cache.NewEngine(&cache.EngineOptions{Connections: o.connections}),
+		Quota:  int64(o.quota), Mode: fs.FileMode(o.mode), DirMode: fs.FileMode(o.dirMode), Group: o.group, Grace: o.grace,
+		Logger: log,
 	}); dirErr != nil {
 		report.failed(dirErr)
 		report.said = true
@@ -132,10 +135,13 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	tell, end := progress.image(tarball)
 	defer end()
 	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{
-		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch},
+		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch, Run: s.run},
 		Progress:   tell,
+		Force:      s.force,
+		TakeOver:   s.takeOver,
 	})
 	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
+	r.BytesCloned, r.BytesCopied = put.Cloned, put.Copied
 	if err != nil {
 		return fmt.Errorf("stock %s from %s: %w", tarball, remote.Source(), err)
 	}
