@@ -21,7 +21,7 @@ const usage = `Usage: merge-artifacts [flags] [-dir DIR]
 
 Downloads the artifacts of a finished build run, merges them into DIR, prints
 the NAME=REFERENCE lines of their text files, and appends them to $GITHUB_OUTPUT
-if that is set. The run is the one of the event that started this workflow, or
+if that is set, with the run's run-id, run-attempt and branch. The run is the one of the event that started this workflow, or
 that of -repo and -run-id. It is refused unless it succeeded, was started by an
 allowed event, and is of the repository's own code. Nothing is written unless
 everything is in order.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/internal/buildflags"
@@ -68,13 +70,34 @@ func merge(ctx context.Context, o *options, p *printer) error {
 	for _, old := range build.Overridden {
 		p.warn(fmt.Sprintf("%s:%d: output %s is overridden by a later file", old.File, old.Line, old.Name))
 	}
+	outputs, err := withRun(build)
+	if err != nil {
+		return err
+	}
 	if err := build.Files.WriteDir(o.dir); err != nil {
 		return err
 	}
 	if file := os.Getenv("GITHUB_OUTPUT"); file != "" {
-		if err := artifacts.AppendOutputs(file, build.Outputs); err != nil {
+		if err := artifacts.AppendOutputs(file, outputs); err != nil {
 			return fmt.Errorf("write the outputs: %w", err)
 		}
 	}
 	return p.outputs(build)
+}
+
+// withRun adds outputs that say which run it was: whoever stocks the images later
+// must know, so that an older run does not replace a newer one's.
+func withRun(build *artifacts.Build) ([]artifacts.Output, error) {
+	outputs := slices.Clone(build.Outputs)
+	for _, o := range []artifacts.Output{
+		{Name: "run-id", Reference: strconv.FormatInt(build.Run.ID, 10)},
+		{Name: "run-attempt", Reference: strconv.FormatInt(build.Run.Attempt, 10)},
+		{Name: "branch", Reference: build.Run.HeadBranch},
+	} {
+		if i := slices.IndexFunc(outputs, func(image artifacts.Output) bool { return image.Name == o.Name }); i >= 0 {
+			return nil, fmt.Errorf("%s:%d: the build has an output called %q, which is kept for the run's own: rename the image", outputs[i].File, outputs[i].Line, o.Name)
+		}
+		outputs = append(outputs, o)
+	}
+	return outputs, nil
 }

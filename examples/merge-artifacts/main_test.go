@@ -41,7 +41,7 @@ func runs(s *artifactstest.Server) map[string]artifactstest.Run {
 	found := map[string]artifactstest.Run{}
 	for name, r := range map[string]artifactstest.Run{
 		"good": {}, "release": {HeadBranch: "release/2.9"}, "failed": {Conclusion: "failure"}, "fork": {Event: "pull_request", HeadRepository: "evil/project"},
-		"empty": {}, "forged": {}, "conflict": {}, "hostile": {}, "expired": {}, "elsewhere": {}, "shouting": {}, "override": {}, "odd": {},
+		"empty": {}, "forged": {}, "conflict": {}, "hostile": {}, "expired": {}, "elsewhere": {}, "shouting": {}, "override": {}, "odd": {}, "kept": {},
 	} {
 		r.Repository = "example/project"
 		run := s.AddRun(r)
@@ -58,6 +58,7 @@ func runs(s *artifactstest.Server) map[string]artifactstest.Run {
 	build(s, found["elsewhere"], "focal", "focal=ghcr.io/evil/x:focal-1\n")
 	build(s, found["shouting"], "focal", "focal=x##[add-mask]y\n")
 	build(s, found["override"], "zz", "jammy="+repository+":newer\n")
+	build(s, found["kept"], "branch", "branch=x:y\n")
 	s.AddArtifact(found["odd"], artifactstest.Artifact{Name: "docker-builds-artifacts-##[error]x", Files: map[string]string{"odd.txt": "odd=x:y\n"}})
 	return found
 }
