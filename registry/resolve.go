@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -32,141 +30,83 @@ const maxConfig = 16 << 20
 // 30 s, and for longer each time, up to 5 min; until then Resolve passes it over,
 // unless it is the last.
 //
-// The error joins one [*Error] for each reference that was tried.
+// The error joins one [*Error] for each reference that was tried. [Client.Find]
+// is the first half, for those who may not need the rest.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
-	if len(references) == 0 {
-		return nil, errors.New("resolve: no reference was given")
+	found, err := c.Find(ctx, platform, references...)
+	if err != nil {
+		return nil, err
 	}
-	var failed sourceErrors
-	for i, ref := range references {
-		image, err := c.resolve(ctx, platform, ref, i < len(references)-1)
+	return found.Image(ctx)
+}
+
+// Image asks for the rest of what was found: the platform's manifest, if that was
+// in an index, and the config. When the source does not give them, the image is
+// looked for under the references after it; so it may be another one than
+// Digest said, with another source.
+func (f *Found) Image(ctx context.Context) (*Image, error) {
+	for {
+		image, err := f.load(ctx)
+		f.repository.resolved(ctx, err)
 		if err == nil {
-			return c.withOthers(ctx, platform, image, references[i+1:])
+			f.addOthers(ctx, image)
+			return image, nil
 		}
-		err = newError(ctx, "resolve", ref, err)
-		if ctx.Err() != nil {
+		if err := f.failedWith(ctx, err); err != nil {
 			return nil, err
 		}
-		level := slog.LevelWarn
-		if errors.Is(err, ErrNotFound) || i == len(references)-1 {
-			level = slog.LevelInfo // nothing is wrong with the source, or the error says it
+		if err := f.find(ctx, f.at+1); err != nil {
+			return nil, err
 		}
-		c.options.Logger.Log(ctx, level, "source does not have the image", "source", ref, "error", err)
-		failed = append(failed, err)
 	}
-	return nil, failed
 }
 
-// withOthers adds the references after the one that an image was resolved at,
-// as further sources. One that is malformed is no source; it would have failed
-// had it been needed.
-func (c *Client) withOthers(ctx context.Context, platform v1.Platform, image *Image, references []string) (*Image, error) {
-	for i, ref := range references {
-		_, r, err := c.parse(ref)
-		if own := i == len(references)-1; own && c.options.MirrorsMustAgree {
-			if err := c.mustAgree(ctx, platform, image, ref); err != nil {
-				return nil, err
-			}
-		}
-		if err != nil {
-			continue
-		}
-		image.repositories = append(image.repositories, r)
-		if c.options.AllSources {
-			image.confirm(ctx, r)
-		}
-	}
-	return image, nil
-}
-
-// mustAgree fails unless the image's own registry has the same image.
-func (c *Client) mustAgree(ctx context.Context, platform v1.Platform, image *Image, own string) error {
-	there, err := c.resolve(ctx, platform, own, false)
-	if err != nil {
-		err = newError(ctx, "resolve", own, err)
-		if ctx.Err() != nil {
-			return err
-		}
-		return &Error{Op: "compare " + image.source + " with", Source: own, Kind: ErrDisagree, Err: err}
-	}
-	if there.Digest() != image.Digest() {
-		return &Error{Op: "compare " + image.source + " with", Source: own, Kind: ErrDisagree,
-			Err: fmt.Errorf("the mirror has %s, its own registry %s", image.Digest(), there.Digest())}
-	}
-	return nil
-}
-
-// resolve tries one reference. When there is an alternative, a registry that was
-// down a moment ago is not waited for again.
-func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (image *Image, err error) {
-	named, r, err := c.parse(ref)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.health.asideFor(); err != nil && alternative {
-		return nil, &asideError{err}
-	}
-	defer func() { r.resolved(ctx, err) }()
-	m, err := r.manifest(ctx, tagOrDigest(named))
-	if err != nil {
-		return nil, err
-	}
-	if m.mediaType.IsIndex() {
-		if m, err = r.choose(ctx, named.String(), m, platform); err != nil {
+func (f *Found) load(ctx context.Context) (*Image, error) {
+	r, source := f.repository, f.Source()
+	m := f.manifest
+	if m == nil {
+		var err error
+		if m, err = r.listed(ctx, f.listed); err != nil {
 			return nil, err
 		}
 	}
 	parsed, err := v1.ParseManifest(bytes.NewReader(m.raw))
 	if err != nil {
-		return nil, &Error{Op: "read manifest", Source: named.String(), Kind: ErrAnswer, Err: err}
+		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrAnswer, Err: err}
 	}
 	if !parsed.Config.MediaType.IsConfig() {
-		return nil, &Error{Op: "read manifest", Source: named.String(), Kind: ErrUnsupported,
+		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrUnsupported,
 			Err: fmt.Errorf("config media type %q: an artifact, not a container image", parsed.Config.MediaType)}
 	}
 	config, err := r.readBlob(ctx, parsed.Config, maxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	image = &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	image := &Image{source: source, manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
 	}
 	// Only an index says what a manifest is for before it is fetched, so this one
 	// passes; but who asked for another platform should hear of it.
-	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), platform) {
-		c.options.Logger.Warn("the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", platform.String())
+	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), f.platform) {
+		r.client.options.Logger.Warn("the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", f.platform.String())
 	}
-	c.options.Logger.Info("resolved", "source", image.source, "digest", m.digest.String())
+	r.client.options.Logger.Info("resolved", "source", image.source, "digest", m.digest.String())
 	return image, nil
 }
 
-// choose fetches the platform's manifest out of an index.
-func (r *repository) choose(ctx context.Context, source string, index *manifest, platform v1.Platform) (*manifest, error) {
-	parsed, err := v1.ParseIndexManifest(bytes.NewReader(index.raw))
-	if err != nil {
-		return nil, &Error{Op: "read index", Source: source, Kind: ErrAnswer, Err: err}
+// addOthers adds the references after the one that an image was resolved at, as
+// further sources. One that is malformed is no source; it would have failed had
+// it been needed.
+func (f *Found) addOthers(ctx context.Context, image *Image) {
+	for _, ref := range f.references[f.at+1:] {
+		if _, r, err := f.client.parse(ref); err == nil {
+			image.repositories = append(image.repositories, r)
+			if f.client.options.AllSources {
+				image.confirm(ctx, r)
+			}
+		}
 	}
-	d, err := choose(parsed, platform)
-	if err != nil {
-		return nil, &Error{Op: "resolve", Source: source, Kind: ErrPlatform, Err: err}
-	}
-	m, err := r.manifest(ctx, d.Digest.String())
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
-		return nil, &Error{Op: "read manifest", Source: r.name + "@" + d.Digest.String(), Kind: ErrAnswer,
-			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
-	}
-	return m, nil
-}
-
-func tagOrDigest(named reference.Named) string {
-	if d, ok := named.(reference.Digested); ok {
-		return d.Digest().String()
-	}
-	return named.(reference.Tagged).Tag() // TagNameOnly saw to it
 }
 
 // sourceErrors are the errors of all sources of one image, in order.

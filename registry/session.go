@@ -92,9 +92,9 @@ func (r *repository) ping(ctx context.Context) (*transport.Challenge, error) {
 func (r *repository) login(ctx context.Context, challenge *transport.Challenge, c credential) (*session, error) {
 	var rt http.RoundTripper
 	var err error
-	var auth authn.Authenticator = authn.Anonymous
-	if !c.anonymous() {
-		auth = c
+	auth := authn.Authenticator(c)
+	if c.anonymous() {
+		auth = authn.Anonymous
 	}
 	if strings.EqualFold(challenge.Scheme, "bearer") {
 		rt, err = newBearer(ctx, r.client.transport, r.repo, auth, challenge)

@@ -97,7 +97,7 @@ func (n *Net) connect(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Accept, Close and Addr make it the listener of its servers.
+// Accept makes it the listener of its servers, with Close and Addr.
 func (n *Net) Accept() (net.Conn, error) {
 	select {
 	case c := <-n.connections:
