@@ -57,7 +57,7 @@ func readMark(dir, name string) (m mark, used time.Time) {
 func setMark(dir, name string, t *Tarball, run Run, now time.Time) {
 	was, used := readMark(dir, name)
 	path := markPath(dir, name)
-	newer := run.newerThan(t.runWith(was))
+	newer := run.knownAfter(t.runWith(was))
 	if !newer && !used.IsZero() {
 		if now.Sub(used).Abs() >= markEvery {
 			_ = os.Chtimes(path, now, now) // whoever may not has marked nothing
@@ -79,7 +79,7 @@ func setMark(dir, name string, t *Tarball, run Run, now time.Time) {
 // runWith returns the newest run that the tarball is known to be of, with what
 // its mark says.
 func (t *Tarball) runWith(m mark) Run {
-	if m.Digest == t.Image.Digest() && m.Run.newerThan(t.Provenance.Run) {
+	if m.Digest == t.Image.Digest() && m.Run.knownAfter(t.Provenance.Run) {
 		return m.Run
 	}
 	return t.Provenance.Run

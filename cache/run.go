@@ -19,3 +19,9 @@ func (r Run) newerThan(other Run) bool {
 	}
 	return cmp.Or(cmp.Compare(r.ID, other.ID), cmp.Compare(r.Attempt, other.Attempt)) > 0
 }
+
+// knownAfter tells whether r says more than other does: it is newer, or the only
+// one that is known.
+func (r Run) knownAfter(other Run) bool {
+	return r.newerThan(other) || r.ID != 0 && other.ID == 0
+}

@@ -123,7 +123,25 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 		sources = append(sources, mirror)
 	}
 
-	remote, err := s.client.Resolve(ctx, s.platform, append(sources, image)...)
+	found, err := s.client.Find(ctx, s.platform, append(sources, image)...)
+	if err != nil {
+		return err
+	}
+	options := &cache.PutOptions{
+		Provenance: cache.Provenance{Source: found.Source(), Branch: s.branch, Run: s.run},
+		Force:      s.force,
+		TakeOver:   s.takeOver,
+	}
+	r.Source, r.Digest = found.Source(), found.Digest().String()
+	done, err := s.dir.Check(tarball, found.Digest(), repoTag, options)
+	if err != nil {
+		return fmt.Errorf("stock %s from %s: %w", tarball, found.Source(), err)
+	}
+	if done.Outcome != "" {
+		r.Tarball, r.BytesTotal, r.Outcome = done.Path, done.Total, string(done.Outcome)
+		return nil
+	}
+	remote, err := found.Image(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,12 +152,8 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	}
 	tell, end := progress.image(tarball)
 	defer end()
-	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{
-		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch, Run: s.run},
-		Progress:   tell,
-		Force:      s.force,
-		TakeOver:   s.takeOver,
-	})
+	options.Provenance.Source, options.Progress = remote.Source(), tell
+	put, err := s.dir.Put(ctx, tarball, local, remote, options)
 	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
 	r.BytesCloned, r.BytesCopied = put.Cloned, put.Copied
 	if err != nil {
