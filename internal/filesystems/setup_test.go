@@ -106,7 +106,7 @@ var fileSystems = []fileSystem{
 func (fs fileSystem) mounted(t *testing.T, size int64) string {
 	t.Helper()
 	testtool.NeedRoot(t)
-	image, at := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	image, at := filepath.Join(inMemory(t), "image"), t.TempDir()
 	if fs.mkfs != nil {
 		f, err := os.Create(image)
 		require.NoError(t, err)
@@ -118,6 +118,18 @@ func (fs fileSystem) mounted(t *testing.T, size int64) string {
 	t.Cleanup(func() { run(t, "umount", at) })
 	dir := filepath.Join(at, "cache")
 	require.NoError(t, os.Mkdir(dir, 0o755))
+	return dir
+}
+
+// inMemory returns a directory for the images of file systems, in memory where
+// that is possible: what they flush must not keep the machine's disk busy.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "filesystems")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
