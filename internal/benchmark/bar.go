@@ -63,6 +63,9 @@ func (b *bench) bars() []bar {
 		add(met, fmt.Sprintf("%.1f %% (%.1f MiB) in %.2f s; killed at %.1f %%, so %.1f MiB came twice", 100*float64(k.again)/float64(k.size), float64(k.again)/(1<<20), k.wall.Seconds(), 100*float64(k.before)/float64(k.size), float64(extra)/(1<<20)),
 			"(b) one giant layer, SIGKILL at 90 %, run again: at most 10 % and the ranges in flight are downloaded again")
 	}
+	if b.refresh != nil {
+		bars = append(bars, b.refresh.bars()...)
+	}
 	return bars
 }
 

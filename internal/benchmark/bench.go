@@ -19,6 +19,7 @@ type bench struct {
 	rows    []*row
 	kill    *killed // nil if that was not asked for
 	sources []*row  // of two registries, see pairs
+	refresh *refresh
 }
 
 // row is what a tool needed for a work over a link, run by run.

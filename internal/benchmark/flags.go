@@ -23,6 +23,7 @@ type options struct {
 	dockerLinks   []string
 	kill          bool
 	sources       bool
+	refresh       bool
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -40,6 +41,7 @@ func parseFlags(args []string) (*options, error) {
 	tools := f.String("tools", strings.Join(toolNames, ","), "`LIST` of programs; one that is not installed is left out")
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
 	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
+	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

@@ -33,15 +33,29 @@ func (b *bench) makeImages() error {
 }
 
 func makeImage(dir string, w work, ratio float64) error {
-	config := v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}}
-	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2}
+	var layers []madeLayer
 	for i := range w.layers {
 		layer, diffID, err := makeLayer(dir, fmt.Sprintf("%s-%d", w.name, i), w.size, ratio)
 		if err != nil {
 			return err
 		}
-		manifest.Layers = append(manifest.Layers, *layer)
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
+		layers = append(layers, madeLayer{*layer, diffID})
+	}
+	return makeTag(dir, w.name, layers)
+}
+
+type madeLayer struct {
+	layer  v1.Descriptor
+	diffID v1.Hash
+}
+
+// makeTag writes the manifest and config of an image.
+func makeTag(dir, tag string, layers []madeLayer) error {
+	config := v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2}
+	for _, l := range layers {
+		manifest.Layers = append(manifest.Layers, l.layer)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.diffID)
 	}
 	raw, err := json.Marshal(config)
 	if err != nil {
@@ -58,7 +72,7 @@ func makeImage(dir string, w work, ratio float64) error {
 	if digest, err = writeBlob(dir, raw); err != nil {
 		return err
 	}
-	return os.Symlink(blobName(digest), filepath.Join(dir, "tag-"+w.name))
+	return os.Symlink(blobName(digest), filepath.Join(dir, "tag-"+tag))
 }
 
 // makeLayer writes a gzip layer of about size bytes with one file, always the

@@ -84,6 +84,9 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 	if err := b.measureSources(ctx); err != nil {
 		return err
 	}
+	if err := b.measureRefresh(ctx); err != nil {
+		return err
+	}
 	b.print(stdout)
 	return nil
 }

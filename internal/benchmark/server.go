@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -51,6 +52,10 @@ func serve(dir string, stdin io.Reader, stdout io.Writer) error {
 	for _, p := range pairs {
 		links[p.name+" mirror"], links[p.name+" own"] = p.mirror(), p.own()
 	}
+	counts := map[string]*atomic.Int64{}
+	for _, kind := range requestKinds {
+		counts[kind] = &atomic.Int64{}
+	}
 	for link, t := range links {
 		var err error
 		if t.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -58,7 +63,21 @@ func serve(dir string, stdin io.Reader, stdout io.Writer) error {
 		}
 		ready[link] = t.Addr().String()
 		mux := http.NewServeMux()
-		mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) { serveFile(w, r, dir) })
+		mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
+			for _, kind := range requestKinds {
+				if strings.Contains(r.URL.Path, kind) {
+					counts[kind].Add(1)
+				}
+			}
+			serveFile(w, r, dir)
+		})
+		mux.HandleFunc("/counts", func(w http.ResponseWriter, _ *http.Request) {
+			now := map[string]int64{}
+			for kind, n := range counts {
+				now[kind] = n.Load()
+			}
+			_ = json.NewEncoder(w).Encode(now) // who asks sees that it is cut
+		})
 		mux.HandleFunc("/written", func(w http.ResponseWriter, r *http.Request) { awaitWritten(w, r, t) })
 		go func() { _ = http.Serve(t, mux) }() // ends with the process
 	}
@@ -67,6 +86,24 @@ func serve(dir string, stdin io.Reader, stdout io.Writer) error {
 	}
 	_, err := io.Copy(io.Discard, stdin)
 	return err
+}
+
+// requestKinds are what requests are counted by.
+var requestKinds = []string{"/manifests/", "/blobs/"}
+
+// counts asks how many requests of each kind there were so far.
+func (s *server) counts(ctx context.Context) (map[string]int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hosts[straight]+"/counts", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	now := map[string]int64{}
+	return now, json.NewDecoder(resp.Body).Decode(&now)
 }
 
 // serveFile answers for /v2/, manifests and blobs.

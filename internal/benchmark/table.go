@@ -105,6 +105,7 @@ func (b *bench) print(w io.Writer) {
 		}
 	}
 	b.printSources(w)
+	b.printRefresh(w)
 	fmt.Fprint(w, "\n### The bars\n\n| bar | reached | |\n|---|---|---|\n")
 	for _, bar := range b.bars() {
 		verdict := "missed"
