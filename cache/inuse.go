@@ -33,8 +33,10 @@ func lockShared(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK
 // network file system the answer of that would be about the server's promises to
 // this client and not about readers, so it is not asked.
 func inUse(f *os.File) bool {
-	if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
-		return true
-	}
-	return !isNetwork(f) && isOpen(f)
+	return isLocked(f) || !isNetwork(f) && isOpen(f)
+}
+
+// isLocked tells whether another has locked the file; if not, f has the lock now.
+func isLocked(f *os.File) bool {
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

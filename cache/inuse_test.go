@@ -2,6 +2,7 @@ package cache
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -24,7 +25,8 @@ func TestInUse(t *testing.T) {
 		reader := open(os.O_RDONLY)
 		lockShared(reader)
 		f = open(flags)
-		assert.True(t, inUse(f), "the library's own reader")
+		assert.True(t, isLocked(f), "the library's own reader")
+		assert.True(t, inUse(f))
 		require.NoError(t, f.Close())
 		require.NoError(t, reader.Close())
 
@@ -51,4 +53,27 @@ func TestInUseByAnybody(t *testing.T) {
 	assert.True(t, inUse(f))
 	require.NoError(t, reader.Close())
 	assert.False(t, inUse(f))
+}
+
+// Those who verify a tarball, and those who take layers from it, are seen on
+// other machines too.
+func TestReadersLock(t *testing.T) {
+	_, _, _, path := stocked(t)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	asked := 0
+	require.NoError(t, tarball.verify(t.Context(), func(int64) {
+		asked++
+		assert.True(t, isLocked(f))
+	}))
+	assert.Positive(t, asked)
+
+	found, end := findLayers(filepath.Dir(path), tarball.Layout.layers())
+	assert.Len(t, found, 2)
+	assert.True(t, isLocked(f))
+	end()
+	assert.False(t, isLocked(f))
 }
