@@ -3,8 +3,8 @@
 //
 // # The packages
 //
-//   - [github.com/dockercache/dockercache/artifacts] reads what a finished build
-//     run left behind: which images it made.
+//   - [github.com/dockercache/dockercache/artifacts] is what a finished build run
+//     left behind, and which of it to trust; and what a job says to its runner.
 //   - [github.com/dockercache/dockercache/tagging] derives every name from an
 //     image's reference and its branch. Pure functions.
 //   - [github.com/dockercache/dockercache/registry] is the remote side:

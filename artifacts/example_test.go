@@ -1,13 +1,56 @@
 package artifacts_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"log"
 	"os"
 	"testing/fstest"
 
 	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/artifactstest"
 )
+
+func Example() {
+	ctx := context.Background()
+	api, event := exampleRun() // in a job: artifacts.EnvironmentEvent(os.Getenv)
+
+	client, err := artifacts.New(&artifacts.Options{APIURL: api, Token: os.Getenv("GITHUB_TOKEN")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	build, err := client.Fetch(ctx, &artifacts.Request{Event: event, Gate: artifacts.Gate{
+		Branches: []string{"main", "release/*"},
+		Allow:    []string{"ghcr.io/example/*"},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, o := range build.Outputs {
+		fmt.Println(build.Run.HeadBranch, o.Name, o.Reference)
+	}
+	// Output:
+	// main jammy ghcr.io/example/ci-image:jammy-2f5e
+}
+
+// exampleRun starts an API in process that has one finished run.
+func exampleRun() (apiURL string, event *artifacts.Event) {
+	server, err := artifactstest.Start()
+	if err != nil {
+		log.Fatal(err)
+	}
+	run := server.AddRun(artifactstest.Run{})
+	server.AddArtifact(run, artifactstest.Artifact{
+		Name:  "docker-builds-artifacts-jammy",
+		Files: map[string]string{"docker-builds-output-jammy.txt": "jammy=ghcr.io/example/ci-image:jammy-2f5e\n"},
+	})
+	event, err = artifacts.ReadEvent("workflow_run", bytes.NewReader(artifactstest.WorkflowRunEvent(run)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return server.URL(), event
+}
 
 func ExampleReadOutputs() {
 	downloaded := fstest.MapFS{ // or os.DirFS("docker-builds-artifacts")

@@ -42,6 +42,17 @@ const (
 // name without its tag.
 var outputNames = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
+// An outputError is an [ErrOutputs] that knows its file, so that the artifact
+// which brought that can be named.
+type outputError struct{ file, text string }
+
+func (e *outputError) Error() string { return clean(ErrOutputs.Error() + ": " + e.text) }
+func (e *outputError) Unwrap() error { return ErrOutputs }
+
+func badOutput(file, format string, args ...any) error {
+	return &outputError{file, fmt.Sprintf(format, args...)}
+}
+
 // ReadOutputs reads the NAME=REFERENCE lines of all files in the top level of
 // fsys whose names end in ".txt", in the order of the files' names.
 //
@@ -72,7 +83,7 @@ func ReadOutputs(fsys fs.FS) (outputs, overridden []Output, err error) {
 				continue
 			}
 			if outputs = append(outputs, o); len(outputs) > maxOutputs {
-				return nil, nil, fmt.Errorf("%w: more than %d", ErrOutputs, maxOutputs)
+				return nil, nil, badOutput(e.Name(), "more than %d", maxOutputs)
 			}
 		}
 	}
@@ -88,9 +99,9 @@ func readOutputFile(fsys fs.FS, e fs.DirEntry) ([]Output, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %q is not a regular file", ErrOutputs, e.Name())
+		return nil, badOutput(e.Name(), "%q is not a regular file", e.Name())
 	case info.Size() > maxOutputFile:
-		return nil, fmt.Errorf("%w: %q has %d bytes, more than %d", ErrOutputs, e.Name(), info.Size(), maxOutputFile)
+		return nil, badOutput(e.Name(), "%q has %d bytes, more than %d", e.Name(), info.Size(), maxOutputFile)
 	}
 	content, err := fs.ReadFile(fsys, e.Name())
 	if err != nil {
@@ -101,7 +112,7 @@ func readOutputFile(fsys fs.FS, e fs.DirEntry) ([]Output, error) {
 
 func parseOutputs(file string, content []byte) ([]Output, error) {
 	if !utf8.Valid(content) {
-		return nil, fmt.Errorf("%w: %q is not UTF-8 text", ErrOutputs, file)
+		return nil, badOutput(file, "%q is not UTF-8 text", file)
 	}
 	var outputs []Output
 	lines := bufio.NewScanner(bytes.NewReader(content)) // drops a "\r" before "\n"
@@ -113,7 +124,7 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 		}
 		name, ref, ok := strings.Cut(line, "=")
 		fail := func(why string) error {
-			return fmt.Errorf("%w: %s:%d: %.200q: %s", ErrOutputs, file, n, line, why)
+			return badOutput(file, "%s:%d: %.200q: %s", file, n, line, why)
 		}
 		switch {
 		case !ok:

@@ -20,7 +20,8 @@ type Dir struct {
 	quota   int64
 	grace   time.Duration
 	mode    fs.FileMode
-	group   int // -1: as it is
+	group   int  // -1: as it is
+	network bool // other hosts may write to it
 	log     *slog.Logger
 	flights flights
 
@@ -102,7 +103,7 @@ func OpenDir(path string, o *DirOptions) (*Dir, error) {
 	if d.group, err = groupID(o.Group); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
-	if d.grace == 0 && isNetworkAt(path) {
+	if d.network = isNetworkAt(path); d.network && d.grace == 0 {
 		d.grace = DefaultGrace
 	}
 	if d.engine == nil {

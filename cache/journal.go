@@ -114,11 +114,14 @@ func rewriteJournal(path string, layout *Layout, done map[v1.Hash][]interval) (*
 		return nil, err
 	}
 	j := &journal{f}
-	_, err = io.WriteString(f, layout.journalHead())
+	if _, err := io.WriteString(f, layout.journalHead()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
 	for _, s := range layout.segments {
 		for _, i := range done[s.Blob] {
 			j.add(s.Blob, i.from, i.to)
 		}
 	}
-	return f, err
+	return f, nil
 }

@@ -102,7 +102,7 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 	}
 	lock, ctx, err := d.lock(ctx, name, o.Provenance.Run, o.TakeOver)
 	if err != nil {
-		return result, err
+		return result, d.spaceError(err, layout)
 	}
 	defer lock.unlock()
 	// Whoever had the lock may have done it.
@@ -113,10 +113,15 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 	if err == nil && result.Outcome == "" {
 		result.Outcome = Stocked
 	}
-	if err != nil && !errors.As(err, new(*RoomError)) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
-		err = fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
+	return result, d.spaceError(err, layout)
+}
+
+// spaceError says how much space was needed when there was not enough.
+func (d *Dir) spaceError(err error, layout *Layout) error {
+	if errors.As(err, new(*RoomError)) || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
 	}
-	return result, err
+	return fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
 }
 
 // isDone tells whether nothing is to be done, and fills in the result.

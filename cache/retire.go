@@ -25,7 +25,7 @@ func retire(path string, now time.Time) {
 // older than grace.
 func sweepRetired(dir, name string, grace time.Duration, now time.Time) {
 	for _, path := range retiredOf(dir, name) {
-		if at, ok := retiredAt(path); ok && now.Sub(at).Abs() >= grace {
+		if at, ok := retiredAt(path); ok && now.Sub(at) >= grace {
 			_ = os.Remove(path)
 		}
 	}

@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,7 +26,9 @@ const (
 	deadAfter = 90 * time.Second
 	// lookEvery is how often a waiting writer looks.
 	lookEvery = time.Second
-	maxLock   = 4 << 10
+	// lockSize is the size of the file: always the same, so that it is written
+	// over in one call and never seen half.
+	lockSize = 1 << 10
 )
 
 // ErrTakenOver is the cause with which the work on a tarball ends when a newer
@@ -52,10 +56,11 @@ func newOwner(run Run) owner {
 // do the same work. It is no more than that: each writes a file of its own and
 // publishes it whole, so nothing is lost where the lock fails.
 //
-// Within a host the kernel's lock on the file decides; it ends with the process,
-// so a dead owner is never waited for. Between hosts that lock may not reach:
-// then an owner counts as alive while it goes on writing its signs of life,
-// which are compared with each other and never with a clock.
+// On a local file system the kernel's lock on the file decides; it ends with the
+// process, so a dead owner is never waited for. On a network file system that
+// lock may not reach other hosts: there an owner on another one counts as alive
+// while it goes on writing its signs of life, which are compared with each other
+// and never with a clock.
 type writerLock struct {
 	file  *os.File
 	path  string
@@ -72,11 +77,11 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 	me := newOwner(run)
 	host := me.Host
 	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	var seen owner // by another host
+	var seen owner // on another host
 	var since time.Time
 	said := false
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
+		f, created, err := openLock(path)
 		if err != nil {
 			return nil, nil, fmt.Errorf("lock %s: %w", name, err)
 		}
@@ -89,13 +94,15 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 		was := readOwner(f)
 		if !held {
 			switch {
-			case was.ID == "", was.Host == host && err == nil:
-				return d.own(ctx, f, path, me)
-			case was != seen:
+			case created, !d.network, was.Host == host && err == nil:
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
+			case since.IsZero() || was != seen:
 				seen, since = was, d.now()
 			case d.now().Sub(since) >= deadAfter:
 				d.log.Warn("the owner of a lock is dead", "tarball", name, "owner", was.String())
-				return d.own(ctx, f, path, me)
+				l, ctx := d.own(ctx, f, path, me)
+				return l, ctx, nil
 			}
 		}
 		_ = f.Close()
@@ -112,12 +119,31 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 	}
 }
 
+// openLock opens a lock's file and tells whether it was not there before.
+func openLock(path string) (f *os.File, created bool, err error) {
+	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	for range 100 {
+		f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o666)
+		if err == nil || !errors.Is(err, fs.ErrExist) {
+			return f, true, err
+		}
+		f, err = os.OpenFile(path, flags, 0)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return f, false, err
+		}
+	}
+	return nil, false, err
+}
+
 // own makes me the owner.
-func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writerLock, context.Context, error) {
+func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writerLock, context.Context) {
+	// Whoever still wants it asks again; the one who did may be dead.
+	_ = os.Remove(path + askKind)
 	l := &writerLock{file: f, path: path, me: me, ended: make(chan struct{})}
 	if err := l.write(); err != nil {
-		_ = f.Close()
-		return nil, nil, fmt.Errorf("lock: %w", err)
+		// The kernel's lock holds all the same. On a full disk it is the room for
+		// the tarball that is missing, and what says so comes next.
+		d.log.Warn("the lock cannot say whose it is", "lock", path, "error", err)
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	beats, stop := context.WithCancel(ctx)
@@ -133,16 +159,18 @@ func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writ
 			}
 		}
 	}()
-	return l, ctx, nil
+	return l, ctx
 }
 
 func (l *writerLock) write() error {
-	raw, _ := json.Marshal(l.me) // strings and numbers: cannot fail
-	if err := l.file.Truncate(int64(len(raw))); err != nil {
-		return err
-	}
-	_, err := l.file.WriteAt(raw, 0)
+	_, err := l.file.WriteAt(l.me.record(), 0)
 	return err
+}
+
+// record is what a lock's file holds: JSON, and spaces up to its size.
+func (o owner) record() []byte {
+	raw, _ := json.Marshal(o) // strings and numbers: cannot fail
+	return append(raw, bytes.Repeat([]byte(" "), max(lockSize-len(raw), 0))...)
 }
 
 // unlock gives the lock up. The file is removed while it is still locked, so
@@ -158,7 +186,7 @@ func (l *writerLock) unlock() {
 }
 
 func readOwner(f io.ReaderAt) (o owner) {
-	raw, err := io.ReadAll(io.NewSectionReader(f, 0, maxLock))
+	raw, err := io.ReadAll(io.NewSectionReader(f, 0, 2*lockSize))
 	if err != nil || json.Unmarshal(raw, &o) != nil {
 		return owner{}
 	}
@@ -173,12 +201,11 @@ func askFor(lock string, me owner) {
 	if readAsker(lock) == me.Run {
 		return
 	}
-	raw, _ := json.Marshal(me) // strings and numbers: cannot fail
 	f, err := os.OpenFile(lock+askKind, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
 	if err != nil {
 		return // then the owner ends its work first
 	}
-	_, _ = f.Write(raw)
+	_, _ = f.Write(me.record())
 	_ = f.Close()
 }
 

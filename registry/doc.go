@@ -17,8 +17,8 @@
 // used; when the registry denies it the next one's is, and at last none at all,
 // since the image may be public and the credential for something else. What
 // answered is in the log. A keychain that fails is passed over for one that has
-// a credential; when none has, its error is the answer, and not an anonymous
-// attempt. The default is [DefaultChain]: the environment's GITHUB_TOKEN or
+// a credential, with a warning, and is part of the error when that one is denied;
+// when none has, its error is the answer, and not an anonymous attempt. The default is [DefaultChain]: the environment's GITHUB_TOKEN or
 // GH_TOKEN for ghcr.io, then Docker's config file with its credential helpers,
 // which is read, never written. Amazon's registries are for the keychain of the
 // package awsauth, below this one.
@@ -32,8 +32,9 @@
 //
 // Each reference that Resolve was given is a source of the image's blobs. A range
 // that one does not give comes from the next, and one that fails three times in
-// a row is set aside for 30 s, then for longer, up to 5 min: it is asked after
-// the others. With [Options.AllSources] ranges come from all at once; with
+// a row, or does not answer a login or a request for an image after all retries,
+// is set aside for 30 s, then for longer, up to 5 min: it is asked after the
+// others, and not at all for an image that others may have. With [Options.AllSources] ranges come from all at once; with
 // [Options.MirrorsMustAgree] a mirror must have what the image's own registry
 // has.
 //

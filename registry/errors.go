@@ -103,7 +103,10 @@ func newError(ctx context.Context, op, source string, err error) error {
 	}
 	var aside *asideError
 	if errors.As(err, &aside) {
-		before := newError(ctx, op, source, aside.err).(*Error)
+		var before *Error
+		if err := newError(ctx, op, source, aside.err); !errors.As(err, &before) {
+			return err // the context has ended meanwhile
+		}
 		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter}
 	}
 	var done *Error
@@ -131,7 +134,11 @@ func newError(ctx context.Context, op, source string, err error) error {
 		}
 		var denied denials
 		if errors.As(err, &denied) && e.Kind == ErrDenied {
-			e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
+			if failed := denied.failed(); failed != nil {
+				e.Err = fmt.Errorf("%w (asked with: %s; failed: %w)", e.Err, denied.asked(), failed)
+			} else {
+				e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
+			}
 		}
 	}
 	return e

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -101,6 +102,14 @@ func (r *repository) settle(err error) {
 	}
 	if d := r.health.settle(err); d > 0 {
 		r.client.options.Logger.Warn("source keeps failing, any other is asked before it", "source", r.name, "for", d, "error", err)
+	}
+}
+
+// resolved sets the source aside that does not answer when it is asked for an
+// image: these requests were repeated already. A login has said so itself.
+func (r *repository) resolved(ctx context.Context, err error) {
+	if err != nil && errors.Is(newError(ctx, "resolve", r.name, err), ErrUnreachable) && r.health.asideFor() == nil {
+		r.health.fail(err)
 	}
 }
 

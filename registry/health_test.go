@@ -1,11 +1,19 @@
 package registry
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"io"
 	"testing"
+	"testing/iotest"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
 // A source that keeps failing is set aside, for longer each time, and one
@@ -66,4 +74,56 @@ func TestHealthOfALogin(t *testing.T) {
 	h.fail(down)
 	now = now.Add(firstAside)
 	assert.False(t, h.allow(), "twice as long")
+}
+
+// A probe that its caller gives up, before the answer or in the middle of it,
+// tells nothing; the next one may try.
+func TestProbeIsGivenUp(t *testing.T) {
+	server := registrytest.New(t)
+	pushed, err := random.Image(1000, 1)
+	require.NoError(t, err)
+	ref, err := server.Push("team/image:tag", pushed)
+	require.NoError(t, err)
+	image, err := New(&Options{Keychain: Chain{}}).Resolve(t.Context(), DefaultPlatform(), ref)
+	require.NoError(t, err)
+	manifest, err := pushed.Manifest()
+	require.NoError(t, err)
+	layer := manifest.Layers[0]
+	h := &image.repositories[0].health
+	now := time.Now()
+	h.now = func() time.Time { return now }
+	h.fail(errors.New("down"))
+	now = now.Add(firstAside)
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = image.ReadRange(ended, layer.Digest, 0, layer.Size)
+	require.ErrorIs(t, err, context.Canceled)
+	require.True(t, h.allow())
+	h.settle(errNeutral)
+
+	body, err := image.ReadRange(t.Context(), layer.Digest, 0, layer.Size)
+	require.NoError(t, err)
+	require.False(t, h.allow(), "it is under way")
+	require.NoError(t, body.Close())
+	assert.True(t, h.allow())
+}
+
+// A connection that breaks after many bytes is just continued; one that stalls
+// is a failure whatever it gave.
+func TestBrokenBodies(t *testing.T) {
+	for _, c := range []struct {
+		given    int64
+		err      error
+		failures int
+	}{{enough - 1, io.ErrUnexpectedEOF, 1}, {enough, io.ErrUnexpectedEOF, 0}, {enough - 1, errStalled, 1}, {enough, errStalled, 1}} {
+		_, r, err := New(nil).parse("registry.example.com/image")
+		require.NoError(t, err)
+		inner := io.MultiReader(bytes.NewReader(make([]byte, c.given)), iotest.ErrReader(c.err))
+		body := &blobBody{ctx: t.Context(), body: io.NopCloser(inner), length: 2 * enough, left: 2 * enough, source: r}
+		_, err = io.Copy(io.Discard, body)
+		require.ErrorIs(t, err, c.err)
+		require.NoError(t, body.Close())
+		assert.Equal(t, c.failures, r.health.failures, c)
+	}
 }

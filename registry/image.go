@@ -109,6 +109,7 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 	err := r.health.asideFor()
 	if err == nil {
 		_, err = r.manifest(ctx, i.Digest().String())
+		r.resolved(ctx, err)
 	}
 	if err != nil {
 		i.log().Info("not read from at the same time", "source", r.name, "error", newError(ctx, "look for "+i.Digest().String()+" in", r.name, err))

@@ -43,6 +43,9 @@ func (c Chain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 // ResolveContext is [Chain.Resolve].
 func (c Chain) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
 	found, err := c.find(ctx, target, 0)
+	if !found.anonymous() {
+		err = nil
+	}
 	return found.auth, err
 }
 
@@ -54,6 +57,8 @@ type credential struct {
 	auth authn.Authenticator
 	name string // of the keychain
 	from int    // its place in the chain; len(chain) for none
+
+	failed error // of the keychains before it, that nobody knows what they would have had
 }
 
 func (c credential) anonymous() bool { return c.auth == authn.Anonymous }
@@ -92,7 +97,8 @@ func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig
 	return config, err
 }
 
-// find is [Chain.Resolve] from a place in the chain on.
+// find is [Chain.Resolve] from a place in the chain on. The error is that of the
+// keychains that failed, whether or not one after them has a credential.
 func (c Chain) find(ctx context.Context, target authn.Resource, from int) (credential, error) {
 	var failed []error
 	for i := from; i < len(c); i++ {
@@ -101,10 +107,12 @@ func (c Chain) find(ctx context.Context, target authn.Resource, from int) (crede
 		case err != nil:
 			failed = append(failed, fmt.Errorf("%s: %w", c[i].Name, err))
 		case auth != authn.Anonymous:
-			return credential{auth, c[i].Name, i}, nil
+			failed := errors.Join(failed...)
+			return credential{auth, c[i].Name, i, failed}, failed
 		}
 	}
-	return credential{authn.Anonymous, anonymousName, len(c)}, errors.Join(failed...)
+	err := errors.Join(failed...)
+	return credential{authn.Anonymous, anonymousName, len(c), err}, err
 }
 
 // GitHub is a keychain for ghcr.io alone: the token in the variable

@@ -26,7 +26,7 @@ type repository struct {
 
 	logins    singleflight.Group
 	challenge atomic.Pointer[transport.Challenge] // nil until the registry was asked
-	session   atomic.Pointer[session]             // the one that worked last; nil until one did
+	session   atomic.Pointer[session]             // the one that worked last, or is tried first; nil if none
 	health    health
 	reading   atomic.Int64 // how many ranges of blobs are under way
 	noRanges  atomic.Bool  // it answered a range with the whole blob
@@ -62,9 +62,12 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 			}
 			return nil, err
 		}
-		denied, tried = append(denied, denial{s.credential.name, err}), append(tried, s)
+		denied, tried = append(denied, denial{s.credential, err}), append(tried, s)
 		s, err = r.instead(ctx, s, sent, tried)
 		var more denials // of a token server
+		if s == nil {
+			r.forget(tried)
+		}
 		switch {
 		case isDenied(err) && errors.As(err, &more):
 			return nil, append(denied, more...)
@@ -83,7 +86,17 @@ func (r *repository) answered(s *session, denied denials) {
 		r.client.options.Logger.Info("answered", "source", r.name, "credential", s.credential.name)
 	}
 	for _, d := range denied {
-		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential, "answered", s.credential.name, "error", clean(d.err.Error()))
+		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential.name, "answered", s.credential.name, "error", clean(d.err.Error()))
+	}
+}
+
+// forget drops a session that was denied before it was ever answered: the next
+// request begins with the keychains, which may have something else by then.
+func (r *repository) forget(tried []*session) {
+	for _, s := range tried {
+		if !s.worked.Load() {
+			r.session.CompareAndSwap(s, nil)
+		}
 	}
 }
 

@@ -28,8 +28,9 @@ const maxConfig = 16 << 20
 // asked for. From then on only digests are asked for, so that every reference
 // can be a source: a blob is asked of the repository that was resolved, and of
 // the ones after it when that one does not give it. A source that failed three
-// times in a row is asked after the others for 30 s, and for longer each time,
-// up to 5 min.
+// times in a row, or that did not answer here, is asked after the others for
+// 30 s, and for longer each time, up to 5 min; until then Resolve passes it over,
+// unless it is the last.
 //
 // The error joins one [*Error] for each reference that was tried.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
@@ -97,7 +98,7 @@ func (c *Client) mustAgree(ctx context.Context, platform v1.Platform, image *Ima
 
 // resolve tries one reference. When there is an alternative, a registry that was
 // down a moment ago is not waited for again.
-func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (*Image, error) {
+func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, alternative bool) (image *Image, err error) {
 	named, r, err := c.parse(ref)
 	if err != nil {
 		return nil, err
@@ -105,6 +106,7 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, 
 	if err := r.health.asideFor(); err != nil && alternative {
 		return nil, &asideError{err}
 	}
+	defer func() { r.resolved(ctx, err) }()
 	m, err := r.manifest(ctx, tagOrDigest(named))
 	if err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func (c *Client) resolve(ctx context.Context, platform v1.Platform, ref string, 
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	image := &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	image = &Image{source: named.String(), manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
 	}

@@ -197,11 +197,25 @@ func TestTokenServers(t *testing.T) {
 			}
 			challenge(w, r)
 		})
-		_, err := newClient(func(o *registry.Options) { o.Keychain = identity{} }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-		require.Error(t, err, name)
-		assert.NotContains(t, err.Error(), "TOP-SECRET", name)
+		for _, keychain := range []authn.Keychain{identity{}, fixed{"user", "TOP-SECRET-PASSWORD"}} {
+			_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			require.Error(t, err, name)
+			assert.NotContains(t, err.Error(), "TOP-SECRET", name)
+		}
 	}
 	assert.NotContains(t, strings.Join(stolen, " "), "TOP-SECRET")
+	assert.NotContains(t, strings.Join(stolen, " "), "Basic")
+}
+
+// A token is for its registry, not for where that redirects to.
+func TestTokenIsNotSentOn(t *testing.T) {
+	r := resolvedWith(t, registrytest.Quirks{Token: true, User: "user", Password: "right-password"}, func(o *registry.Options) { o.Keychain = right })
+	storage := registrytest.NewStorage(t, r.server, 0)
+	r.server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password", Storage: storage})
+	_, err := r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Len(t, storage.Requests(), 1)
+	assert.Empty(t, storage.Requests()[0].Header.Get("Authorization"))
 }
 
 // A helper that fails may have printed a secret before.

@@ -53,9 +53,9 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		// Before the registry is asked: its answer would be for nothing.
 		c, err := r.client.chain.find(ctx, r.repo, from)
 		switch {
-		case err != nil && len(denied) == 0 && from == 0:
+		case err != nil && c.anonymous() && len(denied) == 0 && from == 0:
 			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: err}
-		case err != nil: // an earlier one was denied: that is what counts
+		case err != nil: // another one has a credential, or was denied
 			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", clean(err.Error()))
 		}
 		challenge, err := r.ping(ctx)
@@ -66,7 +66,7 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		if err == nil {
 			return s, nil
 		}
-		if denied = append(denied, denial{c.name, err}); !isDenied(err) || c.anonymous() {
+		if denied = append(denied, denial{c, err}); !isDenied(err) || c.anonymous() {
 			return nil, denied
 		}
 		r.client.options.Logger.Info("credential denied", "source", r.name, "credential", c.name, "error", clean(err.Error()))
@@ -118,7 +118,7 @@ func (r *repository) login(ctx context.Context, challenge *transport.Challenge, 
 // chain, and at last no credential. It returns nil when nothing is left. tried
 // has s and all before it.
 func (r *repository) instead(ctx context.Context, s *session, sent *authn.AuthConfig, tried []*session) (*session, error) {
-	if current := r.session.Load(); current.worked.Load() && !slices.Contains(tried, current) {
+	if current := r.session.Load(); current != nil && current.worked.Load() && !slices.Contains(tried, current) {
 		return current, nil
 	}
 	switch {
@@ -141,7 +141,7 @@ const mostRenewals = 3
 type denials []denial
 
 type denial struct {
-	credential string
+	credential credential
 	err        error
 }
 
@@ -160,9 +160,20 @@ func (d denials) Unwrap() error {
 func (d denials) asked() string {
 	names := make([]string, len(d))
 	for i := range d {
-		names[i] = d[i].credential
+		names[i] = d[i].credential.name
 	}
 	return strings.Join(slices.Compact(names), ", then ")
+}
+
+// failed returns the error of the keychains that were passed over, nil if none
+// was: what they would have had may be what the registry wants.
+func (d denials) failed() error {
+	for i := range d {
+		if err := d[i].credential.failed; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isDenied tells whether an error is the registry's or token server's refusal of

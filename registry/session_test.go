@@ -3,6 +3,10 @@ package registry_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +59,7 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 				assert.Contains(t, log.String(), "msg=answered source="+server.Host()+"/team/image credential="+c.who, name)
 				_, err = remote{Image: got, layer: layersOf(t, image)[0]}.read(t.Context(), 0, 10)
 				require.NoError(t, err, name)
+				assert.Equal(t, 1, strings.Count(log.String(), "msg=answered"), "%s: said once", name)
 			}
 			assert.NotContains(t, log.String(), "password", name)
 		}
@@ -73,6 +78,44 @@ func TestFailingKeychain(t *testing.T) {
 		require.ErrorIs(t, err, broken)
 	}
 	assert.Empty(t, server.Requests())
+}
+
+// A token server that refuses a credential once does not make the registry one
+// without credentials for ever.
+func TestDeniedLoginIsNotForEver(t *testing.T) {
+	server := registrytest.New(t)
+	ref := push(t, server, "team/image:tag", randomImage(t, 1))
+	client := newClient(func(o *registry.Options) { o.Keychain = right })
+	// Everybody gets a token without a credential, which is good for nothing.
+	server.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "user", Password: "another", Status: 403})
+	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrDenied)
+
+	server.ExpireTokens()
+	server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password"})
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.NoError(t, err)
+}
+
+// What failed is said when all that came after it is denied: it is what was
+// meant to work.
+func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		server := registrytest.New(t)
+		ref := push(t, server, "team/image:tag", randomImage(t, 1))
+		server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password", Token: token})
+		broken := errors.New("the role cannot be assumed")
+		var log bytes.Buffer
+		_, err := newClient(func(o *registry.Options) {
+			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale"}}}
+			o.Logger = logTo(&log)
+		}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.ErrorIs(t, err, registry.ErrDenied)
+		require.ErrorIs(t, err, broken)
+		assert.ErrorContains(t, err, "AWS: the role cannot be assumed")
+		assert.ErrorContains(t, err, "asked with: stale, then anonymous")
+		assert.Contains(t, log.String(), "a keychain failed")
+	}
 }
 
 // ends is a keychain whose passwords end: it keeps one until it hears that it
@@ -153,6 +196,87 @@ func TestPasswordEndsForGood(t *testing.T) {
 	r.server.SetQuirks(registrytest.Quirks{Admits: keychain.admits})
 	_, err = r.read(t.Context(), 0, 10)
 	require.NoError(t, err)
+}
+
+// counted is a keychain that is to be asked again for a new password.
+type counted struct{ asked atomic.Int64 }
+
+func (c *counted) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: "user", Password: fmt.Sprint(c.asked.Add(1))}, nil
+}
+
+// Who hears late that a password has ended takes what another request has got
+// meanwhile.
+func TestNewPasswordIsForAll(t *testing.T) {
+	keychain := &counted{}
+	r := resolved(t, func(o *registry.Options) { o.Keychain = keychain })
+	late, release := make(chan struct{}), make(chan struct{})
+	var old atomic.Int64
+	r.server.SetQuirks(registrytest.Quirks{Admits: func(_, password string) bool {
+		if password == "1" && old.Add(1) == 1 {
+			close(late)
+			<-release
+		}
+		return password != "1"
+	}})
+	done := make(chan error)
+	go func() {
+		_, err := r.read(t.Context(), 0, 10)
+		done <- err
+	}()
+	<-late
+	_, err := r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	asked := keychain.asked.Load()
+	close(release)
+	require.NoError(t, <-done)
+	assert.Equal(t, asked, keychain.asked.Load())
+}
+
+// changes is a keychain that has something else each time.
+type changes struct{ given atomic.Int64 }
+
+func (c *changes) Resolve(authn.Resource) (authn.Authenticator, error) { return c, nil }
+func (c *changes) Refused(authn.AuthConfig)                            {}
+func (c *changes) Authorization() (*authn.AuthConfig, error) {
+	return &authn.AuthConfig{Username: "user", Password: fmt.Sprint(c.given.Add(1))}, nil
+}
+
+// A keychain that has something else each time is not asked for ever.
+func TestRenewalsAreBounded(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		keychain := &changes{}
+		r := resolved(t, func(o *registry.Options) { o.Keychain = keychain })
+		var asked atomic.Int64
+		r.server.SetQuirks(registrytest.Quirks{Token: token, Admits: func(string, string) bool {
+			return asked.Add(1) > 100 // which would be too late
+		}})
+		_, err := r.read(t.Context(), 0, 10)
+		require.ErrorIs(t, err, registry.ErrDenied)
+		assert.Less(t, asked.Load(), int64(20))
+	}
+}
+
+// Blob storage that refuses what the registry signed says nothing about the
+// credential: no other one is tried, and none is not either.
+func TestRefusedSignatureIsNoDenial(t *testing.T) {
+	r := resolvedWith(t, registrytest.Quirks{User: "user", Password: "right-password"}, func(o *registry.Options) { o.Keychain = right })
+	var refused atomic.Int64
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refused.Add(1)
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer storage.Close()
+	r.server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password", RedirectTo: storage.URL})
+	before := len(r.server.Requests())
+	_, err := r.read(t.Context(), 0, 10)
+	require.ErrorIs(t, err, registry.ErrUnreachable)
+	assert.Equal(t, int64(2), refused.Load(), "another URL was signed, once")
+	requests := r.server.Requests()[before:]
+	assert.Len(t, requests, 2)
+	for _, request := range requests {
+		assert.NotEmpty(t, request.Header.Get("Authorization"))
+	}
 }
 
 // A keychain that fails when a credential has to be renewed is not the

@@ -2,7 +2,10 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +97,44 @@ func TestSourceWithoutRangesIsNotSetAside(t *testing.T) {
 	assert.Equal(t, asked+1, blobsAsked(p.mirror), "a whole blob is its to give")
 }
 
+// The first range of a source has to log in. That is everybody's: it has retries,
+// which ranges have not, and goes on when who wanted it first is gone.
+func TestLoginOnTheWay(t *testing.T) {
+	p := newPair(t)
+	r := p.resolved(t, nil)
+	p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404})
+	p.own.SetQuirks(registrytest.Quirks{LoginStatus: 503, LoginStatusCount: 2})
+	_, err := r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+
+	p = newPair(t)
+	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			arrived <- struct{}{}
+			<-release
+		}
+		proxyTo(p.own, w, r)
+	}))
+	defer front.Close()
+	p.ownRef = strings.Replace(p.ownRef, p.own.Host(), front.Listener.Addr().String(), 1)
+	r = p.resolved(t, nil)
+	p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := r.read(ctx, 0, 10)
+		first <- err
+	}()
+	<-arrived
+	cancel()
+	require.ErrorIs(t, <-first, context.Canceled)
+	go close(release)
+	_, err = r.read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	assert.Empty(t, arrived, "the login that was under way served")
+}
+
 // The next image asks the mirror no more while it is set aside.
 func TestSetAsideHoldsForAllImages(t *testing.T) {
 	p := newPair(t)
@@ -109,6 +150,26 @@ func TestSetAsideHoldsForAllImages(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	assert.ErrorContains(t, err, "not asked again so soon: ")
 	assert.ErrorContains(t, err, "connection refused")
+}
+
+// A mirror that has answered the login and then only fails is not waited for
+// with each image.
+func TestFailingManifestsSetAside(t *testing.T) {
+	p := newPair(t)
+	client := newClient(nil)
+	resolve := func() {
+		t.Helper()
+		_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		require.NoError(t, err)
+	}
+	resolve()
+	p.mirror.SetQuirks(registrytest.Quirks{Status: 503})
+	resolve()
+	asked := len(p.mirror.Requests())
+	for range 5 {
+		resolve()
+	}
+	assert.Len(t, p.mirror.Requests(), asked)
 }
 
 func TestMirrorsMustAgree(t *testing.T) {
@@ -133,7 +194,15 @@ func TestMirrorsMustAgree(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrDisagree)
 	require.ErrorIs(t, err, registry.ErrDenied, "one that cannot be asked does not agree")
 
+	p.own.SetQuirks(registrytest.Quirks{Status: 503})
+	client := newClient(must)
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	require.ErrorIs(t, err, registry.ErrUnreachable)
 	p.own.SetQuirks(registrytest.Quirks{})
+	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	require.ErrorIs(t, err, registry.ErrDisagree)
+	assert.ErrorContains(t, err, "its own registry "+digestOf(t, p.image).String(), "it is asked even while it is set aside")
+
 	p.mirror.SetQuirks(registrytest.Quirks{Status: 404})
 	require.NoError(t, resolve(must), "what is in its own registry alone is right")
 }
@@ -178,6 +247,19 @@ func TestAllSources(t *testing.T) {
 		p.ownRef = push(t, p.own, "other/image:tag", randomImage(t, 1))
 		open(t, p.resolved(t, all), 8)
 		assert.Equal(t, 8, blobsAsked(p.mirror))
+		assert.Zero(t, blobsAsked(p.own), "it was asked whether it has the image")
+	})
+	t.Run("the other keeps failing", func(t *testing.T) {
+		p := newPair(t)
+		client := newClient(all)
+		p.own.SetQuirks(registrytest.Quirks{Status: 503})
+		asked := 0
+		for range 2 {
+			_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+			require.NoError(t, err)
+			assert.Contains(t, []int{0, len(p.own.Requests())}, asked, "once for all images")
+			asked = len(p.own.Requests())
+		}
 	})
 	t.Run("the other is down", func(t *testing.T) {
 		p := newPair(t)
@@ -191,6 +273,19 @@ func TestAllSources(t *testing.T) {
 		r.Distrust(r.layer.Digest)
 		open(t, r, 8)
 		assert.Equal(t, 8, blobsAsked(p.own))
+	})
+	t.Run("failed ones do not count", func(t *testing.T) {
+		p := newPair(t)
+		r := p.resolved(t, all)
+		p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404, BlobStatusCount: 2})
+		for range 2 {
+			_, err := r.read(t.Context(), 0, 10)
+			require.NoError(t, err)
+		}
+		mirror, own := blobsAsked(p.mirror), blobsAsked(p.own)
+		open(t, r, 4)
+		assert.Equal(t, mirror+2, blobsAsked(p.mirror))
+		assert.Equal(t, own+2, blobsAsked(p.own))
 	})
 	t.Run("closed ones do not count", func(t *testing.T) {
 		p := newPair(t)

@@ -14,30 +14,40 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/buildflags"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
 
 type options struct {
-	dir, branch  string
-	rules        tagging.Rules
-	mirrors      list
-	platform     v1.Platform
-	plainHTTP    list
-	mustAgree    bool
-	allSources   bool
-	jobs         int
-	connections  int
-	json         bool
-	sample       bool
-	verbose      bool
-	quiet        bool
-	images       []string
-	roleARN      string
-	region       string
-	roleDuration seconds
-	keychain     authn.Keychain // nil: newKeychain's
+	dir, branch     string
+	rules           tagging.Rules
+	mirrors         list
+	platform        v1.Platform
+	plainHTTP       list
+	force, takeOver bool
+	quota           byteCount
+	mode, dirMode   mode
+	group           string
+	grace           time.Duration
+	mustAgree       bool
+	allSources      bool
+	jobs            int
+	connections     int
+	json            bool
+	sample          bool
+	verbose         bool
+	quiet           bool
+	images          []string
+	build           buildflags.Flags
+	run             cache.Run          // that the images come from
+	request         *artifacts.Request // for the images of a build run; nil with IMAGE
+	roleARN         string
+	region          string
+	roleDuration    seconds
+	keychain        authn.Keychain // nil: newKeychain's
 }
 
 // list is a flag that may be given more than once.
@@ -47,14 +57,27 @@ func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 const usage = `Usage: docker-cache [flags] -branch BRANCH IMAGE...
+       docker-cache [flags] -allow HOST/REPOSITORY
        docker-cache -sample
 
 Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
 "docker load". An image that is there already, by digest, is left as it is.
 
+Without IMAGE the images are those that a finished build run names in its
+artifacts: the run of the event that started this workflow, or that of -repo and
+-run-id. The run is refused unless it succeeded, was started by an allowed event,
+and is of the repository's own code; the branch is the run's. The tarball of a
+newer run is not replaced.
+
 `
 
 const usageExit = `
+Environment: GITHUB_TOKEN or GH_TOKEN, for ghcr.io and, with the permission
+"actions: read", for artifacts; the variables of AWS's SDK; and what a runner
+sets: ACTIONS_ID_TOKEN_REQUEST_URL and _TOKEN, GITHUB_ACTIONS, GITHUB_ACTOR,
+GITHUB_API_URL, GITHUB_EVENT_NAME, GITHUB_EVENT_PATH, GITHUB_REPOSITORY,
+GITHUB_STEP_SUMMARY.
+
 Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 130 interrupted.
 `
@@ -66,7 +89,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f := flag.NewFlagSet("docker-cache", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory to stock; it must exist (default ~/pytorch-data/docker)")
-	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required")
+	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required with IMAGE, else it must be the run's")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
 	f.Var(&o.mirrors, "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
 	f.BoolVar(&o.mustAgree, "mirrors-must-agree", false, "fail an image that a mirror and its own registry do not have alike")
@@ -78,6 +101,15 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.Var(&o.roleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
 	f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
 	f.IntVar(&o.connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
+	o.build.Register(f)
+	f.Int64Var(&o.run.Attempt, "run-attempt", 0, "with IMAGE and -run-id: which attempt of the run it was, `N` (default: the event's, with its run)")
+	f.BoolVar(&o.force, "force", false, "replace the tarball of a newer build run too")
+	f.BoolVar(&o.takeOver, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+	f.Var(&o.quota, "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
+	f.Var(&o.mode, "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
+	f.StringVar(&o.group, "group", "", "the `GROUP` of tarballs, by name or number (default: as the file system has it)")
+	f.Var(&o.dirMode, "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
+	f.DurationVar(&o.grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
@@ -93,7 +125,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	}
 	if err == nil {
 		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" {
+			if g.Value.String() == "" && err == nil {
 				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
 			}
 		})
@@ -106,7 +138,10 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 		err = o.check()
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "docker-cache: %v\nRun \"docker-cache -h\" for help.\n", err)
+		fmt.Fprintf(stderr, "docker-cache: %s\n", artifacts.Plain(err.Error()))
+		if !errors.Is(err, artifacts.ErrEvent) {
+			fmt.Fprint(stderr, "Run \"docker-cache -h\" for help.\n")
+		}
 		return nil, err
 	}
 	return o, nil
@@ -125,7 +160,7 @@ func (o *options) check() error {
 	if o.sample && o.roleARN != "" {
 		return errors.New("-sample needs no credentials: leave -role-arn out")
 	}
-	if _, err := newKeychain(o, nil, io.Discard); err != nil {
+	if _, err := newKeychain(o, nil, nil); err != nil {
 		return fmt.Errorf("-role-arn, -region, -role-duration: %w", err)
 	}
 	if o.jobs < 1 {
@@ -135,8 +170,8 @@ func (o *options) check() error {
 		return errors.New("-mirrors-must-agree and -all-sources need a -mirror")
 	}
 	if o.sample {
-		if len(o.images) > 0 || len(o.mirrors) > 0 {
-			return errors.New("-sample brings its own images and mirror: leave IMAGE and -mirror out")
+		if len(o.images) > 0 || len(o.mirrors) > 0 || len(o.build.Allow) > 0 || o.build.RunID != 0 || o.build.Repository != "" {
+			return errors.New("-sample brings its own images and mirror: leave IMAGE, -mirror and what is about a build out")
 		}
 		if o.branch == "" {
 			o.branch = "main"
@@ -147,14 +182,16 @@ func (o *options) check() error {
 	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
 		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
 	}
-	if o.branch == "" {
+	if len(o.images) > 0 && o.branch == "" {
 		return errors.New("-branch is required: which branch were the images built from?")
 	}
-	if _, err := o.rules.Suffix(o.branch); err != nil {
-		return err
+	if o.branch != "" {
+		if _, err := o.rules.Suffix(o.branch); err != nil {
+			return err
+		}
 	}
-	if len(o.images) == 0 {
-		return errors.New("no IMAGE was given")
+	if err := o.checkBuild(os.Getenv); err != nil {
+		return err
 	}
 	// The same reference twice is one image, asked for twice.
 	seen := map[string]bool{}

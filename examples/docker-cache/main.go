@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/internal/command"
 )
 
@@ -17,13 +19,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return command.OK
+	case errors.Is(err, artifacts.ErrEvent):
+		return command.Failed // the event is at fault, not the command line
 	case err != nil:
 		return command.Usage
 	}
-	report := &report{progress: newProgress(stderr, o.quiet), stdout: stdout, stderr: stderr, json: o.json}
+	report := newReport(o, stdout, stderr)
 	if !o.sample {
 		defer report.stop()
-		return stockAll(ctx, o, report)
+		return work(ctx, o, report)
 	}
 	end, err := setUpSample(o)
 	if err != nil {
@@ -36,5 +40,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if code == command.OK {
 		report.howToLoad(o.dir)
 	}
+	return code
+}
+
+// work does what was asked for, and reports it in full also when it fails.
+func work(ctx context.Context, o *options, report *report) int {
+	code := command.OK
+	if o.request != nil {
+		code = fetchBuild(ctx, o, report, report.log(o.verbose))
+	}
+	if code == command.OK {
+		code = stockAll(ctx, o, report)
+	}
+	report.summarize(os.Getenv("GITHUB_STEP_SUMMARY"))
 	return code
 }

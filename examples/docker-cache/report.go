@@ -5,21 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
 
-// failed is the third outcome, beside cache.Stocked and cache.Unchanged.
+// failed is an outcome beside those of the package cache.
 const failed = "failed"
 
 // result is what -json prints for an image. The names are a contract: others
@@ -29,33 +31,119 @@ type result struct {
 	Source          string  `json:"source"`           // the reference that it was resolved at, "" if none had it
 	Tarball         string  `json:"tarball"`          // path, "" if it did not come to that
 	Digest          string  `json:"digest"`           // of the manifest
-	Outcome         string  `json:"outcome"`          // stocked, unchanged, failed
+	Outcome         string  `json:"outcome"`          // stocked, unchanged, superseded, failed
 	BytesTotal      int64   `json:"bytes_total"`      // of the tarball
 	BytesDownloaded int64   `json:"bytes_downloaded"` // of layers
-	BytesReused     int64   `json:"bytes_reused"`     // of layers
+	BytesReused     int64   `json:"bytes_reused"`     // of layers, from tarballs in the directory
+	BytesCloned     int64   `json:"bytes_cloned"`     // of these, by sharing the space on the disk
+	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
 	Seconds         float64 `json:"seconds"`
 	Error           string  `json:"error"` // "" unless failed
+
+	start time.Time
 }
 
-// report prints what happened, image by image as each ends.
+// report prints what happened, image by image as each ends. Much of it is foreign
+// text, and in a job the runner reads all of it for commands: nothing goes out
+// that was not made plain.
 type report struct {
 	progress
 	stdout, stderr io.Writer
 	json           bool
-	said           bool // standard error has the reason already, once for all images
+	commands       *artifacts.Commands // to the runner; nil outside of Actions
+	mask           func(secret string) // tells the runner what to hide; nil where it must not
+	said           bool                // standard error has the reason already, once for all images
 
 	mu       sync.Mutex
 	failures int
 	unsaid   error // why a line could not be printed
 	tarballs []string
+	rows     []artifacts.Row
 }
 
-// say prints to standard output, and remembers when it cannot: a script that
-// reads nothing must not take that for "no images".
-func (p *report) say(format string, args ...any) {
-	if _, err := fmt.Fprintf(p.above(p.stdout), format, args...); err != nil && p.unsaid == nil {
+func newReport(o *options, stdout, stderr io.Writer) *report {
+	p := &report{progress: newProgress(stderr, o.quiet), stdout: stdout, json: o.json}
+	above := p.above(stderr)
+	p.stderr = artifacts.PlainWriter(above)
+	if os.Getenv("GITHUB_ACTIONS") != "true" {
+		return p
+	}
+	// The runner reads commands from both outputs; standard output is for results.
+	p.commands = artifacts.NewCommands(above)
+	if !isFile(stderr) {
+		p.mask = func(secret string) { _, _ = p.commands.Mask(secret) } // what cannot be printed need not be hidden
+	}
+	return p
+}
+
+// log returns a logger to standard error.
+func (p *report) log(verbose bool) *slog.Logger {
+	level := slog.LevelWarn
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// say prints a line to standard output, and remembers when it cannot: a script
+// that reads nothing must not take that for "no images".
+func (p *report) say(line string) {
+	if _, err := fmt.Fprintln(p.above(p.stdout), line); err != nil && p.unsaid == nil {
 		p.unsaid = err
 		fmt.Fprintf(p.stderr, "docker-cache: print the results: %v\n", err)
+	}
+}
+
+// tell prints a line that is no result.
+func (p *report) tell(line string) { fmt.Fprintln(p.stderr, line) }
+
+func (p *report) group(title string) {
+	if p.commands != nil {
+		_ = p.commands.Group(title)
+		return
+	}
+	p.tell(title)
+}
+
+func (p *report) endGroup() {
+	if p.commands != nil {
+		_ = p.commands.EndGroup()
+	}
+}
+
+// warn and failed print a line, and in Actions make an annotation of it.
+func (p *report) warn(text string) {
+	p.tell("docker-cache: warning: " + text)
+	if p.commands != nil {
+		_ = p.commands.Warning(artifacts.Place{Title: "docker-cache"}, text)
+	}
+}
+
+func (p *report) failed(err error) {
+	p.tell("docker-cache: " + err.Error() + advice(err))
+	if p.commands != nil {
+		_ = p.commands.Error(artifacts.Place{Title: "docker-cache"}, err.Error()+advice(err))
+	}
+}
+
+// summarize ends the report: in Actions with a notice, and a table in the step's
+// summary.
+func (p *report) summarize(file string) {
+	if len(p.rows) == 0 {
+		return
+	}
+	if p.commands != nil {
+		count := map[string]int{}
+		for _, r := range p.rows {
+			count[r.Outcome]++
+		}
+		_ = p.commands.Notice(artifacts.Place{Title: "docker-cache"}, fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
+			len(p.rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[failed]))
+	}
+	if file != "" {
+		if err := artifacts.AppendSummary(file, p.rows); err != nil {
+			p.warn(fmt.Sprintf("write the summary: %v", err))
+		}
 	}
 }
 
@@ -67,25 +155,36 @@ func (p *report) result(r result, err error) {
 		p.failures++
 		r.Outcome, r.Error = failed, err.Error()
 		if !p.said {
-			fmt.Fprintf(p.above(p.stderr), "docker-cache: %q: %v%s\n", r.Image, err, advice(err))
+			p.failed(fmt.Errorf("%q: %w", r.Image, err))
 		}
 	} else {
 		p.tarballs = append(p.tarballs, r.Tarball)
 	}
+	p.rows = append(p.rows, artifacts.Row{
+		Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused,
+		Start: r.start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error,
+	})
 	if p.json {
 		// A struct of strings and numbers always encodes.
 		line, _ := json.Marshal(r)
-		p.say("%s\n", line)
+		p.say(string(artifacts.PlainJSON(line)))
 		return
 	}
+	var line string
 	switch r.Outcome {
 	case string(cache.Stocked):
-		p.say("stocked    %s  %s from %s in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		line = fmt.Sprintf("stocked    %s  %s from %s in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+		if r.BytesReused > 0 {
+			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", size(r.BytesReused), size(r.BytesCloned), size(r.BytesCopied))
+		}
 	case string(cache.Unchanged):
-		p.say("unchanged  %s  %s, same digest at %s, in %.1f s\n", filepath.Base(r.Tarball), humanize.IBytes(uint64(r.BytesTotal)), r.Source, r.Seconds)
+		line = fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+	case string(cache.Superseded):
+		line = fmt.Sprintf("superseded %s  a newer build run's is there, in %.1f s", filepath.Base(r.Tarball), r.Seconds)
 	default:
-		p.say("failed     %q after %.1f s\n", r.Image, r.Seconds)
+		line = fmt.Sprintf("failed     %q after %.1f s", r.Image, r.Seconds)
 	}
+	p.say(artifacts.Plain(line))
 }
 
 // advice says what a person can do about an error, where that is known.
@@ -105,6 +204,7 @@ func advice(err error) string {
 		{registry.ErrPlatform, "ask for one of these with -platform"},
 		{cache.ErrBlobDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
 		{syscall.ENOSPC, "make room in the directory"},
+		{cache.ErrQuota, "make room in the directory, or give a larger -quota"},
 	} {
 		if errors.As(err, new(*awsauth.Error)) && a.kind == registry.ErrCredentials {
 			continue // it says itself what to do

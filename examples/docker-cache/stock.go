@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"io/fs"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
@@ -24,16 +25,12 @@ type stocker struct {
 // stockAll stocks every image, some at a time, and reports each. One that fails
 // does not stop the others.
 func stockAll(ctx context.Context, o *options, report *report) int {
-	level := slog.LevelWarn
-	if o.verbose {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(report.above(report.stderr), &slog.HandlerOptions{Level: level}))
+	log := report.log(o.verbose)
 	keychain := o.keychain
 	if keychain == nil {
 		var err error
-		if keychain, err = newKeychain(o, log, report.above(report.stderr)); err != nil {
-			fmt.Fprintf(report.above(report.stderr), "docker-cache: %v\n", err)
+		if keychain, err = newKeychain(o, log, report.mask); err != nil {
+			report.failed(err)
 			return command.Usage
 		}
 	}
@@ -47,8 +44,10 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{
 		Engine: cache.NewEngine(&cache.EngineOptions{Connections: o.connections}),
+		Quota:  int64(o.quota), Mode: fs.FileMode(o.mode), DirMode: fs.FileMode(o.dirMode), Group: o.group, Grace: o.grace,
+		Logger: log,
 	}); dirErr != nil {
-		fmt.Fprintf(report.above(report.stderr), "docker-cache: %v\n", dirErr)
+		report.failed(dirErr)
 		report.said = true
 	}
 	taken := s.tarballs()
@@ -58,7 +57,7 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 	for i, image := range o.images {
 		group.Go(func() error {
 			start := time.Now()
-			r := result{Image: image, Outcome: failed}
+			r := result{Image: image, Outcome: failed, start: start}
 			err := dirErr
 			if err == nil {
 				err = s.stock(ctx, i, taken, &r, report)
@@ -95,6 +94,12 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 		return context.Cause(ctx)
 	}
 	image := s.images[i]
+	if s.request == nil && len(s.build.Allow) > 0 { // else it was checked with the build
+		gate := artifacts.Gate{Allow: s.build.Allow}
+		if err := gate.CheckReference(image); err != nil {
+			return err
+		}
+	}
 	tarball, err := tagging.Tarball(image, s.branch, s.rules)
 	if err != nil {
 		return err
@@ -130,10 +135,13 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	tell, end := progress.image(tarball)
 	defer end()
 	put, err := s.dir.Put(ctx, tarball, local, remote, &cache.PutOptions{
-		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch},
+		Provenance: cache.Provenance{Source: remote.Source(), Branch: s.branch, Run: s.run},
 		Progress:   tell,
+		Force:      s.force,
+		TakeOver:   s.takeOver,
 	})
 	r.Tarball, r.BytesTotal, r.BytesDownloaded, r.BytesReused = put.Path, put.Total, put.Downloaded, put.Reused
+	r.BytesCloned, r.BytesCopied = put.Cloned, put.Copied
 	if err != nil {
 		return fmt.Errorf("stock %s from %s: %w", tarball, remote.Source(), err)
 	}

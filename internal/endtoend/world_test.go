@@ -19,10 +19,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/artifacts/artifactstest"
 	"github.com/dockercache/dockercache/internal/fakenet"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	_ "github.com/dockercache/dockercache/registry" // see newWorldWith
+	_ "github.com/dockercache/dockercache/registry/awsauth"
 	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
+	_ "github.com/dockercache/dockercache/tagging"
 )
 
 const (
@@ -31,6 +35,7 @@ const (
 	mirrorImage = "ghcr.io/pytorch/ci-image"
 	storageHost = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
 	role        = "arn:aws:iam::308535385114:role/gha_workflow_s3_and_ecr_read_only"
+	jobToken    = "ghs_job-token-0123456789"
 	hash        = "-2f5ec0d8a6f1b4c3d7e9a0b1c2d3e4f5a6b7c8d9"
 	mib         = 1 << 20
 )
@@ -45,6 +50,7 @@ type world struct {
 	aws       *awstest.Server
 	ecr, ghcr *registrytest.Server
 	storage   *registrytest.Storage // of ECR
+	api       *artifactstest.Server
 	net       *fakenet.Net
 	images    map[string]v1.Image // by name
 	home, dir string
@@ -57,22 +63,32 @@ type world struct {
 // no use for a credential that is wrong.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel()
 	return newWorldWith(t, 0)
 }
 
 // newWorldWith has signed URLs that are good for so many requests.
 func newWorldWith(t *testing.T, signatureUses int) *world {
 	t.Helper()
-	t.Parallel()
+	// The go command repeats an old result unless something changed that it knows
+	// of: imports, and files that a test looks at. The program is neither.
+	sources, err := filepath.Glob("../../examples/docker-cache/*.go")
+	require.NoError(t, err)
+	require.NotEmpty(t, sources)
+	for _, source := range sources {
+		_, err := os.Stat(source)
+		require.NoError(t, err)
+	}
 	w := &world{t: t, aws: awstest.New(t), ecr: registrytest.New(t), ghcr: registrytest.New(t), images: map[string]v1.Image{}, home: t.TempDir(), dir: t.TempDir()}
 	w.storage = registrytest.NewStorage(t, w.ecr, signatureUses)
 	w.storage.URL = "https://" + storageHost
 	w.aws.SetQuirks(awstest.Quirks{Role: role})
 	w.ecr.SetQuirks(registrytest.Quirks{Admits: w.aws.GoodPassword, Storage: w.storage})
-	const token, password = "ghs_job-token-0123456789", "docker-config-password"
+	const token, password = jobToken, "docker-config-password"
+	w.api = artifactstest.New(t)
+	w.api.SetQuirks(artifactstest.Quirks{Token: token})
 	w.secrets = []string{token, password, base64.StdEncoding.EncodeToString([]byte("octocat:" + token)), base64.StdEncoding.EncodeToString([]byte("fleet:" + password))}
 	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "octocat", Password: token})
-	var err error
 	w.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{ecrHost: w.ecr, "ghcr.io": w.ghcr, storageHost: w.storage})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = w.net.Close() })
@@ -100,6 +116,8 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 		w.env = append(w.env, key+"="+value)
 	}
 	w.env = append(w.env, "HOME="+w.home, "DOCKER_CONFIG="+w.home, "GITHUB_ACTIONS=true", "GITHUB_ACTOR=octocat", "GITHUB_TOKEN="+token, "GH_TOKEN=")
+	w.env = append(append(w.env, goEnv...), w.api.Env()...)
+	w.env = append(w.env, "GITHUB_REPOSITORY=pytorch/pytorch", "GITHUB_EVENT_NAME=", "GITHUB_EVENT_PATH=", "GITHUB_OUTPUT=", "GITHUB_STEP_SUMMARY=")
 	return w
 }
 
@@ -107,6 +125,7 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 type result struct {
 	Image, Source, Tarball, Digest, Outcome, Error string
 	BytesDownloaded                                int64 `json:"bytes_downloaded"`
+	BytesReused                                    int64 `json:"bytes_reused"`
 }
 
 // A finished run of a program.
@@ -204,10 +223,21 @@ func (w *world) requireNoSecret(f finished) {
 			}
 		}
 	}
+	for _, r := range w.api.Requests() {
+		headers := fmt.Sprint(r.Header)
+		for i, secret := range secrets {
+			if r.Storage || secret != jobToken {
+				assert.NotContains(w.t, headers, secret, "%s got secret %d", r.Path, i)
+			}
+		}
+	}
 	assert.Empty(w.t, w.net.Refused(), "nobody else was asked")
 }
 
 var dockerCache string
+
+// goEnv lets steps build programs when HOME is another: with what is here.
+var goEnv = []string{"GOPROXY=off", "GOFLAGS=-buildvcs=false"}
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -219,6 +249,13 @@ func TestMain(m *testing.M) {
 		dockerCache = filepath.Join(dir, "docker-cache")
 		if out, err := exec.Command("go", "build", "-o", dockerCache, "../../examples/docker-cache").CombinedOutput(); err != nil {
 			panic(fmt.Sprint(err, string(out)))
+		}
+		for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} {
+			value, err := exec.Command("go", "env", name).Output()
+			if err != nil {
+				panic(err)
+			}
+			goEnv = append(goEnv, name+"="+strings.TrimSpace(string(value)))
 		}
 		return m.Run()
 	}())

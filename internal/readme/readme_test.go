@@ -63,10 +63,24 @@ func TestDependenciesAreNamed(t *testing.T) {
 // Every file and directory that the documents link to is there.
 func TestLinksLeadSomewhere(t *testing.T) {
 	for _, document := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
-		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(read(t, "../../"+document), -1) {
-			if !strings.Contains(m[1], "://") {
-				assert.FileExists(t, "../../"+m[1], document)
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)(#[^)]+)?\)`).FindAllStringSubmatch(read(t, "../../"+document), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			assert.FileExists(t, "../../"+m[1], document)
+			if m[2] != "" {
+				assert.Contains(t, anchors(read(t, "../../"+m[1])), m[2], document)
 			}
 		}
 	}
+}
+
+// anchors returns those of a document's headings, as GitHub makes them.
+func anchors(markdown string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(markdown, -1) {
+		text := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		found = append(found, "#"+strings.ReplaceAll(text, " ", "-"))
+	}
+	return found
 }

@@ -27,16 +27,16 @@ type Authenticator struct {
 
 func newAuthenticator(k *Keychain, h host) *Authenticator {
 	a := &Authenticator{keychain: k, host: h}
-	a.lease.now, a.lease.limit = k.now, roleLimit+2*ecrTimeout // the ECR request may be made twice
+	a.lease.now, a.lease.limit = k.settings.now, roleLimit+2*ecrTimeout // the ECR request may be made twice
 	a.lease.renew = func(ctx context.Context) (authn.AuthConfig, time.Time, error) {
 		cfg, err := k.load(ctx)
 		if err != nil {
 			return authn.AuthConfig{}, time.Time{}, err
 		}
-		return k.logIn(ctx, cfg, h)
+		return k.settings.logIn(ctx, cfg, h)
 	}
 	a.lease.kept = func(why error, until time.Time) {
-		k.Logger.Warn("password is not renewed, going on with the one there is", "of", h.String(), "until", until, "error", why)
+		k.settings.Logger.Warn("password is not renewed, going on with the one there is", "of", h.String(), "until", until, "error", why)
 	}
 	return a
 }
@@ -77,16 +77,16 @@ func (a *Authenticator) Refused(config authn.AuthConfig) {
 func (a *Authenticator) isLeftAlone() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.keychain.now().Before(a.leftAlone)
+	return a.keychain.settings.now().Before(a.leftAlone)
 }
 
 func (a *Authenticator) leaveAlone(why error) {
 	a.mu.Lock()
-	a.leftAlone = a.keychain.now().Add(publicPause)
+	a.leftAlone = a.keychain.settings.now().Add(publicPause)
 	a.mu.Unlock()
-	log := a.keychain.Logger.Warn
+	log := a.keychain.settings.Logger.Warn
 	if errors.Is(why, ErrNoCredentials) {
-		log = a.keychain.Logger.Info // as on most machines that pull public images
+		log = a.keychain.settings.Logger.Info // as on most machines that pull public images
 	}
 	log("pulling from ECR Public without credentials of AWS", "error", why)
 }

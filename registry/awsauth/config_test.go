@@ -51,41 +51,6 @@ func TestWithoutRole(t *testing.T) {
 	assert.NotContains(t, r.log.String(), "WARN")
 }
 
-// No role and nothing else either: the error says both, and what to do.
-func TestNoCredentialsAtAll(t *testing.T) {
-	r := newRig(t, awstest.Quirks{}, nil)
-	noOIDC(t)
-	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrNoCredentials)
-	assert.ErrorContains(t, err, "role "+testRole+" is not assumed, because "+idTokenURL+" is not set")
-	assert.ErrorContains(t, err, "permissions: id-token: write")
-	assert.ErrorContains(t, err, "AWS_ACCESS_KEY_ID")
-	assert.Zero(t, r.asked(awstest.ECR), "nobody is asked without credentials")
-
-	r = newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
-	_, err = r.resolve(private)
-	require.ErrorIs(t, err, ErrNoCredentials)
-	assert.ErrorContains(t, err, "no role was given to assume")
-}
-
-// A profile, with a region and keys of its own.
-func TestProfile(t *testing.T) {
-	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
-	keys := r.server.NewCredentials()
-	dir := t.TempDir()
-	config, shared := filepath.Join(dir, "config"), filepath.Join(dir, "credentials")
-	require.NoError(t, os.WriteFile(config, []byte("[profile ci]\nregion = eu-west-3\n"), 0o600))
-	require.NoError(t, os.WriteFile(shared, []byte("[ci]\naws_access_key_id = "+keys.AccessKeyID+"\naws_secret_access_key = "+keys.SecretAccessKey+"\n"), 0o600))
-	t.Setenv("AWS_CONFIG_FILE", config)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", shared)
-	t.Setenv("AWS_PROFILE", "ci")
-	r.good(private)
-	cfg, err := r.load(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, "eu-west-3", cfg.Region)
-	assert.Equal(t, "us-east-1", r.server.Requests(awstest.ECR)[0].Region, "that of the host")
-}
-
 // The region: the option, else the environment's.
 func TestRegion(t *testing.T) {
 	for _, c := range []struct{ option, variable, fallback, want string }{
@@ -153,6 +118,25 @@ func TestTransport(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.Transport = c })
 	r.good(private)
 	assert.Equal(t, counting{"/oidc/token": 1, "/sts": 1, "/ecr": 1}, c)
+}
+
+// Whoever answers for STS or ECR cannot lead what it was sent elsewhere: a client
+// that follows a redirect with 307 posts the ID token once more.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	for _, transport := range []http.RoundTripper{nil, http.DefaultTransport} {
+		for service, kind := range map[string]error{"STS": ErrRole, "ECR": ErrECR} {
+			r := newRig(t, awstest.Quirks{}, func(o *Options) { o.Transport = transport })
+			led := 0
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { led++ }))
+			defer elsewhere.Close()
+			front := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+			defer front.Close()
+			t.Setenv("AWS_ENDPOINT_URL_"+service, front.URL)
+			_, err := r.resolve(private)
+			require.ErrorIs(t, err, kind)
+			assert.Zero(t, led, service)
+		}
+	}
 }
 
 // AWS_CA_BUNDLE is for AWS. The request for an ID token is not one to AWS, so

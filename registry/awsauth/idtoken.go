@@ -55,12 +55,8 @@ func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) 
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		return bad(idTokenURL + " is not an https URL, so the token would be sent in the clear to " + clean(u.Host))
 	}
-	query, err := url.ParseQuery(u.RawQuery) // there is one already
-	if err != nil {
-		return bad(idTokenURL + " has a malformed query")
-	}
-	query.Set("audience", audience)
-	u.RawQuery = query.Encode()
+	// There is a query already; it stays as it is.
+	u.RawQuery = strings.TrimPrefix(u.RawQuery+"&audience="+url.QueryEscape(audience), "&")
 	transport := s.Transport
 	if transport == nil {
 		transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}

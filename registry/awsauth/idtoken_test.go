@@ -45,7 +45,7 @@ func TestIDTokenRetries(t *testing.T) {
 // A host that swallows packets gets one attempt's time, not all of it.
 func TestIDTokenNoAnswer(t *testing.T) {
 	r := newRig(t, awstest.Quirks{OIDCNoAnswer: true, OIDCNoAnswerCount: 1}, nil)
-	r.attempt = 200 * time.Millisecond
+	r.settings.attempt = 200 * time.Millisecond
 	r.good(private)
 	assert.Contains(t, r.log.String(), errNoAnswer.Error())
 }
@@ -89,7 +89,6 @@ func TestIDTokenVariables(t *testing.T) {
 		"ftp://127.0.0.1/token":                 "not an https URL",
 		"://":                                   "not a URL",
 		"token":                                 "not a URL",
-		"https://actions.example.com/?%zz":      "malformed query",
 		"https://actions.example.com/\n::error": "not a URL",
 	} {
 		r := newRig(t, awstest.Quirks{}, nil)

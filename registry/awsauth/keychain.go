@@ -11,7 +11,7 @@ import (
 // A Keychain gives the credentials of ECR, as the package comment describes. It
 // is safe for concurrent use.
 type Keychain struct {
-	*settings
+	settings *settings
 
 	mu             sync.Mutex
 	config         *aws.Config // nil until the first host of ECR

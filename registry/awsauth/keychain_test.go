@@ -128,17 +128,27 @@ func TestManyAskAtOnce(t *testing.T) {
 // A context that ended is said, and is not a failure of AWS that ECR Public
 // could go on without.
 func TestContextEnds(t *testing.T) {
-	r := newRig(t, awstest.Quirks{STSNoAnswer: true}, nil)
-	why := errors.New("stopped")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(why)
 	for _, repository := range []string{private, public} {
 		repo, err := name.NewRepository(repository)
 		require.NoError(t, err)
+		why := errors.New("stopped")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		r := newRig(t, awstest.Quirks{STSNoAnswer: true}, func(o *Options) {
+			o.Secret = func(secret string) {
+				if isJWT(secret) { // so STS is about to be asked
+					cancel(why)
+				}
+			}
+		})
 		_, err = r.ResolveContext(ctx, repo)
 		require.ErrorIs(t, err, why)
+		r.server.Close() // which ends what is under way
+
+		r = newRig(t, awstest.Quirks{}, nil)
+		_, err = r.ResolveContext(ctx, repo)
+		require.ErrorIs(t, err, why)
+		assert.Empty(t, r.told, "nothing was begun")
 	}
-	r.server.Close() // what is under way
 }
 
 // A configuration that was bad is read again.

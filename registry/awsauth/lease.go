@@ -44,6 +44,10 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 	if value, ok := l.current(); ok {
 		return value, nil
 	}
+	if ctx.Err() != nil {
+		var none T
+		return none, context.Cause(ctx)
+	}
 	// The request is everybody's, so it does not end with the first one's context.
 	request := l.requests.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), l.limit, fmt.Errorf("given up after %v", l.limit))

@@ -49,6 +49,9 @@ func TestLeaseIsRenewedBeforeItEnds(t *testing.T) {
 	l.expect(t, "value-1")
 	l.clock = l.clock.Add(11*time.Hour - time.Second)
 	l.expect(t, "value-1")
+	late, err := l.ask(t.Context()) // by one who looked before it came
+	require.NoError(t, err)
+	assert.Equal(t, "value-1", late)
 	l.clock = l.clock.Add(time.Second)
 	l.expect(t, "value-2")
 	l.clock = l.clock.Add(11*time.Hour - time.Second)
@@ -176,11 +179,27 @@ func TestLeaseServesDuringRenewal(t *testing.T) {
 func TestLeaseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _, goOn := blockedLease()
+		begin := time.Now() // of the bubble's clock
 		_, err := l.get(t.Context())
 		require.ErrorContains(t, err, "given up after 1m0s")
+		assert.Equal(t, time.Minute, time.Since(begin))
 		go func() { goOn <- nil }()
 		v, err := l.get(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, 2, v)
+	})
+}
+
+// Who has given up already begins nothing.
+func TestLeaseOfNoUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, asked, _ := blockedLease()
+		why := errors.New("left")
+		ctx, leave := context.WithCancelCause(t.Context())
+		leave(why)
+		_, err := l.get(ctx)
+		require.ErrorIs(t, err, why)
+		synctest.Wait()
+		assert.Zero(t, asked.Load())
 	})
 }

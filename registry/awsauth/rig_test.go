@@ -81,7 +81,7 @@ func newRig(t *testing.T, q awstest.Quirks, change func(*Options)) *rig {
 func (r *rig) again() *rig {
 	k, err := NewKeychain(r.options)
 	require.NoError(r.t, err)
-	k.now, k.wait, k.retryer = r.clock, r.wait, func(inner aws.Retryer) aws.Retryer { return &impatient{inner.(aws.RetryerV2)} }
+	k.settings.now, k.settings.wait, k.settings.retryer = r.clock, r.wait, func(inner aws.Retryer) aws.Retryer { return &impatient{inner.(aws.RetryerV2)} }
 	r.Keychain = k
 	return r
 }

@@ -34,9 +34,6 @@ func newRole(s *settings, cfg aws.Config, tokens *idTokens) *role {
 		r.attempts = stsAttempts
 	}
 	r.client = sts.NewFromConfig(cfg, func(o *sts.Options) {
-		// The ID token is the credential. With others at hand, such as expired
-		// ones, the SDK would sign.
-		o.Credentials = aws.AnonymousCredentials{}
 		// The SDK's retries would repeat the ID token, which expires meanwhile.
 		o.Retryer, o.RetryMaxAttempts = aws.NopRetryer{}, 1
 		if o.Region == "" {

@@ -80,7 +80,7 @@ func TestFreshIDTokenForEachAttempt(t *testing.T) {
 
 func TestSTSNoAnswer(t *testing.T) {
 	r := newRig(t, awstest.Quirks{STSNoAnswer: true, STSNoAnswerCount: 1}, nil)
-	r.attempt = 200 * time.Millisecond
+	r.settings.attempt = 200 * time.Millisecond
 	r.good(private)
 	assert.Equal(t, 2, r.asked(awstest.OIDC))
 }

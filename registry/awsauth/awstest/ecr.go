@@ -76,7 +76,7 @@ func (s *Server) authorize(endpoint string, q Quirks) ecrAuthorization {
 	}
 	a := ecrAuthorization{base64.StdEncoding.EncodeToString([]byte(user + password)), float64(expires.UnixMilli()) / 1000, endpoint}
 	if q.NotBase64 {
-		a.Token = "!" + a.Token
+		a.Token += "!"
 	}
 	if q.NoExpiry {
 		a.Expires = 0

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -167,5 +166,5 @@ func writeXML(w http.ResponseWriter, status int, answer any) {
 	}
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(strings.ReplaceAll(string(text), ` xmlns=""`, "")))
+	_, _ = w.Write(text)
 }

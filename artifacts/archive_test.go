@@ -1,0 +1,223 @@
+package artifacts_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/artifactstest"
+)
+
+// zipOf makes a zip of entries in order, names as they are, with content "x".
+func zipOf(t testing.TB, names ...string) []byte {
+	t.Helper()
+	return zipWith(t, func(z *zip.Writer) {
+		for _, name := range names {
+			add(t, z, &zip.FileHeader{Name: name}, "x")
+		}
+	})
+}
+
+func zipWith(t testing.TB, fill func(z *zip.Writer)) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	fill(z)
+	require.NoError(t, z.Close())
+	return b.Bytes()
+}
+
+func add(t testing.TB, z *zip.Writer, h *zip.FileHeader, content string) {
+	t.Helper()
+	w, err := z.CreateHeader(h)
+	require.NoError(t, err)
+	if !strings.HasSuffix(h.Name, "/") {
+		_, err = w.Write([]byte(content))
+		require.NoError(t, err)
+	}
+}
+
+// withMode is a zip of one entry of a mode.
+func withMode(t testing.TB, name string, mode fs.FileMode) []byte {
+	return zipWith(t, func(z *zip.Writer) {
+		h := &zip.FileHeader{Name: name}
+		h.SetMode(mode)
+		add(t, z, h, "/etc/passwd")
+	})
+}
+
+// patched changes bytes of a good zip's central directory, found by signature.
+func patched(t testing.TB, offset int, value ...byte) []byte {
+	raw := artifactstest.Zip(map[string]string{"a.txt": strings.Repeat("x", 100)})
+	at := bytes.Index(raw, []byte("PK\x01\x02"))
+	require.Positive(t, at)
+	copy(raw[at+offset:], value)
+	return raw
+}
+
+func TestArchive(t *testing.T) {
+	raw := zipWith(t, func(z *zip.Writer) {
+		add(t, z, &zip.FileHeader{Name: "dir/"}, "")
+		add(t, z, &zip.FileHeader{Name: "dir/é ü.txt", Method: zip.Deflate}, "text")
+		add(t, z, &zip.FileHeader{Name: "..name"}, "")
+		add(t, z, &zip.FileHeader{Name: "other/x"}, "y")
+	})
+	a, err := artifacts.NewArchive(artifacts.Artifact{Name: "build"}, raw, artifacts.Limits{})
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(a, "dir/é ü.txt", "..name", "other/x"))
+
+	empty, err := artifacts.NewArchive(artifacts.Artifact{}, zipOf(t), artifacts.Limits{})
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(empty))
+}
+
+func TestHostileArchives(t *testing.T) {
+	good := artifactstest.Zip(map[string]string{"a.txt": strings.Repeat("random?", 50)})
+	for name, c := range map[string]struct {
+		raw  []byte
+		says string
+	}{
+		"parent":                {zipOf(t, "../evil"), `entry 1, "../evil": its name: it has a part that is ".."`},
+		"parent inside":         {zipOf(t, "a/../../evil"), `".."`},
+		"parent at the end":     {zipOf(t, "a/.."), `".."`},
+		"a second entry":        {zipOf(t, "fine", "../evil"), "entry 2"},
+		"absolute":              {zipOf(t, "/etc/passwd"), "absolute"},
+		"two slashes":           {zipOf(t, "//etc/passwd"), "absolute"},
+		"backslash":             {zipOf(t, `..\evil`), `has a "\"`},
+		"drive":                 {zipOf(t, `C:/evil`), `has a "\" or ":"`},
+		"stream":                {zipOf(t, `a.txt:evil`), `has a "\" or ":"`},
+		"NUL":                   {zipOf(t, "a\x00.txt"), "control character"},
+		"newline":               {zipOf(t, "a\n::error::x"), "control character"},
+		"escape":                {zipOf(t, "a\x1b[2J"), "control character"},
+		"right to left":         {zipOf(t, "a\u202etxt.exe"), "does not show"},
+		"zero width":            {zipOf(t, "a\u200b.txt"), "does not show"},
+		"empty":                 {zipOf(t, ""), "it is empty"},
+		"only a slash":          {zipOf(t, "/"), "it is empty"},
+		"dot":                   {zipOf(t, "."), `"."`},
+		"dot inside":            {zipOf(t, "./a"), `"."`},
+		"double slash":          {zipOf(t, "a//b"), "empty"},
+		"not UTF-8":             {zipOf(t, "a\xff"), "not UTF-8"},
+		"long":                  {zipOf(t, strings.Repeat("a/", 600)+"b"), "longer than 1000"},
+		"long part":             {zipOf(t, strings.Repeat("a", 256)), "longer than 255"},
+		"twice":                 {zipOf(t, "a.txt", "a.txt"), "there twice"},
+		"case":                  {zipOf(t, "a.txt", "A.TXT"), "the same name where case"},
+		"case of a directory":   {zipOf(t, "dir/a", "DIR/b"), "the same name where case"},
+		"full case folding":     {zipOf(t, "straße", "STRASSE"), "the same name where case"},
+		"composition":           {zipOf(t, "caf\u00e9", "cafe\u0301"), "the same name where case or composition"},
+		"file and directory":    {zipOf(t, "a", "a/b"), "a file and a directory"},
+		"directory and file":    {zipOf(t, "a/b", "a"), "a file and a directory"},
+		"explicit directory":    {zipOf(t, "a/", "a"), "a file and a directory"},
+		"symbolic link":         {withMode(t, "a", fs.ModeSymlink|0o777), "neither a plain file nor a directory"},
+		"link as a directory":   {withMode(t, "a/", fs.ModeSymlink|0o777), "neither a plain file nor a directory"},
+		"device":                {withMode(t, "a", fs.ModeDevice|0o666), "neither a plain file"},
+		"character device":      {withMode(t, "a", fs.ModeDevice|fs.ModeCharDevice|0o666), "neither a plain file"},
+		"pipe":                  {withMode(t, "a", fs.ModeNamedPipe|0o666), "neither a plain file"},
+		"socket":                {withMode(t, "a", fs.ModeSocket|0o666), "neither a plain file"},
+		"directory as a file":   {withMode(t, "a", fs.ModeDir|0o777), "neither a plain file"},
+		"encrypted":             {patched(t, 8, 0x09), "encrypted"},
+		"strongly encrypted":    {patched(t, 8, 0x48), "encrypted"},
+		"unknown method":        {patched(t, 10, 99), "unsupported compression"},
+		"wrong CRC":             {patched(t, 16, 1, 2, 3, 4), "checksum"},
+		"declares less":         {patched(t, 24, 5, 0, 0, 0), "entry 1"},
+		"declares more":         {patched(t, 24, 200, 0, 0, 0), "entry 1"},
+		"packed size too large": {patched(t, 20, 0xff, 0xff, 0xff, 0), "entry 1"},
+		"truncated":             {good[:len(good)-10], "zip"},
+		"without its beginning": {good[20:], "entry 1"},
+		"empty file":            {nil, "zip"},
+		"no zip":                {[]byte("<?xml version=\"1.0\"?><Error/>"), "not a valid zip file"},
+		"half":                  {good[:len(good)/2], "zip"},
+	} {
+		a, err := artifacts.NewArchive(artifacts.Artifact{Name: "build"}, c.raw, artifacts.Limits{})
+		require.ErrorIs(t, err, artifacts.ErrArchive, name)
+		assert.ErrorContains(t, err, c.says, name)
+		assert.ErrorContains(t, err, `read artifact "build"`)
+		assert.NotContains(t, err.Error(), "\n")
+		assert.NotContains(t, err.Error(), "\x1b")
+		assert.Nil(t, a, name)
+	}
+}
+
+func TestArchiveLimits(t *testing.T) {
+	zeros := func(sizes ...int) []byte {
+		return zipWith(t, func(z *zip.Writer) {
+			for i, n := range sizes {
+				add(t, z, &zip.FileHeader{Name: string(rune('a' + i)), Method: zip.Deflate}, strings.Repeat("\x00", n))
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		raw    []byte
+		limits artifacts.Limits
+		says   string
+	}{
+		"a bomb":       {zeros(20 << 20), artifacts.Limits{Ratio: 2000}, "more than 16777216 bytes"},
+		"many bombs":   {zeros(15<<20, 15<<20, 15<<20, 15<<20, 15<<20), artifacts.Limits{Ratio: 2000}, "more than 67108864 bytes together"},
+		"ratio":        {zeros(10 << 20), artifacts.Limits{}, "more than 100 times as large"},
+		"ratio of all": {zeros(1<<20, 1<<20), artifacts.Limits{}, "more than 100 times as large"},
+		"file":         {zeros(11), artifacts.Limits{FileBytes: 10}, "more than 10 bytes"},
+		"all files":    {zeros(6, 5), artifacts.Limits{TotalBytes: 10}, "more than 10 bytes together"},
+		"entries":      {zipOf(t, "a", "b", "c"), artifacts.Limits{Entries: 2}, "3 entries, the limit is 2"},
+		"archive":      {make([]byte, 101), artifacts.Limits{ArchiveBytes: 100}, "101 bytes, the limit is 100"},
+		"many by default": {zipWith(t, func(z *zip.Writer) {
+			for i := range 1001 {
+				add(t, z, &zip.FileHeader{Name: strings.Repeat("a", i/100+1) + string(rune('a'+i%100))}, "")
+			}
+		}), artifacts.Limits{}, "1001 entries"},
+	} {
+		a, err := artifacts.NewArchive(artifacts.Artifact{Name: "build"}, c.raw, c.limits)
+		require.ErrorIs(t, err, artifacts.ErrLimit, name)
+		assert.ErrorContains(t, err, c.says, name)
+		assert.Nil(t, a)
+	}
+	for _, c := range []struct {
+		raw    []byte
+		limits artifacts.Limits
+	}{
+		{zeros(10, 10), artifacts.Limits{FileBytes: 10, TotalBytes: 20, Entries: 2}}, // as much as allowed
+		{zeros(1 << 20), artifacts.Limits{}},                                         // too small for a bomb
+		{zeros(10 << 20), artifacts.Limits{Ratio: 1100}},
+	} {
+		_, err := artifacts.NewArchive(artifacts.Artifact{}, c.raw, c.limits)
+		require.NoError(t, err)
+	}
+}
+
+// Whatever comes in: no panic, and what is accepted is a proper file system of
+// proper names within the limits, that merges.
+func FuzzArchive(f *testing.F) {
+	f.Add(artifactstest.Zip(map[string]string{"a.txt": "a=b\n", "d/b": ""}))
+	f.Add(zipOf(f, "../x"))
+	f.Add(zipOf(f, "a", "A"))
+	f.Add(zipOf(f, "a/", "a/b"))
+	f.Add(withMode(f, "a", fs.ModeSymlink))
+	f.Add(patched(f, 8, 9))
+	limits := artifacts.Limits{TotalBytes: 1 << 16, FileBytes: 1 << 15, Entries: 20}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a, err := artifacts.NewArchive(artifacts.Artifact{Name: "x"}, raw, limits)
+		if err != nil {
+			return
+		}
+		m, err := artifacts.Merge([]*artifacts.Archive{a, a}, &artifacts.MergeOptions{Limits: artifacts.Limits{TotalBytes: 1 << 17}})
+		require.NoError(t, err)
+		var total int64
+		var names []string
+		for _, f := range m.Files {
+			require.True(t, fs.ValidPath(f.Path))
+			require.NotContains(t, f.Path, `\`)
+			content, err := fs.ReadFile(m, f.Path)
+			require.NoError(t, err)
+			total += int64(len(content))
+			names = append(names, f.Path)
+		}
+		require.LessOrEqual(t, total, limits.TotalBytes)
+		require.LessOrEqual(t, len(names), limits.Entries)
+		require.NoError(t, fstest.TestFS(m, names...))
+	})
+}

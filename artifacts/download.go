@@ -1,0 +1,113 @@
+package artifacts
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"mime"
+	"path"
+	"strings"
+	"time"
+)
+
+// Download gets an artifact of a repository and checks it: its digest and size
+// as the API states them, and everything that [NewArchive] checks.
+//
+// It is held in memory, which [Limits] bound: what this package is for are text
+// files of a build, a zip is read from its end, and nothing that was not checked
+// yet lies around on a disk when the process is killed.
+//
+// The API redirects to a storage with a URL that is good for one minute. That
+// is asked without the token, and each repetition asks the API for a new URL.
+//
+// The kinds of its errors are those of [Client.Run], and [ErrExpired],
+// [ErrDigest], [ErrArchive], [ErrLimit].
+func (c *Client) Download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {
+	return c.newCall().download(ctx, repository, artifact)
+}
+
+func (c *call) download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {
+	if err := checkRepository(repository); err != nil {
+		return nil, err
+	}
+	op := fmt.Sprintf("download artifact %d, %.200q, of", artifact.ID, artifact.Name)
+	fail := func(kind error, format string, args ...any) (*Archive, error) {
+		return nil, newError(ctx, op, repository, kind, fmt.Errorf(format, args...))
+	}
+	if artifact.Expired {
+		return fail(ErrExpired, "it was kept until %s", dateOf(artifact.ExpiresAt))
+	}
+	if limit := c.options.Limits.ArchiveBytes; artifact.Size > limit {
+		return fail(ErrLimit, "it has %d bytes, the limit is %d", artifact.Size, limit)
+	}
+	a, err := c.get(ctx, op, repository, fmt.Sprintf("repos/%s/actions/artifacts/%d/zip", repository, artifact.ID), nil)
+	if err != nil {
+		return nil, err
+	}
+	zipped := isZip(a)
+	switch err := checkDigest(a.body, artifact.Digest); {
+	case err != nil:
+		return fail(ErrDigest, "%w", err)
+	case artifact.Digest == "" && !zipped:
+		// Files that are not zipped came after digests. This is something else,
+		// such as the web page of a proxy.
+		return fail(ErrAnswer, "what the storage sent is no zip, and there is no digest to check it by")
+	case artifact.Digest != "" && artifact.Size != int64(len(a.body)):
+		// Without a digest it is an old upload, whose size is that of its files.
+		return fail(ErrDigest, "the API states %d bytes, the storage sent %d", artifact.Size, len(a.body))
+	}
+	content := a.body
+	if !zipped {
+		if content, err = zipOne(fileName(a, artifact.Name), content); err != nil {
+			return fail(ErrArchive, "%w", err)
+		}
+	}
+	return NewArchive(artifact, content, c.options.Limits)
+}
+
+func dateOf(t time.Time) string {
+	if t.IsZero() {
+		return "a date that is not stated"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// checkDigest checks a digest as the API states it; "" is none.
+func checkDigest(content []byte, digest string) error {
+	if digest == "" {
+		return nil
+	}
+	want, ok := strings.CutPrefix(digest, "sha256:")
+	if !ok || len(want) != hex.EncodedLen(sha256.Size) {
+		return fmt.Errorf("the API states the digest %.100q, want sha256", digest)
+	}
+	sum := sha256.Sum256(content)
+	if have := hex.EncodeToString(sum[:]); !strings.EqualFold(have, want) {
+		return fmt.Errorf("the API states %s, %d bytes with sha256:%s came", digest, len(content), have)
+	}
+	return nil
+}
+
+// isZip tells whether the storage sent a zip or the file as it was uploaded, by
+// the rules of actions/download-artifact 8.
+func isZip(a *answer) bool {
+	mediaType, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
+	switch {
+	case err == nil && (mediaType == "application/zip" || mediaType == "application/x-zip-compressed" || mediaType == "application/zip-compressed"):
+		return true
+	case a.url != nil && strings.EqualFold(path.Ext(a.url.Path), ".zip"):
+		return true
+	}
+	return false
+}
+
+// fileName is what a file that is not zipped is called: the storage says so
+// (RFC 6266, also as filename*=UTF-8”…), else it is the artifact's name.
+func fileName(a *answer, artifact string) string {
+	_, parameters, err := mime.ParseMediaType(a.header.Get("Content-Disposition"))
+	if name := parameters["filename"]; err == nil && name != "" {
+		return name
+	}
+	return artifact
+}

@@ -1,0 +1,105 @@
+package artifacts
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+)
+
+// An Event is what started a workflow, as far as it tells which build run to
+// take: workflow_run names one, and workflow_dispatch has inputs for it.
+// https://docs.github.com/en/webhooks/webhook-events-and-payloads
+type Event struct {
+	// Name is the event, such as "workflow_run".
+	Name string
+	// Repository is the one whose workflow was started, as OWNER/NAME.
+	Repository string
+	// Run is the finished run of a workflow_run; else nil.
+	Run *Run
+	// RunID is the build run: that of Run, or the input run_id of a
+	// workflow_dispatch. 0 if the event names none.
+	RunID int64
+	// Branch is the input "branch" of a workflow_dispatch, "" if it has none.
+	Branch string
+}
+
+// maxEvent is how large an event may be, in bytes; GitHub's limit is 25 MB.
+const maxEvent = 32 << 20
+
+// ReadEvent reads the payload of an event. Of events other than workflow_run and
+// workflow_dispatch only the repository is read. Its errors are of kind
+// [ErrEvent].
+func ReadEvent(name string, r io.Reader) (*Event, error) {
+	fail := func(format string, args ...any) (*Event, error) {
+		return nil, &Error{Op: "read the event", Source: fmt.Sprintf("%.100q", name), Kind: ErrEvent, Err: fmt.Errorf(format, args...)}
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, maxEvent+1))
+	switch {
+	case err != nil:
+		return fail("%w", err)
+	case len(raw) > maxEvent:
+		return fail("it has more than %d bytes", maxEvent)
+	}
+	var w struct {
+		Action      string   `json:"action"`
+		Repository  wireRepo `json:"repository"`
+		WorkflowRun *wireRun `json:"workflow_run"`
+		Inputs      struct {
+			Branch string `json:"branch"`
+			RunID  string `json:"run_id"`
+		} `json:"inputs"`
+	}
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return fail("%w", err)
+	}
+	e := &Event{Name: name, Repository: w.Repository.FullName}
+	switch name {
+	case "workflow_run":
+		if w.WorkflowRun == nil || w.WorkflowRun.ID <= 0 {
+			return fail("it has no workflow_run with an ID")
+		}
+		if w.Action != "completed" {
+			return fail("the run is %.100q: let the workflow be started by the type \"completed\"", w.Action)
+		}
+		e.Run, e.RunID = w.WorkflowRun.run(), w.WorkflowRun.ID
+	case "workflow_dispatch":
+		e.Branch = w.Inputs.Branch
+		if w.Inputs.RunID == "" {
+			break
+		}
+		if e.RunID, err = strconv.ParseInt(w.Inputs.RunID, 10, 64); err != nil || e.RunID <= 0 {
+			return fail("its input run_id is %.100q: want the number from the run's URL", w.Inputs.RunID)
+		}
+	}
+	return e, nil
+}
+
+// EnvironmentEvent reads the event that the environment names, as a GitHub
+// runner sets it: GITHUB_EVENT_NAME and GITHUB_EVENT_PATH; with
+// GITHUB_REPOSITORY where the payload names no repository. getenv is [os.Getenv]
+// or a test's. Outside of Actions it is an error of kind [ErrEvent].
+func EnvironmentEvent(getenv func(string) string) (*Event, error) {
+	name, file := getenv("GITHUB_EVENT_NAME"), getenv("GITHUB_EVENT_PATH")
+	fail := func(err error) (*Event, error) {
+		return nil, &Error{Op: "read the event", Source: fmt.Sprintf("%.100q", name), Kind: ErrEvent, Err: err}
+	}
+	if name == "" || file == "" {
+		return fail(errors.New("GITHUB_EVENT_NAME or GITHUB_EVENT_PATH is not set, as it is in a job of GitHub Actions: name the repository and the run instead"))
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	e, err := ReadEvent(name, f)
+	if err != nil {
+		return nil, err
+	}
+	if e.Repository == "" {
+		e.Repository = getenv("GITHUB_REPOSITORY")
+	}
+	return e, nil
+}

@@ -1,0 +1,106 @@
+package artifacts_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/artifacts"
+)
+
+func goodRun() artifacts.Run {
+	return artifacts.Run{
+		ID: 5, Name: "docker-builds", Path: ".github/workflows/docker-builds.yml@refs/heads/main", Event: "push", Status: "completed",
+		Conclusion: "success", HeadBranch: "main", Repository: repo, HeadRepository: repo,
+	}
+}
+
+func TestGate(t *testing.T) {
+	for _, event := range []string{"push", "schedule", "workflow_dispatch"} {
+		run := goodRun()
+		run.Event = event
+		require.NoError(t, (&artifacts.Gate{}).Check(&run))
+	}
+	for _, gate := range []artifacts.Gate{
+		{Owner: "Example"}, {Branches: []string{"x", "main"}}, {Branches: []string{"ma*"}}, {Branches: []string{"*"}},
+		{Workflows: []string{"docker-builds"}}, {Workflows: []string{"docker-builds.yml"}}, {Workflows: []string{".github/workflows/docker-builds.yml"}},
+	} {
+		run := goodRun()
+		require.NoError(t, gate.Check(&run), "%+v", gate)
+	}
+}
+
+func TestGateRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*artifacts.Run)
+		says   string
+	}{
+		"failed":            {func(r *artifacts.Run) { r.Conclusion = "failure" }, `rule for the conclusion: it is "failure"`},
+		"cancelled":         {func(r *artifacts.Run) { r.Conclusion = "cancelled" }, "rule for the conclusion"},
+		"running":           {func(r *artifacts.Run) { r.Status, r.Conclusion = "in_progress", "" }, `rule for the status: it is "in_progress"`},
+		"no conclusion":     {func(r *artifacts.Run) { r.Conclusion = "" }, "rule for the conclusion"},
+		"a pull request":    {func(r *artifacts.Run) { r.Event = "pull_request" }, `rule for the event: the run was started by "pull_request"`},
+		"its target":        {func(r *artifacts.Run) { r.Event = "pull_request_target" }, "rule for the event"},
+		"case of the event": {func(r *artifacts.Run) { r.Event = "Push" }, "rule for the event"},
+		"a fork's main":     {func(r *artifacts.Run) { r.HeadRepository = "evil/project" }, `rule for the head repository: the commit is from "evil/project"`},
+		"a deleted fork":    {func(r *artifacts.Run) { r.HeadRepository = "" }, `"a deleted fork"`},
+		"another owner":     {func(r *artifacts.Run) { r.Repository, r.HeadRepository = "evil/project", "evil/project" }, `rule for the owner: it is "evil", want "example"`},
+		"another branch":    {func(r *artifacts.Run) { r.HeadBranch = "mainly" }, `rule for the branch: it is "mainly"`},
+		"no branch":         {func(r *artifacts.Run) { r.HeadBranch = "" }, "rule for the branch"},
+		"case of a branch":  {func(r *artifacts.Run) { r.HeadBranch = "Main" }, "rule for the branch"},
+		"not at its start":  {func(r *artifacts.Run) { r.HeadBranch = "x/release/2" }, "rule for the branch"},
+		"another workflow":  {func(r *artifacts.Run) { r.Name, r.Path = "lint", ".github/workflows/lint.yml" }, "rule for the workflow"},
+		"no repository":     {func(r *artifacts.Run) { r.Repository, r.HeadRepository = "", "" }, "rule for the repository"},
+		"odd repository":    {func(r *artifacts.Run) { r.Repository, r.HeadRepository = "example/project/x", "example/project/x" }, "rule for the repository"},
+	} {
+		gate := artifacts.Gate{Owner: "example", Branches: []string{"main", "release/*"}, Workflows: []string{"docker-builds"}}
+		run := goodRun()
+		require.NoError(t, gate.Check(&run))
+		c.change(&run)
+		err := gate.Check(&run)
+		require.ErrorIs(t, err, artifacts.ErrRefused, name)
+		assert.ErrorContains(t, err, c.says, name)
+		assert.ErrorContains(t, err, "trust run 5 of")
+	}
+	run := goodRun()
+	run.Event = "push"
+	require.ErrorIs(t, (&artifacts.Gate{Events: []string{"schedule"}}).Check(&run), artifacts.ErrRefused)
+}
+
+func TestCheckReference(t *testing.T) {
+	gate := artifacts.Gate{Allow: []string{"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image", "ghcr.io/pytorch/*", "localhost:5000/x", "docker.io/library/debian"}}
+	require.NoError(t, gate.Validate())
+	const hash = "@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	for _, ref := range []string{
+		"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:jammy-2f5e", "ghcr.io/pytorch/ci-image:x", "ghcr.io/pytorch/a/b" + hash, "localhost:5000/x:t",
+		"debian:12", "docker.io/debian:12", "docker.io/library/debian:12", "index.docker.io/library/debian:12",
+	} {
+		require.NoError(t, gate.CheckReference(ref), ref)
+	}
+	for _, ref := range []string{
+		"", ":", "x", "x:t", "ghcr.io/other/ci-image:x", "ghcr.io/pytorch:x", "ghcr.io/pytorchevil/x:t", "ghcr.io/pytorch/../other/x:t", "ghcr.io/pytorch//x:t",
+		"GHCR.IO/pytorch/x:t", "ghcr.io:443/pytorch/x:t", "ghcr.io./pytorch/x:t", "ghcr.io@evil.example/pytorch/x:t", "ghcr.io:pw@evil.example/pytorch/x:t", "evil.example/ghcr.io/pytorch/x:t",
+		"https://ghcr.io/pytorch/x:t", "ghcr.io/pytorch/x:t\n", " ghcr.io/pytorch/x:t", "ghcr.io/Pytorch/x:t", "ghcr.io\\pytorch/x:t", "ghcr.io/pytorch/x:t#", "ghcr.io/pytorch/x@sha256:00",
+		"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image/x:t", "308535385114.dkr.ecr.us-east-1.amazonaws.com.evil.example/pytorch/ci-image:t",
+		"308535385114.dkr.ecr.us-west-1.amazonaws.com/pytorch/ci-image:t", "localhost/x:t", "localhost:5001/x:t", "x:5000/x:t", "evil/debian:12", "quay.io/library/debian:12",
+	} {
+		err := gate.CheckReference(ref)
+		require.ErrorIs(t, err, artifacts.ErrRefused, ref)
+		assert.ErrorContains(t, err, "by the rule for re")
+		require.ErrorIs(t, (&artifacts.Gate{}).CheckReference(ref), artifacts.ErrRefused, "nothing is allowed unless it is said")
+	}
+	require.ErrorIs(t, (&artifacts.Gate{}).CheckReference("debian:12"), artifacts.ErrRefused)
+	require.NoError(t, (&artifacts.Gate{AnyReference: true}).CheckReference("debian:12"))
+	require.ErrorIs(t, (&artifacts.Gate{AnyReference: true, Allow: gate.Allow}).CheckReference("x:t"), artifacts.ErrRefused)
+	require.ErrorIs(t, (&artifacts.Gate{AnyReference: true}).CheckReference("not a reference"), artifacts.ErrRefused)
+}
+
+func TestGateValidate(t *testing.T) {
+	for _, entry := range []string{"", "*", "/*", "debian", "pytorch/ci-image", "ghcr.io/x:tag", "ghcr.io/x@sha256:" + "0000000000000000000000000000000000000000000000000000000000000000", "https://ghcr.io/x", "ghcr.io/X", "ghcr.io/x/", "ghcr.io/x*", "ghcr.io", "index.docker.io/library/x"} {
+		err := (&artifacts.Gate{Allow: []string{entry}}).Validate()
+		require.ErrorIs(t, err, artifacts.ErrRequest, entry)
+		assert.ErrorContains(t, err, "want HOST/REPOSITORY")
+	}
+	require.NoError(t, (&artifacts.Gate{Allow: []string{"ghcr.io/*", "localhost:5000/x/*"}}).Validate())
+}

@@ -1,0 +1,67 @@
+package artifacts
+
+import (
+	"bytes"
+	"io"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// commandStart begins a command, ::name::. Any character outside of ASCII may be
+// one that does not count, see legacyStart.
+var commandStart = regexp.MustCompile(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`)
+
+// legacyStart begins a command of the older form, ##[name], anywhere in a line.
+// Characters outside of ASCII may stand in between: the runner searches with the
+// rules of a language, for which some characters are not there at all
+// (actions/runner, ActionCommand.cs: IndexOf and StartsWith of strings).
+var legacyStart = regexp.MustCompile(`#([^\x00-\x7f]*)\[`)
+
+// Plain makes text that is not trusted safe to be printed in a job: no line of
+// it is a command to the runner. Lines that could begin with "::", also after
+// what does not show, get a "| " in front, "##[" becomes "## [", and characters
+// that do not show become U+FFFD. Other text, line ends included, is left as it
+// is; it must be printed at the beginning of a line.
+func Plain(text string) string {
+	lines := strings.Split(strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = plainLine(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func plainLine(line string) string {
+	line = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) && r != '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, line)
+	// Twice, because "##[[" has one left after the first time.
+	for legacyStart.MatchString(line) {
+		line = legacyStart.ReplaceAllString(line, "#$1 [")
+	}
+	if commandStart.MatchString(line) {
+		return "| " + line
+	}
+	return line
+}
+
+// PlainWriter returns a writer that makes what is written to it [Plain]. Each
+// write must be of whole lines, as those of log/slog are.
+func PlainWriter(w io.Writer) io.Writer { return plainWriter{w} }
+
+type plainWriter struct{ w io.Writer }
+
+func (p plainWriter) Write(lines []byte) (int, error) {
+	if _, err := io.WriteString(p.w, Plain(string(lines))); err != nil {
+		return 0, err
+	}
+	return len(lines), nil
+}
+
+// PlainJSON does for a JSON value what [Plain] does for text, without changing
+// what it means: in JSON only a string can hold a "#", and no line of it begins
+// a command.
+func PlainJSON(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte("#"), []byte(`\u0023`)) }

@@ -1,0 +1,101 @@
+package artifacts_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/artifacts"
+)
+
+func rows() []artifacts.Row {
+	start := time.Date(2026, 11, 24, 23, 59, 50, 0, time.FixedZone("", 3600))
+	return []artifacts.Row{
+		{Image: "ecr.example/ci-image:jammy-2f5e", Outcome: "stocked", Source: "ghcr.io/x:jammy", Size: 20 << 30, Downloaded: 15 << 30, Reused: 5 << 30, Start: start.Add(15 * time.Second), Duration: 150 * time.Second},
+		{Image: "ecr.example/ci-image:noble-2f5e", Outcome: "unchanged", Source: "ghcr.io/x:noble", Size: 1 << 20, Start: start, Duration: 300 * time.Millisecond},
+		{Image: "ecr.example/ci-image:bad-2f5e", Outcome: "failed", Start: start, Duration: 5 * time.Second, Error: "not found | really"},
+		{Image: "never-begun", Outcome: "failed"},
+	}
+}
+
+func TestSummary(t *testing.T) {
+	assert.Equal(t, `| image | outcome | source | size | downloaded | reused | seconds | rate |
+|---|---|---|--:|--:|--:|--:|--:|
+| ecr.example/ci-image&#58;jammy-2f5e | ✅ stocked | ghcr.io/x&#58;jammy | 20 GiB | 15 GiB | 5.0 GiB | 150.0 | 102 MiB/s |
+| ecr.example/ci-image&#58;noble-2f5e | ➖ unchanged | ghcr.io/x&#58;noble | 1.0 MiB | 0 B | 0 B | 0.3 |  |
+| ecr.example/ci-image&#58;bad-2f5e | ❌ failed | – | 0 B | 0 B | 0 B | 5.0 |  |
+| never-begun | ❌ failed | – | 0 B | 0 B | 0 B | 0.0 |  |
+
+- ecr.example/ci-image&#58;bad-2f5e: not found &#124; really
+
+`+"```mermaid"+`
+gantt
+    title Time since the first image was begun
+    dateFormat YYYY-MM-DD HH:mm:ss
+    axisFormat %H:%M:%S
+    1 ci-image jammy-2f5e :active, 2000-01-01 00:00:15, 2000-01-01 00:02:45
+    2 ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
+    3 ci-image bad-2f5e :crit, 2000-01-01 00:00:00, 2000-01-01 00:00:05
+`+"```\n", artifacts.Summary(rows(), artifacts.MaxSummary))
+	assert.NotContains(t, artifacts.Summary(rows()[3:], artifacts.MaxSummary), "mermaid", "nothing to draw")
+}
+
+// Names and errors are text, not Markdown, HTML or Mermaid.
+func TestSummaryShowsText(t *testing.T) {
+	const evil = "x/a|b\n| c | `d` <script>e</script> [f](https://g) ![h](i) **j** #k; l: m, n %% o \"p\" &amp; \\ ``` $q$ @r ~~s~~\u2028t\x1b[31m"
+	start := time.Now()
+	text := artifacts.Summary([]artifacts.Row{{Image: evil, Outcome: evil, Source: evil, Error: evil, Start: start}, {Image: "section:y", Start: start}}, artifacts.MaxSummary)
+	table, chart, found := strings.Cut(text, "```mermaid\n")
+	require.True(t, found)
+	for line := range strings.SplitSeq(table, "\n") {
+		if strings.Contains(line, "script") {
+			assert.True(t, strings.Count(line, "|") == 9 || strings.HasPrefix(line, "- x/a"), line)
+			shown := strings.TrimPrefix(regexp.MustCompile(`&#\d+;`).ReplaceAllString(line, ""), "- x/a")
+			assert.NotRegexp(t, "[`<>\\[\\]*_#\\\\$@~\"&!]", shown)
+		}
+	}
+	assert.Equal(t, 4, strings.Count("\n"+table, "\n|"), "head and two rows")
+	lines := strings.Split(strings.TrimSuffix(chart, "```\n"), "\n")
+	require.Len(t, lines, 7, "four of the chart's head, two bars, and the end")
+	for _, bar := range lines[4:6] {
+		assert.Regexp(t, `^    \d [A-Za-z0-9 ._-]+ :(crit, |active, |done, |)2000-01-01 \d\d:\d\d:\d\d, 2000-01-01 \d\d:\d\d:\d\d$`, bar)
+	}
+	assert.Regexp(t, `^    2 section y :`, lines[5])
+}
+
+// The runner shows nothing of a summary that is too large.
+func TestSummaryIsBounded(t *testing.T) {
+	var many []artifacts.Row
+	for i := range 4000 {
+		many = append(many, artifacts.Row{Image: fmt.Sprintf("image-%d", i), Outcome: "failed", Error: strings.Repeat("|", 600), Start: time.Unix(int64(i), 0)})
+	}
+	full := artifacts.Summary(many, artifacts.MaxSummary)
+	assert.Less(t, len(full), artifacts.MaxSummary)
+	assert.Greater(t, len(full), artifacts.MaxSummary*9/10)
+	assert.Regexp(t, `\n\d+ of 4000 images are left out here\.\n`, full)
+	for limit := 0; limit < 5000; limit += 7 {
+		require.LessOrEqual(t, len(artifacts.Summary(many[:3], limit)), limit)
+	}
+
+	path := filepath.Join(t.TempDir(), "summary")
+	require.NoError(t, os.WriteFile(path, []byte("# before"), 0o644))
+	require.NoError(t, artifacts.AppendSummary(path, rows()))
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "# before\n"+artifacts.Summary(rows(), artifacts.MaxSummary), string(content))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), artifacts.MaxSummary/2), 0o644))
+	require.NoError(t, artifacts.AppendSummary(path, many))
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.LessOrEqual(t, info.Size(), int64(artifacts.MaxSummary))
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, artifacts.AppendSummary(path, rows()))
+}

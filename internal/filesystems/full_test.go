@@ -1,0 +1,87 @@
+package filesystems
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// A disk that is full at any step: the old tarball is intact, nothing else is
+// left, and the error says how much was needed. With room again it goes on.
+func TestFullDisk(t *testing.T) {
+	for _, fs := range fileSystems {
+		t.Run(fs.name, func(t *testing.T) {
+			path := fs.mounted(t, 600)
+			src := newSource()
+			first, err := src.image("example.com/a:1", layer{"a", 20 * mib})
+			require.NoError(t, err)
+			second, err := src.image("example.com/a:1", layer{"b", 30 * mib}, layer{"c", 10 * mib})
+			require.NoError(t, err)
+			dir, err := cache.OpenDir(path, nil)
+			require.NoError(t, err)
+			_, err = dir.Put(t.Context(), "a_main.tar", first, src, nil)
+			require.NoError(t, err)
+
+			ballast := filepath.Join(filepath.Dir(path), "ballast")
+			for _, left := range []int64{0, 1, 4096, mib, 10 * mib, 25 * mib, 39 * mib} {
+				fill(t, ballast, path, left)
+				result, err := dir.Put(t.Context(), "a_main.tar", second, src, nil)
+				// A file system may keep some room for itself, or find some.
+				if err == nil {
+					require.Greater(t, left, int64(25*mib), "%d bytes were left", left)
+					assert.Equal(t, cache.Stocked, result.Outcome)
+					break
+				}
+				require.ErrorIs(t, err, syscall.ENOSPC, "%d bytes were left", left)
+				assert.Regexp(t, `\d{8} bytes`, err.Error(), "how much was needed")
+				require.NoError(t, os.Remove(ballast))
+				tarball, err := dir.Lookup("a_main.tar")
+				require.NoError(t, err)
+				require.NoError(t, tarball.Verify(t.Context()))
+				assert.Equal(t, first.Digest(), tarball.Image.Digest())
+				assert.Equal(t, []string{"a_main.tar"}, names(t, path), "%d bytes were left", left)
+			}
+			_ = os.Remove(ballast)
+			run(t, "sync", "-f", path) // btrfs gives room back later
+			_, err = dir.Put(t.Context(), "a_main.tar", second, src, nil)
+			require.NoError(t, err)
+			tarball, err := dir.Lookup("a_main.tar")
+			require.NoError(t, err)
+			require.NoError(t, tarball.Verify(t.Context()))
+			assert.Equal(t, second.Digest(), tarball.Image.Digest())
+		})
+	}
+}
+
+// fill leaves about so many bytes of a file system.
+func fill(t *testing.T, ballast, dir string, left int64) {
+	t.Helper()
+	f, err := os.Create(ballast)
+	require.NoError(t, err)
+	defer f.Close()
+	for {
+		run(t, "sync", "-f", dir)
+		var s syscall.Statfs_t
+		require.NoError(t, syscall.Statfs(dir, &s))
+		much := int64(s.Bavail)*s.Bsize - left
+		if much <= 0 {
+			return
+		}
+		info, err := f.Stat()
+		require.NoError(t, err)
+		if err := syscall.Fallocate(int(f.Fd()), 0, info.Size(), much); err != nil {
+			// Not all of what is free can be had at once.
+			if n, err := f.WriteAt(make([]byte, min(much, mib)), info.Size()); n == 0 {
+				require.ErrorIs(t, err, syscall.ENOSPC, fmt.Sprint(much))
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package filesystems
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/testtool"
+)
+
+const mib = 1 << 20
+
+// source has layers in memory, and counts what is asked of it.
+type source struct {
+	blobs map[v1.Hash][]byte
+	given map[v1.Hash]int64
+}
+
+func newSource() *source {
+	return &source{blobs: map[v1.Hash][]byte{}, given: map[v1.Hash]int64{}}
+}
+
+// image makes an image of layers, each a seed and a size. The same seed and size
+// give the same layer.
+func (s *source) image(reference string, layers ...layer) (*cache.Image, error) {
+	var made []v1.Layer
+	for _, l := range layers {
+		layer, err := imagetest.Layer(l.seed, l.size)
+		if err != nil {
+			return nil, err
+		}
+		digest, err := layer.Digest()
+		if err != nil {
+			return nil, err
+		}
+		if s.blobs[digest] == nil {
+			r, err := layer.Compressed()
+			if err != nil {
+				return nil, err
+			}
+			if s.blobs[digest], err = io.ReadAll(r); err != nil {
+				return nil, err
+			}
+		}
+		made = append(made, layer)
+	}
+	image, err := imagetest.Image(made...)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := image.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	return cache.NewImage(reference, manifest, config)
+}
+
+type layer struct {
+	seed string
+	size int
+}
+
+func (s *source) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	content, ok := s.blobs[digest]
+	if !ok {
+		return nil, fmt.Errorf("no blob %s", digest)
+	}
+	return io.NopCloser(bytes.NewReader(content[offset : offset+length])), nil
+}
+
+// A fileSystem is one that tests run on.
+type fileSystem struct {
+	name  string
+	mkfs  []string // with the image's path at its end; nil for none
+	mount func(image, at string) []string
+	clone bool // it has reflinks
+}
+
+func loop(image, at string) []string { return []string{"-o", "loop", image, at} }
+
+var fileSystems = []fileSystem{
+	{"xfs", []string{"mkfs.xfs", "-q", "-m", "reflink=1"}, loop, true},
+	{"btrfs", []string{"mkfs.btrfs", "-q"}, loop, true},
+	{"ext4", []string{"mkfs.ext4", "-q"}, loop, false},
+	{"tmpfs", nil, func(_, at string) []string { return []string{"-t", "tmpfs", "-o", "size=600m", "tmpfs", at} }, false},
+}
+
+// mounted mounts a file system of some MiB, of its own, until the test ends. It
+// skips the test where that is not possible, and in CI fails.
+func (fs fileSystem) mounted(t *testing.T, size int64) string {
+	t.Helper()
+	testtool.NeedRoot(t)
+	image, at := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if fs.mkfs != nil {
+		f, err := os.Create(image)
+		require.NoError(t, err)
+		require.NoError(t, f.Truncate(size*mib))
+		require.NoError(t, f.Close())
+		run(t, testtool.Need(t, fs.mkfs[0]), append(fs.mkfs[1:], image)...)
+	}
+	run(t, testtool.Need(t, "mount"), fs.mount(image, at)...)
+	t.Cleanup(func() { run(t, "umount", at) })
+	dir := filepath.Join(at, "cache")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	return dir
+}
+
+// overlay mounts an overlay, as a container's root is, above a directory.
+func overlay(t *testing.T) string {
+	t.Helper()
+	testtool.NeedRoot(t)
+	base := fileSystem{"tmpfs", nil, fileSystems[3].mount, false}.mounted(t, 0)
+	for _, d := range []string{"lower", "upper", "work", "merged"} {
+		require.NoError(t, os.Mkdir(filepath.Join(base, d), 0o755))
+	}
+	merged := filepath.Join(base, "merged")
+	run(t, "mount", "-t", "overlay", "-o", fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", base), "overlay", merged)
+	t.Cleanup(func() { run(t, "umount", merged) })
+	return merged
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	require.NoError(t, err, "%s %s\n%s", name, strings.Join(args, " "), out)
+}
+
+// used returns how many bytes of a file system are in use.
+func used(t *testing.T, dir string) int64 {
+	t.Helper()
+	// What was written but not yet given a place does not count before.
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	run(t, "sync", "-f", dir)
+	var s syscall.Statfs_t
+	require.NoError(t, syscall.Statfs(dir, &s))
+	return int64(s.Blocks-s.Bfree) * s.Bsize
+}
+
+// names returns what is in a directory, but for marks.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".mark") && e.Name() != "lost+found" {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

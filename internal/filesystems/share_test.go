@@ -1,0 +1,65 @@
+package filesystems
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// A refresh of which the last of five layers changed, 5 % of the bytes, and then
+// a sibling: what is there is shared where the file system can, copied where it
+// cannot, and never fetched.
+func TestRefresh(t *testing.T) {
+	for _, fs := range fileSystems {
+		t.Run(fs.name, func(t *testing.T) { testRefresh(t, fs.mounted(t, 800), fs.clone) })
+	}
+	t.Run("overlay", func(t *testing.T) { testRefresh(t, overlay(t), false) })
+}
+
+func testRefresh(t *testing.T, path string, clone bool) {
+	src := newSource()
+	base := []layer{{"a", 40 * mib}, {"b", 30 * mib}, {"c", 20*mib + 4097}, {"d", 5*mib + 1}}
+	const last = 5 * mib
+	make := func(reference string, top string) *cache.Image {
+		img, err := src.image(reference, append(base[:len(base):len(base)], layer{top, last})...)
+		require.NoError(t, err)
+		return img
+	}
+	dir, err := cache.OpenDir(path, nil)
+	require.NoError(t, err)
+	put := func(name string, img *cache.Image) *cache.Result {
+		result, err := dir.Put(t.Context(), name, img, src, nil)
+		require.NoError(t, err)
+		tarball, err := dir.Lookup(name)
+		require.NoError(t, err)
+		require.NoError(t, tarball.Verify(t.Context()))
+		return result
+	}
+	first := put("a_main.tar", make("example.com/a:1", "first"))
+	assert.Zero(t, first.Reused)
+	for name, img := range map[string]*cache.Image{
+		"a_release.tar": make("example.com/a:1", "second"),
+		"b_main.tar":    make("example.com/b:1", "third"),
+	} {
+		before := used(t, path)
+		result := put(name, img)
+		assert.LessOrEqual(t, result.Downloaded, first.Downloaded*6/100, name)
+		assert.Equal(t, first.Downloaded, result.Downloaded+result.Reused)
+		if clone {
+			assert.Less(t, result.Copied, int64(4*4096), "only what is left of last blocks")
+			assert.LessOrEqual(t, used(t, path)-before, first.Total*7/100, "newly allocated for %s", name)
+		} else {
+			assert.Zero(t, result.Cloned)
+		}
+	}
+	// The old version goes only when the new one is there.
+	before := used(t, path)
+	put("a_main.tar", make("example.com/a:1", "fourth"))
+	if clone {
+		assert.LessOrEqual(t, used(t, path)-before, first.Total*7/100)
+	}
+	assert.Equal(t, []string{"a_main.tar", "a_release.tar", "b_main.tar"}, names(t, path))
+}
