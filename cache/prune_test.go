@@ -59,7 +59,8 @@ func TestPrune(t *testing.T) {
 			assert.Equal(t, all, names(t, dir.Path()), "a dry run")
 		}
 	}
-	assert.Equal(t, said[0], said[1], "a dry run tells what would happen")
+	assert.Equal(t, said[0].LeftBytes, said[1].LeftBytes, "a dry run tells what would happen")
+	assert.Equal(t, said[0].Swept, said[1].Swept)
 	assert.Equal(t, []string{".a_release.tar.mark", "a_release.tar", "b_release.tar", "c_main.tar"}, names(t, dir.Path()))
 
 	r, err := dir.Prune(t.Context(), nil)
