@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dockercache/dockercache/cache"
 )
@@ -40,7 +41,7 @@ func listTarballs(ctx context.Context, dir *cache.Dir, out *output) {
 	}
 	if !out.json {
 		_ = table.Flush() // out remembers
-		fmt.Fprintf(out, "%d tarballs, %s of the disk\n", len(entries), bytes(allocated))
+		fmt.Fprintf(out, "%s, %s of the disk\n", english.Plural(len(entries), "tarball", ""), bytes(allocated))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/dockercache/dockercache/cache"
 )
@@ -45,16 +46,17 @@ func prune(ctx context.Context, dir *cache.Dir, o *options, out *output) {
 		}
 		used := ""
 		if i >= len(r.Swept) {
-			used = "last used " + humanize.Time(append(r.Removed, r.Kept...)[i-len(r.Swept)].Entry.LastUsed)
+			used = "\tlast used " + humanize.Time(append(r.Removed, r.Kept...)[i-len(r.Swept)].Entry.LastUsed)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", action, printable(record.Name), bytes(record.Bytes), why, used)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s%s\n", action, printable(record.Name), bytes(record.Bytes), why, used)
 	}
 	_ = table.Flush() // out remembers
 	var swept int64
 	for _, l := range r.Swept {
 		swept += l.Bytes
 	}
-	summary := fmt.Sprintf("%s %d tarballs of %s and %d leftovers of %s; %d tarballs of %s stay\n", done, len(r.Removed), bytes(r.Freed), len(r.Swept), bytes(swept), r.Left, bytes(r.LeftBytes))
+	summary := fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay\n", done, english.Plural(len(r.Removed), "tarball", ""), bytes(r.Freed),
+		english.Plural(len(r.Swept), "leftover", ""), bytes(swept), english.Plural(r.Left, "tarball", ""), bytes(r.LeftBytes))
 	if out.json {
 		fmt.Fprint(out.stderr, summary)
 	} else {
