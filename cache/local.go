@@ -76,10 +76,11 @@ func findLayers(dir string, wanted []Segment) (found map[v1.Hash][]localLayer, c
 // openLocal opens a tarball for its layers: a file, and no link to one, which
 // might be anywhere.
 func openLocal(path string) (*os.File, *Layout) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	f, err := openToRead(path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, nil
 	}
+	lockShared(f)
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() {
 		if t, err := readHead(f, info.Size()); err == nil {

@@ -54,10 +54,16 @@ type PutOptions struct {
 	Progress func(Progress)
 	// Force lets an older build run replace the tarball of a newer one.
 	Force bool
+	// Rewrite writes the tarball even when it seems to be there, for a layer of it
+	// is damaged, which its beginning does not tell: intact layers are taken from
+	// it, the others come from the source. Default: it is [Unchanged].
+	Rewrite bool
 	// TakeOver makes the writer of an older build run that is still at work give
 	// up, within seconds: its Put returns [ErrTakenOver]. What it has fetched is
 	// used if it is of the same image. Default: wait for it.
 	TakeOver bool
+
+	repairs *Tarball // what must be there, and be no other; nil: anything
 }
 
 // Put stocks img as the tarball called name, which must end in .tar and must
@@ -121,10 +127,16 @@ func (d *Dir) spaceError(err error, layout *Layout) error {
 // isDone tells whether nothing is to be done, and fills in the result.
 func (d *Dir) isDone(name, path string, img *Image, o *PutOptions, result *Result) (bool, error) {
 	current, err := d.current(path)
+	if err == nil && o.repairs != nil && (current == nil || !os.SameFile(current.file, o.repairs.file)) {
+		err = fmt.Errorf("%s: %w", path, ErrReplaced)
+	}
 	if current == nil || err != nil {
 		return false, err
 	}
 	if current.holds(img.Digest(), img.Reference()) {
+		if o.Rewrite {
+			return false, nil
+		}
 		sweepPartials(d.path, name, d.now())
 		sweepRetired(d.path, name, d.grace, d.now())
 		setMark(d.path, name, current, o.Provenance.Run, d.now())
@@ -168,9 +180,14 @@ func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *
 	if err := d.setAccess(p.file); err != nil {
 		return err
 	}
+	if o.repairs != nil && d.mode == 0 {
+		if err := p.file.Chmod(o.repairs.file.Mode().Perm()); err != nil {
+			return fmt.Errorf("set the tarball's mode: %w", err)
+		}
+	}
 	// Where locks do not work another one may have published meanwhile.
 	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
-		p.discard = done
+		p.discard = done || errors.Is(err, ErrReplaced)
 		return err
 	}
 	if d.grace > 0 {

@@ -12,7 +12,6 @@ import (
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 )
 
 // A Tarball is a file that holds one image, as [Dir.Put] writes it.
@@ -37,9 +36,11 @@ type Tarball struct {
 // planned size. Layers are not read: [Tarball.Verify] does that. A file that
 // fails the proof gives an error that wraps [ErrNotTarball]; other errors are
 // the file system's, such as [fs.ErrNotExist].
-func ReadTarball(path string) (*Tarball, error) {
-	// Without waiting for somebody to write into a named pipe.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+func ReadTarball(path string) (*Tarball, error) { return readTarball(path, 0) }
+
+// readTarball is [ReadTarball] with further flags for opening the file.
+func readTarball(path string, flags int) (*Tarball, error) {
+	f, err := openToRead(path, flags)
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +142,21 @@ func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {
 
 // Verify reads the whole file and proves that every byte is what the layout
 // plans and that every layer has its digest. The error wraps [ErrReplaced] when
-// another writer has published since the tarball was read, [ErrNotTarball], or
-// [ErrBlobDigest] and names the layer.
+// another writer has published since the tarball was read. When bytes are wrong
+// it is a [*DamageError] that names every layer with wrong ones, and wraps
+// [ErrBlobDigest] for layers, [ErrNotTarball] for what is between them.
 func (t *Tarball) Verify(ctx context.Context) error {
-	f, err := os.Open(t.Path)
+	return t.verify(ctx, func(int64) {})
+}
+
+// verify is [Tarball.Verify]; tell is told how many bytes were read.
+func (t *Tarball) verify(ctx context.Context, tell func(n int64)) error {
+	f, err := openToRead(t.Path, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	lockShared(f)
 	info, err := f.Stat()
 	switch {
 	case err != nil:
@@ -158,15 +166,16 @@ func (t *Tarball) Verify(ctx context.Context) error {
 	case info.Size() != t.Layout.Size():
 		return fmt.Errorf("%s: %w: %d bytes, its own layout needs %d", t.Path, ErrNotTarball, info.Size(), t.Layout.Size())
 	}
+	damage := &DamageError{Path: t.Path}
 	for _, s := range t.Layout.segments {
-		section := &contextReader{ctx, io.NewSectionReader(f, s.Offset, s.Length)}
+		section := &contextReader{ctx, io.NewSectionReader(f, s.Offset, s.Length), tell}
 		if !s.IsBlob() {
 			have, err := io.ReadAll(section)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.Path, err)
 			}
 			if !bytes.Equal(have, s.Literal) {
-				return fmt.Errorf("%s: %w: the %d bytes at %d are not what its layout plans", t.Path, ErrNotTarball, s.Length, s.Offset)
+				damage.add(fmt.Errorf("%w: the %d bytes at %d are not what its layout plans", ErrNotTarball, s.Length, s.Offset))
 			}
 			continue
 		}
@@ -175,10 +184,11 @@ func (t *Tarball) Verify(ctx context.Context) error {
 			return fmt.Errorf("%s: layer %s: %w", t.Path, s.Blob, err)
 		}
 		if got != s.Blob {
-			return fmt.Errorf("%s: layer %s: %w: its bytes have the digest %s", t.Path, s.Blob, ErrBlobDigest, got)
+			damage.Layers = append(damage.Layers, s.Blob)
+			damage.add(fmt.Errorf("layer %s: %w: its bytes have the digest %s", s.Blob, ErrBlobDigest, got))
 		}
 	}
-	return nil
+	return damage.orNil()
 }
 
 func hashOf(r io.Reader) (v1.Hash, error) {
@@ -190,15 +200,18 @@ func hashOf(r io.Reader) (v1.Hash, error) {
 }
 
 // contextReader ends with the context's error: a file is read to its end
-// otherwise, tens of gigabytes.
+// otherwise, tens of gigabytes. It tells how much was read.
 type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+	ctx  context.Context
+	r    io.Reader
+	tell func(n int64)
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	return c.r.Read(p)
+	n, err := c.r.Read(p)
+	c.tell(int64(n))
+	return n, err
 }

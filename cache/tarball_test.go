@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -132,11 +133,58 @@ func TestVerifyNamesTheLayer(t *testing.T) {
 	require.NoError(t, f.Close())
 	err = tarball.Verify(t.Context())
 	require.ErrorIs(t, err, ErrBlobDigest)
+	assert.NotErrorIs(t, err, ErrNotTarball)
 	assert.ErrorContains(t, err, img.Layers()[1].Digest.String())
+	var damage *DamageError
+	require.ErrorAs(t, err, &damage)
+	assert.Equal(t, []v1.Hash{img.Layers()[1].Digest}, damage.Layers)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, tarball.Verify(ctx), context.Canceled)
+}
+
+// All that is damaged is named, not only the first: who repairs fetches it all.
+func TestVerifyNamesAllDamage(t *testing.T) {
+	_, img, _, path := stocked(t)
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	damage(t, path, 0, 1)
+	segments := tarball.Layout.Segments()
+	end := segments[len(segments)-1] // two empty blocks
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{1}, end.Offset+end.Length-1)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	err = tarball.Verify(t.Context())
+	require.ErrorIs(t, err, ErrBlobDigest)
+	require.ErrorIs(t, err, ErrNotTarball)
+	var all *DamageError
+	require.ErrorAs(t, err, &all)
+	assert.Equal(t, path, all.Path)
+	assert.Equal(t, []v1.Hash{img.Layers()[0].Digest, img.Layers()[1].Digest}, all.Layers)
+	for _, l := range all.Layers {
+		assert.ErrorContains(t, err, l.String())
+	}
+}
+
+// damage changes a byte of some layers, by index, of the tarball at path.
+func damage(t testing.TB, path string, layers ...int) {
+	t.Helper()
+	tarball, err := ReadTarball(path)
+	require.NoError(t, err)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	for _, i := range layers {
+		at := tarball.Layout.layers()[i].Offset
+		var b [1]byte
+		_, err = f.ReadAt(b[:], at)
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte{b[0] ^ 1}, at)
+		require.NoError(t, err)
+	}
 }
 
 func FuzzReadTarball(f *testing.F) {

@@ -46,6 +46,12 @@ type owner struct {
 
 func (o owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
 
+// newOwner returns what this process is called in a lock.
+func newOwner(run Run) owner {
+	host, _ := os.Hostname() // "" is a host like any other
+	return owner{ID: fmt.Sprintf("%016x", rand.Uint64()), Host: host, PID: os.Getpid(), Run: run}
+}
+
 // A writerLock keeps the writers of one tarball apart, so that they do not all
 // do the same work. It is no more than that: each writes a file of its own and
 // publishes it whole, so nothing is lost where the lock fails.
@@ -68,8 +74,8 @@ type writerLock struct {
 // that of ctx or of the file system; a directory that cannot be written to is
 // one.
 func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*writerLock, context.Context, error) {
-	host, _ := os.Hostname() // "" is a host like any other
-	me := owner{ID: fmt.Sprintf("%016x", rand.Uint64()), Host: host, PID: os.Getpid(), Run: run}
+	me := newOwner(run)
+	host := me.Host
 	path := filepath.Join(d.path, "."+name+"."+lockKind)
 	var seen owner // on another host
 	var since time.Time

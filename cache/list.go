@@ -1,0 +1,136 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// An Entry is a tarball in a directory, as [Dir.List] found it.
+type Entry struct {
+	// Name is the file's, without a path. It may have any character but "/".
+	Name string
+	// Tarball is what the file holds; nil if Err is not.
+	Tarball *Tarball
+	// Size is the file's length in bytes.
+	Size int64
+	// Allocated is how many bytes of the disk it has. Space that it shares with
+	// another file counts for both, as for [DirOptions.Quota].
+	Allocated int64
+	// Shared is how many bytes are in layers, each once, that another tarball of
+	// the directory has too, by their digests. Whether the two also share space on
+	// the disk is for the file system to know.
+	Shared int64
+	// Written is when the file was last written, by the clock of the machine or
+	// file server that did.
+	Written time.Time
+	// LastUsed is when a [Dir.Put] last wrote the tarball or found it to be what it
+	// would have written, give or take an hour.
+	LastUsed time.Time
+	// Run is the newest build run that is known to have built what it holds.
+	Run Run
+	// Err says why the file cannot be read. It wraps [ErrNotTarball] when it is
+	// none, [ErrName] when no tarball can have its name, or is the file system's.
+	Err error
+}
+
+// listAtOnce is how many tarballs are read at a time. A head is a few KiB, so
+// all of the time goes into waiting for the disk, or the file server.
+const listAtOnce = 16
+
+// List returns all tarballs of the directory, in the order of their names. It
+// reads the first KiB of each. What has a name of a tarball and is none is an
+// entry with an error; links, directories, and names with a leading dot are left
+// out. The error is that of the directory, or the reason for which ctx ended.
+func (d *Dir) List(ctx context.Context) ([]Entry, error) {
+	names, err := tarballNames(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("list tarballs: %w", err)
+	}
+	found := make([]*Entry, len(names))
+	var group errgroup.Group
+	group.SetLimit(listAtOnce)
+	for i, name := range names {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			found[i] = d.entry(name)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("list tarballs in %s: %w", d.path, err)
+	}
+	var entries []Entry
+	for _, e := range found {
+		if e != nil {
+			entries = append(entries, *e)
+		}
+	}
+	countShared(entries)
+	return entries, nil
+}
+
+// entry reads one tarball; nil if there is none any more.
+func (d *Dir) entry(name string) *Entry {
+	path := filepath.Join(d.path, name)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	e := &Entry{Name: name, Err: err}
+	if err == nil {
+		_, e.Err = d.tarballPath(name)
+	}
+	if e.Err == nil {
+		e.Tarball, e.Err = readTarball(path, unix.O_NOFOLLOW)
+	}
+	switch {
+	case errors.Is(e.Err, fs.ErrNotExist):
+		return nil
+	case e.Err == nil:
+		info = e.Tarball.file // what was read, if it was replaced in between
+	}
+	if info != nil {
+		e.Size, e.Allocated, e.Written = info.Size(), allocated(info), info.ModTime()
+		e.LastUsed = e.Written
+	}
+	if e.Tarball != nil {
+		m, used := readMark(d.path, name)
+		e.Run = e.Tarball.runWith(m)
+		if used.After(e.LastUsed) {
+			e.LastUsed = used
+		}
+	}
+	return e
+}
+
+// countShared fills in what entries share.
+func countShared(entries []Entry) {
+	holders := map[v1.Hash]int{}
+	each := func(do func(e *Entry, layer Segment)) {
+		for i := range entries {
+			if entries[i].Tarball == nil {
+				continue
+			}
+			for _, l := range entries[i].Tarball.Layout.layers() {
+				do(&entries[i], l)
+			}
+		}
+	}
+	each(func(_ *Entry, l Segment) { holders[l.Blob]++ })
+	each(func(e *Entry, l Segment) {
+		if holders[l.Blob] > 1 {
+			e.Shared += l.Length
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A PruneReason says which limit a tarball is beyond. Its text is the one of the
+// examples' -json output.
+type PruneReason string
+
+// The limits of [PruneOptions].
+const (
+	PruneCount PruneReason = "count"
+	PruneAge   PruneReason = "age"
+	PruneBytes PruneReason = "bytes"
+)
+
+// A KeepReason says why a tarball that is beyond a limit stays. Its text is the
+// one of the examples' -json output.
+type KeepReason string
+
+const (
+	// KeepNewest: it is the newest of its name.
+	KeepNewest KeepReason = "newest"
+	// KeepInUse: somebody reads or writes it, or did while prune was at work.
+	KeepInUse KeepReason = "in-use"
+)
+
+// A Pruned is a tarball that is beyond a limit.
+type Pruned struct {
+	// Entry is what [Dir.List] has of it.
+	Entry Entry
+	// Why is the first limit that it is beyond: age, count, bytes.
+	Why PruneReason
+	// Kept says why it stays all the same; "" if it is gone.
+	Kept KeepReason
+}
+
+// check finds limits that cannot be meant.
+func (o *PruneOptions) check() error {
+	switch {
+	case o.Count < 0 || o.MaxAge < 0 || o.MaxBytes < 0 || o.LowWater < 0 || o.LeftoverAge < 0:
+		return errors.New("prune: a limit is negative")
+	case o.LowWater > o.MaxBytes:
+		return fmt.Errorf("prune: a low water of %d bytes is more than the limit of %d", o.LowWater, o.MaxBytes)
+	}
+	return nil
+}
+
+// planPrune decides which tarballs are beyond the limits, in the order in which
+// they go: the last used first. It reads nothing but its arguments. inUse are
+// names that were found to be in use: others go in their place, so a name more in
+// it never takes another out of the plan.
+func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []Pruned {
+	var order []Entry
+	left, bytes := 0, int64(0)
+	for _, e := range entries {
+		if e.Err == nil { // what is no tarball counts for nothing, and stays
+			order = append(order, e)
+			left++
+			bytes += e.Allocated
+		}
+	}
+	slices.SortFunc(order, func(a, b Entry) int {
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), strings.Compare(a.Name, b.Name))
+	})
+	newest := map[string]bool{}
+	if !o.Newest {
+		newest = newestOfNames(order)
+	}
+	var plan []Pruned
+	decided := map[string]bool{}
+	// round goes through the tarballs while a limit says so.
+	round := func(why PruneReason, beyond func(e Entry) bool) {
+		for _, e := range order {
+			if decided[e.Name] || !beyond(e) {
+				continue
+			}
+			decided[e.Name] = true
+			p := Pruned{Entry: e, Why: why}
+			switch {
+			case newest[e.Name]:
+				p.Kept = KeepNewest
+			case inUse[e.Name]:
+				p.Kept = KeepInUse
+			default:
+				left--
+				bytes -= e.Allocated
+			}
+			plan = append(plan, p)
+		}
+	}
+	if o.MaxAge > 0 {
+		round(PruneAge, func(e Entry) bool { return ageOf(e.LastUsed, now) > o.MaxAge })
+	}
+	if o.Count > 0 {
+		round(PruneCount, func(Entry) bool { return left > o.Count })
+	}
+	if o.MaxBytes > 0 && bytes > o.MaxBytes {
+		low := cmp.Or(o.LowWater, o.MaxBytes)
+		round(PruneBytes, func(Entry) bool { return bytes > low })
+	}
+	return plan
+}
+
+// newestOfNames returns which tarballs are the newest of their names: of the
+// newest build run. Where a run is not known the time of writing decides; then a
+// name may have two that are newest, one by its run and one by its time.
+func newestOfNames(entries []Entry) map[string]bool {
+	byRun, byTime := map[string]Entry{}, map[string]Entry{}
+	known := map[string]bool{} // every run of the name is
+	for _, e := range entries {
+		name := imageName(e.Name)
+		last, ok := byTime[name]
+		if !ok {
+			known[name] = true
+		}
+		known[name] = known[name] && e.Run.ID != 0
+		if !ok || cmp.Or(e.Written.Compare(last.Written), strings.Compare(e.Name, last.Name)) > 0 {
+			byTime[name] = e
+		}
+		if last, ok := byRun[name]; e.Run.ID != 0 && (!ok || e.Run.newerThan(last.Run) ||
+			!last.Run.newerThan(e.Run) && cmp.Or(e.Written.Compare(last.Written), strings.Compare(e.Name, last.Name)) > 0) {
+			byRun[name] = e
+		}
+	}
+	newest := map[string]bool{}
+	for name, e := range byTime {
+		if !known[name] {
+			newest[e.Name] = true
+		}
+	}
+	for _, e := range byRun {
+		newest[e.Name] = true
+	}
+	return newest
+}
+
+// imageName returns what the tarballs of an image for several branches have in
+// common: the file's name without "_<suffix>.tar". A suffix that has a "_" itself
+// makes a name of its own, of which the newest stays too.
+func imageName(tarball string) string {
+	name := strings.TrimSuffix(tarball, ".tar")
+	if i := strings.LastIndexByte(name, '_'); i > 0 {
+		return name[:i]
+	}
+	return name
+}
