@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 )
 
 // ReadRange makes a tarball a [BlobSource] of its layers. The bytes are not
@@ -60,11 +59,11 @@ type openFile interface {
 // openForReading opens a tarball and finds a layer in it. It holds a shared lock
 // while it is open, which tells prune that the tarball is in use.
 func openForReading(path string, layer v1.Hash) (openFile, Segment, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openToRead(path, 0)
 	if err != nil {
 		return nil, Segment{}, err
 	}
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) // best effort, as prune is
+	lockShared(f)
 	info, err := f.Stat()
 	if err == nil {
 		var now *Tarball
