@@ -14,6 +14,11 @@
 // [Dir.Lookup] go the other way: from a file to the image that it holds, by
 // reading its first few KiB.
 //
+// [Dir.Check] tells from a digest alone whether there is anything to do. To look
+// after a directory: [Dir.List], [Dir.Verify] and [Dir.Repair], [Dir.Prune] and
+// [Dir.Sweep]. Prune leaves what is in use: by locks on every machine that they
+// reach and, on Linux, by leases, whatever else on this machine has the file open.
+//
 // # The tarball
 //
 // An uncompressed tar that is an OCI image layout and a Docker archive at once,
@@ -40,6 +45,12 @@
 // every digest was verified by the one who wrote it: also after SIGKILL, with
 // a full disk, with two writers, with a registry that lies. A reader sees the old
 // tarball or the new one, whole.
+//
+// Layers that a tarball in the directory has, or that another image is fetching in
+// the same process, are taken from there: cloned, copied, and proven like all.
+// Beside a tarball there may be .<tarball>.mark, which says when it was last used,
+// .<tarball>.lock while somebody writes it, and .<tarball>.<time>.<unique>.retired,
+// a version that was replaced. [OpenDir] says who may share a directory.
 //
 // Work in progress is in .<tarball>.<digest>.<unique>.partial, with a journal of
 // what is in it beside. No two writers share one. What a dead one left is taken

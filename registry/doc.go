@@ -10,6 +10,8 @@
 // shall be tried: mirrors first, its own registry last. From the manifest on,
 // everything is asked for by digest, so any of the repositories can serve it.
 //
+// [Client.Find] is its first half, and tells which image it is with one request.
+//
 // # Credentials
 //
 // They come from an authn.Keychain of go-containerregistry. A [Chain] is an
@@ -18,7 +20,8 @@
 // since the image may be public and the credential for something else. What
 // answered is in the log. A keychain that fails is passed over for one that has
 // a credential, with a warning, and is part of the error when that one is denied;
-// when none has, its error is the answer, and not an anonymous attempt. The default is [DefaultChain]: the environment's GITHUB_TOKEN or
+// when none has, its error is the answer, and not an anonymous attempt. The
+// default is [DefaultChain]: the environment's GITHUB_TOKEN or
 // GH_TOKEN for ghcr.io, then Docker's config file with its credential helpers,
 // which is read, never written. Amazon's registries are for the keychain of the
 // package awsauth, below this one.
@@ -34,9 +37,9 @@
 // that one does not give comes from the next, and one that fails three times in
 // a row, or does not answer a login or a request for an image after all retries,
 // is set aside for 30 s, then for longer, up to 5 min: it is asked after the
-// others, and not at all for an image that others may have. With [Options.AllSources] ranges come from all at once; with
-// [Options.MirrorsMustAgree] a mirror must have what the image's own registry
-// has.
+// others, and not at all for an image that others may have. With
+// [Options.AllSources] ranges come from all at once; with [Options.MirrorsMustAgree]
+// a mirror must have what the image's own registry has.
 //
 // Registries on a loopback address may speak plain HTTP. Any other must speak
 // HTTPS unless [Options.PlainHTTP] names it, and so must every redirect.

@@ -20,6 +20,8 @@ type options struct {
 	verbose   bool
 	repair    bool
 	plainHTTP list
+	roleARN   string
+	region    string
 	count     int
 	age       age
 	bytes     size
@@ -114,6 +116,8 @@ func (o *options) flags() *flag.FlagSet {
 	switch o.command {
 	case "verify":
 		f.BoolVar(&o.repair, "repair", false, "fetch what is damaged from the registry that it came from, by its digest")
+		f.StringVar(&o.roleARN, "role-arn", "", "with -repair: the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR")
+		f.StringVar(&o.region, "region", "", "with -repair: the AWS `REGION` to ask for the role")
 		f.Var(&o.plainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
 		f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 		f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
@@ -148,6 +152,8 @@ func (o *options) check() error {
 		return fmt.Errorf("-low-water %s is more than -bytes %s", &o.lowWater, &o.bytes)
 	case len(o.plainHTTP) > 0 && !o.repair:
 		return errors.New("-plain-http is for -repair")
+	case (o.roleARN != "" || o.region != "") && !o.repair:
+		return errors.New("-role-arn and -region are for -repair")
 	}
 	for _, host := range o.plainHTTP {
 		if strings.ContainsAny(host, "/ ") {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
 )
@@ -21,7 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return command.Usage
 	}
-	out := &output{stdout: stdout, stderr: stderr, json: o.json}
+	out := &output{stdout: stdout, stderr: artifacts.PlainWriter(stderr), raw: stderr, json: o.json}
 	if o.command == "info" { // needs no directory
 		info(o, out)
 		return out.code(ctx)
@@ -45,6 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // output prints what happens, and remembers what went wrong.
 type output struct {
 	stdout, stderr io.Writer
+	raw            io.Writer // standard error, for commands to a runner
 	json           bool
 	failed, unsaid bool
 }
@@ -56,9 +58,15 @@ func (o *output) fail(err error) {
 }
 
 // Write prints to standard output, and remembers when it cannot: a script that
-// reads nothing must not take that for "none".
+// reads nothing must not take that for "none". Names are foreign text: none of it
+// is a command to a CI system's runner.
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.stdout.Write(p)
+	safe := []byte(artifacts.Plain(string(p)))
+	if o.json {
+		safe = artifacts.PlainJSON(p)
+	}
+	_, err := o.stdout.Write(safe)
+	n := len(p)
 	if err != nil && !o.unsaid {
 		o.unsaid = true
 		fmt.Fprintf(o.stderr, "cache-admin: print the results: %v\n", err)

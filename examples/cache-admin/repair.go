@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 	"syscall"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
@@ -30,7 +33,12 @@ func newRepairer(o *options, out *output) (*repairer, error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: level}))
-	aws, err := awsauth.NewKeychain(&awsauth.Options{Logger: log})
+	options := &awsauth.Options{RoleARN: o.roleARN, Region: o.region, Logger: log}
+	if os.Getenv("GITHUB_ACTIONS") == "true" && !command.IsFile(out.raw) { // the runner hides what it is told
+		commands := artifacts.NewCommands(out.raw)
+		options.Secret = func(secret string) { _, _ = commands.Mask(secret) }
+	}
+	aws, err := awsauth.NewKeychain(options)
 	if err != nil {
 		return nil, err
 	}

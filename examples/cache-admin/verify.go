@@ -16,7 +16,7 @@ const (
 
 // verify reads tarballs, prints each, and repairs what is damaged if it shall.
 func verify(ctx context.Context, dir *cache.Dir, o *options, out *output) {
-	progress := newProgress(out.stderr, o.quiet)
+	progress := newProgress(out.raw, o.quiet)
 	results, err := dir.Verify(ctx, o.arguments, &cache.VerifyOptions{Progress: progress.tell})
 	progress.stop()
 	if err != nil {

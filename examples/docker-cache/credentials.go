@@ -1,9 +1,7 @@
 package main
 
 import (
-	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -22,15 +20,4 @@ func newKeychain(o *options, log *slog.Logger, mask func(secret string)) (authn.
 		return nil, err
 	}
 	return append(registry.Chain{{Name: "AWS", Keychain: aws}}, registry.DefaultChain()...), nil
-}
-
-// isFile tells whether what is printed ends in a file, and not at the runner: a
-// command would leave the secret there.
-func isFile(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode().IsRegular()
 }

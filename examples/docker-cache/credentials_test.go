@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
 )
 
@@ -21,9 +22,9 @@ func TestMasksAreNotForFiles(t *testing.T) {
 	require.NoError(t, err)
 	defer r.Close()
 	defer w.Close()
-	assert.True(t, isFile(file))
-	assert.False(t, isFile(w))
-	assert.False(t, isFile(&bytes.Buffer{}))
+	assert.True(t, command.IsFile(file))
+	assert.False(t, command.IsFile(w))
+	assert.False(t, command.IsFile(&bytes.Buffer{}))
 
 	t.Setenv("GITHUB_ACTIONS", "true")
 	for _, quiet := range []bool{false, true} {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
@@ -70,7 +71,7 @@ func newReport(o *options, stdout, stderr io.Writer) *report {
 	}
 	// The runner reads commands from both outputs; standard output is for results.
 	p.commands = artifacts.NewCommands(above)
-	if !isFile(stderr) {
+	if !command.IsFile(stderr) {
 		p.mask = func(secret string) { _, _ = p.commands.Mask(secret) } // what cannot be printed need not be hidden
 	}
 	return p
