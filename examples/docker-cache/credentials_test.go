@@ -30,15 +30,15 @@ func TestMasksAreNotForFiles(t *testing.T) {
 	for _, quiet := range []bool{false, true} {
 		p := newReport(&options{quiet: quiet}, file, file)
 		assert.Nil(t, p.mask)
-		p.stop()
+		p.Stop()
 		p = newReport(&options{quiet: quiet}, file, w)
 		assert.NotNil(t, p.mask)
-		p.stop()
+		p.Stop()
 	}
 	t.Setenv("GITHUB_ACTIONS", "")
 	p := newReport(&options{}, w, w)
 	assert.Nil(t, p.mask, "nobody reads it")
-	p.stop()
+	p.Stop()
 }
 
 // The order is documented.

@@ -26,7 +26,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	report := newReport(o, stdout, stderr)
 	if !o.sample {
-		defer report.stop()
+		defer report.Stop()
 		return work(ctx, o, report)
 	}
 	end, err := setUpSample(o)
@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return command.Failed
 	}
 	code := stockAll(ctx, o, report)
-	report.stop()
+	report.Stop()
 	end(code == command.OK)
 	if code == command.OK {
 		report.howToLoad(o.dir)

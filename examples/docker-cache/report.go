@@ -18,6 +18,7 @@ import (
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/internal/progress"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
@@ -48,7 +49,7 @@ type result struct {
 // text, and in a job the runner reads all of it for commands: nothing goes out
 // that was not made plain.
 type report struct {
-	progress
+	progress.Display
 	stdout, stderr io.Writer
 	json           bool
 	commands       *artifacts.Commands // to the runner; nil outside of Actions
@@ -63,8 +64,8 @@ type report struct {
 }
 
 func newReport(o *options, stdout, stderr io.Writer) *report {
-	p := &report{progress: newProgress(stderr, o.quiet), stdout: stdout, json: o.json}
-	above := p.above(stderr)
+	p := &report{Display: progress.New(stderr, o.quiet), stdout: stdout, json: o.json}
+	above := p.Above(stderr)
 	p.stderr = artifacts.PlainWriter(above)
 	if os.Getenv("GITHUB_ACTIONS") != "true" {
 		return p
@@ -89,7 +90,7 @@ func (p *report) log(verbose bool) *slog.Logger {
 // say prints a line to standard output, and remembers when it cannot: a script
 // that reads nothing must not take that for "no images".
 func (p *report) say(line string) {
-	if _, err := fmt.Fprintln(p.above(p.stdout), line); err != nil && p.unsaid == nil {
+	if _, err := fmt.Fprintln(p.Above(p.stdout), line); err != nil && p.unsaid == nil {
 		p.unsaid = err
 		fmt.Fprintf(p.stderr, "docker-cache: print the results: %v\n", err)
 	}
@@ -174,12 +175,12 @@ func (p *report) result(r result, err error) {
 	var line string
 	switch r.Outcome {
 	case string(cache.Stocked):
-		line = fmt.Sprintf("stocked    %s  %s from %s in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+		line = fmt.Sprintf("stocked    %s  %s from %s in %.1f s", filepath.Base(r.Tarball), progress.Size(r.BytesTotal), r.Source, r.Seconds)
 		if r.BytesReused > 0 {
-			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", size(r.BytesReused), size(r.BytesCloned), size(r.BytesCopied))
+			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", progress.Size(r.BytesReused), progress.Size(r.BytesCloned), progress.Size(r.BytesCopied))
 		}
 	case string(cache.Unchanged):
-		line = fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", filepath.Base(r.Tarball), size(r.BytesTotal), r.Source, r.Seconds)
+		line = fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", filepath.Base(r.Tarball), progress.Size(r.BytesTotal), r.Source, r.Seconds)
 	case string(cache.Superseded):
 		line = fmt.Sprintf("superseded %s  a newer build run's is there, in %.1f s", filepath.Base(r.Tarball), r.Seconds)
 	default:

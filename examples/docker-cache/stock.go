@@ -11,6 +11,7 @@ import (
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/internal/progress"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
@@ -89,7 +90,7 @@ func (s *stocker) tarballs() map[string][]int {
 }
 
 // stock does the whole job for the i-th image: names, resolve, put.
-func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *result, progress progress) error {
+func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *result, display progress.Display) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -150,7 +151,7 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	if err != nil {
 		return fmt.Errorf("%s: %w", remote.Source(), err)
 	}
-	tell, end := progress.image(tarball)
+	tell, end := display.Image(tarball)
 	defer end()
 	options.Provenance.Source, options.Progress = remote.Source(), tell
 	put, err := s.dir.Put(ctx, tarball, local, remote, options)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/dockercache/dockercache/internal/progress"
 )
 
 // seconds is a flag for a duration, with a unit or as the number of seconds that
@@ -32,7 +34,7 @@ func (s *seconds) Set(text string) error {
 // byteCount is a flag for a size with a unit: GB is 1000^3 bytes, GiB 1024^3.
 type byteCount int64
 
-func (b *byteCount) String() string { return size(int64(*b)) }
+func (b *byteCount) String() string { return progress.Size(int64(*b)) }
 
 func (b *byteCount) Set(text string) error {
 	n, err := humanize.ParseBytes(text)

@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"context"
@@ -38,7 +38,7 @@ func newLines(w io.Writer) *lines {
 	return l
 }
 
-func (l *lines) image(name string) (tell func(cache.Progress), end func()) {
+func (l *lines) Image(name string) (tell func(cache.Progress), end func()) {
 	mine := &line{name: name}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +101,7 @@ func (l *lines) printOnce() {
 
 func (i *line) String() string {
 	rate := float64(i.now.Done-i.last.Done) / lineEvery.Seconds()
-	text := fmt.Sprintf("%s: %s of %s, %s/s", i.name, size(i.now.Done), size(i.now.Total), size(int64(rate)))
+	text := fmt.Sprintf("%s: %s of %s, %s/s", i.name, Size(i.now.Done), Size(i.now.Total), Size(int64(rate)))
 	if rate > 0 {
 		left := time.Duration(float64(i.now.Total-i.now.Done) / rate * float64(time.Second))
 		text += ", " + left.Round(time.Second).String() + " left"
@@ -109,12 +109,12 @@ func (i *line) String() string {
 	return text
 }
 
-func (l *lines) above(w io.Writer) io.Writer { return w }
+func (l *lines) Above(w io.Writer) io.Writer { return w }
 
-func (l *lines) stop() {
+func (l *lines) Stop() {
 	l.end()
 	<-l.done
 }
 
-// size is a number of bytes for people.
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+// Size is a number of bytes for people.
+func Size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"bytes"
@@ -15,10 +15,10 @@ import (
 func TestProgressLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := newProgress(&out, false)
-		tellOne, endOne := p.image("one.tar")
-		tellTwo, endTwo := p.image("two.tar")
-		_, endThree := p.image("three.tar") // its registry has not answered yet
+		p := New(&out, false)
+		tellOne, endOne := p.Image("one.tar")
+		tellTwo, endTwo := p.Image("two.tar")
+		_, endThree := p.Image("three.tar") // its registry has not answered yet
 		tellOne(cache.Progress{Done: 500 << 20, Total: 2000 << 20})
 		tellTwo(cache.Progress{Total: 100 << 20})
 		tellOne(cache.Progress{Done: 800 << 20, Total: 2000 << 20})
@@ -37,27 +37,27 @@ func TestProgressLines(t *testing.T) {
 		assert.Equal(t, "two.tar: 30 MiB of 100 MiB, 1.0 MiB/s, 1m10s left\n", out.String())
 
 		endTwo()
-		p.stop()
-		require.Same(t, &out, p.above(&out))
+		p.Stop()
+		require.Same(t, &out, p.Above(&out))
 	})
 }
 
 func TestQuiet(t *testing.T) {
 	var out bytes.Buffer
-	p := newProgress(&out, true)
-	tell, end := p.image("one.tar")
+	p := New(&out, true)
+	tell, end := p.Image("one.tar")
 	assert.Nil(t, tell)
 	end()
-	p.stop()
+	p.Stop()
 	assert.Empty(t, out.String())
 }
 
 func TestBars(t *testing.T) {
 	var out bytes.Buffer
 	b := newBars(&out)
-	tell, end := b.image("one.tar")
+	tell, end := b.Image("one.tar")
 	tell(cache.Progress{Done: 100 << 20, Total: 100 << 20})
 	end()
-	b.stop()
-	assert.Same(t, &out, b.above(&out), "what is no terminal gets its lines directly")
+	b.Stop()
+	assert.Same(t, &out, b.Above(&out), "what is no terminal gets its lines directly")
 }

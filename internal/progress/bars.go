@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"io"
@@ -26,7 +26,7 @@ func newBars(w io.Writer) *bars {
 	return b
 }
 
-func (b *bars) image(name string) (tell func(cache.Progress), end func()) {
+func (b *bars) Image(name string) (tell func(cache.Progress), end func()) {
 	var mine *bar
 	var last cache.Progress
 	tell = func(p cache.Progress) {
@@ -51,14 +51,14 @@ func (b *bars) image(name string) (tell func(cache.Progress), end func()) {
 	return tell, end
 }
 
-func (b *bars) above(w io.Writer) io.Writer {
-	if isTerminal(w) {
+func (b *bars) Above(w io.Writer) io.Writer {
+	if IsTerminal(w) {
 		return b.container // prints above the bars, to the same terminal
 	}
 	return w
 }
 
-func (b *bars) stop() {
+func (b *bars) Stop() {
 	b.total.Abort(true)
 	b.container.Wait()
 }
