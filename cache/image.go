@@ -34,6 +34,7 @@ type Image struct {
 	config    []byte
 	digest    v1.Hash
 	parsed    v1.Manifest
+	diffIDs   []v1.Hash
 }
 
 // NewImage checks manifest and config and returns the image that they are.
@@ -128,7 +129,8 @@ func (i *Image) checkConfig() error {
 	if err != nil {
 		return fmt.Errorf("config %s: not JSON: %w", want.Digest, err)
 	}
-	if have, need := len(cfg.RootFS.DiffIDs), len(i.parsed.Layers); have != need {
+	i.diffIDs = cfg.RootFS.DiffIDs
+	if have, need := len(i.diffIDs), len(i.parsed.Layers); have != need {
 		return fmt.Errorf("config %s lists %d layers, the manifest %d", want.Digest, have, need)
 	}
 	return nil
@@ -177,6 +179,14 @@ func (i *Image) Manifest() []byte { return slices.Clone(i.manifest) }
 
 // Config returns a copy of the config as served.
 func (i *Image) Config() []byte { return slices.Clone(i.config) }
+
+// ConfigDigest returns the digest of the config, which Docker's classic store and
+// podman call the image's ID.
+func (i *Image) ConfigDigest() v1.Hash { return i.parsed.Config.Digest }
+
+// DiffIDs returns the digests of the layers unpacked, as the config lists them, in
+// the order of [Image.Layers].
+func (i *Image) DiffIDs() []v1.Hash { return slices.Clone(i.diffIDs) }
 
 // Layers returns the descriptors of the layers in the manifest's order, bottom
 // first. The same digest may occur more than once.

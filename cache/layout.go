@@ -33,6 +33,11 @@ type Layout struct {
 
 // NewLayout plans the tarball of img.
 func NewLayout(img *Image, p Provenance) (*Layout, error) {
+	return newLayout(img, p, func(v1.Hash) bool { return false })
+}
+
+// newLayout is [NewLayout] without the layers that are to be left out.
+func newLayout(img *Image, p Provenance, omit func(layer v1.Hash) bool) (*Layout, error) {
 	index, err := json.Marshal(newIndex(img, p))
 	if err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
@@ -56,7 +61,7 @@ func NewLayout(img *Image, p Provenance) (*Layout, error) {
 	b.file(blobPath(img.parsed.Config.Digest), img.config)
 	seen := map[v1.Hash]bool{}
 	for _, l := range img.parsed.Layers {
-		if !seen[l.Digest] { // a second entry of the same name breaks loaders
+		if !seen[l.Digest] && !omit(l.Digest) { // a second entry of the same name breaks loaders
 			seen[l.Digest] = true
 			b.layer(l)
 		}

@@ -33,7 +33,7 @@ type Entry struct {
 	// file server that did.
 	Written time.Time
 	// LastUsed is when a [Dir.Put] last wrote the tarball or found it to be what it
-	// would have written, give or take an hour.
+	// would have written, or when [Dir.MarkUsed] said so, give or take an hour.
 	LastUsed time.Time
 	// Run is the newest build run that is known to have built what it holds.
 	Run Run

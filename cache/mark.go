@@ -76,6 +76,13 @@ func setMark(dir, name string, t *Tarball, run Run, now time.Time) {
 	}
 }
 
+// MarkUsed notes that a tarball of the directory is used now, which makes
+// [Dir.Prune] take others first. It is best effort: whoever may not write there
+// notes nothing.
+func (d *Dir) MarkUsed(t *Tarball) {
+	setMark(d.path, filepath.Base(t.Path), t, Run{}, d.now())
+}
+
 // runWith returns the newest run that the tarball is known to be of, with what
 // its mark says.
 func (t *Tarball) runWith(m mark) Run {

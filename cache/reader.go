@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ func (t *Tarball) ReadRange(ctx context.Context, digest v1.Hash, offset, length 
 // takes its place, the rest comes from there as far as it has the same layers,
 // as [Tarball.ReadRange] has it.
 func (t *Tarball) Open(ctx context.Context) io.ReadCloser {
-	return &tarballReader{ctx: ctx, tarball: t}
+	return &tarballReader{ctx: ctx, tarball: t, segments: t.Layout.segments}
 }
 
 func (t *Tarball) segment(digest v1.Hash) (Segment, bool) {
@@ -161,11 +162,13 @@ func (r *layerReader) Close() error {
 
 // tarballReader is one segment after the other.
 type tarballReader struct {
-	ctx     context.Context
-	tarball *Tarball
-	next    int // segment
-	now     io.ReadCloser
-	closed  bool
+	ctx      context.Context
+	tarball  *Tarball
+	segments []Segment
+	next     int // of them
+	now      io.ReadCloser
+	verify   bool
+	closed   bool
 }
 
 func (r *tarballReader) Read(p []byte) (int, error) {
@@ -174,10 +177,10 @@ func (r *tarballReader) Read(p []byte) (int, error) {
 			return 0, os.ErrClosed
 		}
 		if r.now == nil {
-			if r.next == len(r.tarball.Layout.segments) {
+			if r.next == len(r.segments) {
 				return 0, io.EOF
 			}
-			s := r.tarball.Layout.segments[r.next]
+			s := r.segments[r.next]
 			r.next++
 			switch {
 			case s.Length == 0:
@@ -188,7 +191,9 @@ func (r *tarballReader) Read(p []byte) (int, error) {
 					r.next--
 					return 0, err
 				}
-				r.now = now
+				if r.now = now; r.verify {
+					r.now = &verifyingReader{ReadCloser: now, path: r.tarball.Path, layer: s.Blob, left: s.Length, sum: sha256.New()}
+				}
 			default:
 				r.now = io.NopCloser(bytes.NewReader(s.Literal))
 			}

@@ -1,0 +1,179 @@
+package loader
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// client returns what speaks to the host, and what its URLs begin with.
+func (h Host) client() (client *http.Client, base string, err error) {
+	if err := h.check(); err != nil {
+		return nil, "", err
+	}
+	u, err := url.Parse(h.Address)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", ErrHost, err)
+	}
+	// An engine is no server on the internet: no proxy, and no time limit on an
+	// answer, for a load takes minutes to give one.
+	dialer := &net.Dialer{Timeout: 30 * time.Second}
+	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: inspectAtOnce}
+	client = &http.Client{Transport: transport}
+	if u.Scheme == "unix" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", u.Path)
+		}
+		return client, "http://engine", nil
+	}
+	if u.Scheme == "http" || u.Scheme == "tcp" && !h.TLS {
+		return client, "http://" + u.Host, nil
+	}
+	if transport.TLSClientConfig, err = h.tlsConfig(); err != nil {
+		return nil, "", fmt.Errorf("%w %s: %w", ErrHost, h.Address, err)
+	}
+	return client, "https://" + u.Host, nil
+}
+
+// tlsConfig reads the certificates as Docker's client names them.
+func (h Host) tlsConfig() (*tls.Config, error) {
+	config := &tls.Config{InsecureSkipVerify: h.SkipVerify}
+	if h.CertDir == "" {
+		return config, nil
+	}
+	ca, err := os.ReadFile(filepath.Join(h.CertDir, "ca.pem"))
+	switch {
+	case err == nil:
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, fmt.Errorf("%s has no certificate", filepath.Join(h.CertDir, "ca.pem"))
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(h.CertDir, "cert.pem"), filepath.Join(h.CertDir, "key.pem"))
+	switch {
+	case err == nil:
+		config.Certificates = []tls.Certificate{pair}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return config, nil
+}
+
+// maxAnswer is how large an answer may be that is held in memory. That of
+// /images/json is some 500 bytes for each image.
+const maxAnswer = 64 << 20
+
+// statusError is an answer that is no success.
+type statusError struct {
+	status  int
+	message string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%v: status %d: %s", ErrEngine, e.status, e.message)
+}
+func (e *statusError) Unwrap() error { return ErrEngine }
+
+// isStatus tells whether an error is an answer with this status.
+func isStatus(err error, status int) bool {
+	answer := (*statusError)(nil)
+	return errors.As(err, &answer) && answer.status == status
+}
+
+// do sends a request and returns a successful answer, whose body must be closed.
+func (d *Docker) do(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64, contentType string) (*http.Response, error) {
+	target := d.base + (&url.URL{Path: path}).EscapedPath()
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrHost, err)
+	}
+	if body != nil {
+		req.ContentLength = size
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return nil, unreachable(ctx, err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	var said struct{ Message string }
+	if json.Unmarshal(raw, &said) != nil || said.Message == "" {
+		said.Message = string(bytes.ToValidUTF8(raw, nil))
+	}
+	return nil, &statusError{resp.StatusCode, said.Message}
+}
+
+// unreachable says what a failed connection may mean.
+func unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	inner := (*url.Error)(nil)
+	if errors.As(err, &inner) {
+		err = inner.Err // without the made-up URL
+	}
+	tip := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		tip = ": is an engine running, and its address right (DOCKER_HOST, -host)?"
+	case errors.Is(err, fs.ErrPermission):
+		tip = ": this user may not use the socket (see the group docker)"
+	}
+	return fmt.Errorf("%w: %w%s", ErrUnreachable, err, tip)
+}
+
+// get decodes an answer in JSON.
+func (d *Docker) get(ctx context.Context, path string, answer any) error {
+	return d.call(ctx, http.MethodGet, path, nil, nil, answer)
+}
+
+// call sends a request in JSON, if it is not nil, and decodes the answer, if that
+// is wanted.
+func (d *Docker) call(ctx context.Context, method, path string, query url.Values, request, answer any) error {
+	var body io.Reader
+	var raw []byte
+	if request != nil {
+		var err error
+		if raw, err = json.Marshal(request); err != nil {
+			return err
+		}
+		body = bytes.NewReader(raw)
+	}
+	resp, err := d.do(ctx, method, path, query, body, int64(len(raw)), "application/json")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return unreachable(ctx, err)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return fmt.Errorf("%w: the answer to %s is not what an engine gives: %w", ErrEngine, path, err)
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package loader
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// A source is the archive as an engine reads it. It counts, and keeps its own
+// failure apart from the engine's: with the same bytes a second try is vain.
+type source struct {
+	r     io.Reader
+	total int64
+	tell  func(cache.Progress) // nil: nobody
+
+	mu   sync.Mutex // net/http may still read when it has returned
+	done int64
+	err  error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.mu.Lock()
+	s.done += int64(n)
+	done := s.done
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		s.err = &sourceError{err}
+	}
+	s.mu.Unlock()
+	if s.tell != nil && n > 0 {
+		s.tell(cache.Progress{Done: done, Total: s.total})
+	}
+	return n, err
+}
+
+// state returns how many bytes were read, and the error that ended it, if any.
+func (s *source) state() (done int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.done, s.err
+}
+
+// sourceError is the tarball's.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return "read the tarball: " + e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/tagging"
+)
+
+type options struct {
+	dir, branch string
+	rules       tagging.Rules
+	host        loader.Host
+	lockDir     string
+	whole       bool
+	json        bool
+	quiet       bool
+	verbose     bool
+	images      []string
+}
+
+const usage = `Usage: load-image [flags] IMAGE...
+
+Makes the container engine of this machine have each IMAGE, from the tarball that
+docker-cache has stocked for it in DIR, under the same name. An image that the
+engine has already is left as it is; of others only those layers are sent that no
+local image has.
+
+The engine is the one that Docker's client would use: DOCKER_HOST, DOCKER_CONTEXT,
+or the current context in Docker's config file. podman is one too, by its socket.
+
+`
+
+const usageExit = `
+Environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG, DOCKER_TLS_VERIFY,
+DOCKER_TLS, DOCKER_CERT_PATH, TMPDIR.
+
+Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
+3 tarballs are missing and nothing else failed, 130 interrupted.
+`
+
+// parseFlags reads the command line. On an error it has said what is wrong; with
+// -h it has printed the usage and the error is [flag.ErrHelp].
+func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
+	o := &options{rules: tagging.DefaultRules()}
+	f := flag.NewFlagSet("load-image", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
+	f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
+	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
+	f.StringVar(&o.host.Address, "host", "", "where the engine is, unix:///PATH or tcp://`HOST`:PORT without TLS (default: as Docker's client has it)")
+	f.StringVar(&o.lockDir, "lock-dir", "", "a `DIR`ectory of this machine in which those that load the same image find each other (default: in the temporary one)")
+	f.BoolVar(&o.whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
+	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
+	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
+	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(stdout)
+		fmt.Fprint(stdout, usage)
+		f.PrintDefaults()
+		fmt.Fprint(stdout, usageExit)
+		return nil, err
+	}
+	if err == nil {
+		f.Visit(func(g *flag.Flag) {
+			if g.Value.String() == "" && err == nil {
+				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
+			}
+		})
+	}
+	if err == nil {
+		o.images = f.Args()
+		err = o.check()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "load-image: %s\nRun \"load-image -h\" for help.\n", artifacts.Plain(err.Error()))
+		return nil, err
+	}
+	return o, nil
+}
+
+// check finds what is wrong with the flags together, and fills in defaults.
+func (o *options) check() error {
+	if len(o.images) == 0 {
+		return errors.New("no IMAGE was given")
+	}
+	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
+		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
+	}
+	if _, err := o.rules.Suffix(o.branch); err != nil {
+		return err
+	}
+	if o.host.Address == "" {
+		var err error
+		if o.host, err = loader.Environment(os.Getenv); err != nil {
+			return err
+		}
+	}
+	if o.dir != "" {
+		return nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return fmt.Errorf("-dir was not given, and its default cannot be made: %w", err)
+	}
+	o.dir = filepath.Join(home, "pytorch-data", "docker")
+	return nil
+}
