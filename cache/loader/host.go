@@ -14,7 +14,7 @@ const DefaultHost = "unix:///var/run/docker.sock"
 // A Host is where an engine listens, and how it is spoken to.
 type Host struct {
 	// Address is unix:///PATH, or tcp://HOST:PORT; http:// and https:// are the same
-	// as the latter, without and with TLS.
+	// as the latter, without and with TLS. containerd:///PATH is for [Open].
 	Address string
 	// CertDir is where ca.pem, cert.pem and key.pem are, of which each may be
 	// missing; "" is none.
