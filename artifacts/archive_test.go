@@ -4,8 +4,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"io"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 
@@ -156,6 +158,7 @@ func TestHostileArchives(t *testing.T) {
 		"directory as a file":   {withMode(t, "a", fs.ModeDir|0o777), "neither a plain file"},
 		"encrypted":             {patched(t, 8, 0x09), "encrypted"},
 		"strongly encrypted":    {patched(t, 8, 0x48), "encrypted"},
+		"encrypted directory":   {patched(t, 8, 0x08, 0x20), "encrypted"},
 		"unknown method":        {patched(t, 10, 99), "unsupported compression"},
 		"wrong CRC":             {patched(t, 16, 1, 2, 3, 4), "checksum"},
 		"declares less":         {patched(t, 24, 5, 0, 0, 0), "entry 1"},
@@ -225,6 +228,34 @@ func TestArchiveLimits(t *testing.T) {
 
 // Whatever comes in: no panic, and what is accepted is a proper file system of
 // proper names within the limits, that merges.
+// endless is a method of compression whose files never end; unpacked counts
+// their bytes.
+const endless = 250
+
+var unpacked atomic.Int64
+
+func init() {
+	zip.RegisterDecompressor(endless, func(io.Reader) io.ReadCloser { return io.NopCloser(zeros{}) })
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	unpacked.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// A file that is too large is not unpacked to its end.
+func TestArchiveStopsAtTheLimit(t *testing.T) {
+	raw := patched(t, 10, endless)
+	copy(raw[bytes.Index(raw, []byte("PK\x01\x02"))+24:], "\xfe\xff\xff\xff") // declares almost 4 GiB
+	unpacked.Store(0)
+	_, err := artifacts.NewArchive(artifacts.Artifact{}, raw, artifacts.Limits{})
+	require.ErrorIs(t, err, artifacts.ErrLimit)
+	assert.Positive(t, unpacked.Load())
+	assert.LessOrEqual(t, unpacked.Load(), int64(1<<20+1<<16), "1 MiB is allowed, and what is read ahead")
+}
+
 func FuzzArchive(f *testing.F) {
 	f.Add(artifactstest.Zip(map[string]string{"a.txt": "a=b\n", "d/b": ""}))
 	f.Add(zipOf(f, "../x"))
