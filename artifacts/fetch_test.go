@@ -158,6 +158,11 @@ func TestFetchErrors(t *testing.T) {
 		"conflict": {func(s *artifactstest.Server, run artifactstest.Run) {
 			s.AddArtifact(run, artifactstest.Artifact{Name: "docker-builds-artifacts-zz", Files: map[string]string{"docker-builds-output-jammy.txt": "jammy=" + own + ":other"}})
 		}, artifacts.Request{}, artifacts.ErrConflict, `is different in artifact "docker-builds-artifacts-jammy"`},
+		"no artifact, a name": {nil, artifacts.Request{Pattern: "x-*", Names: []string{"jammy"}}, artifacts.ErrNoArtifact, `no artifact matches "x-*"; artifact "x-jammy" should have brought output jammy: check`},
+		"an odd pattern":      {nil, artifacts.Request{Pattern: "x-?", Names: []string{"jammy"}}, artifacts.ErrNoArtifact, `artifact "docker-builds-artifacts-jammy" should have brought output jammy`},
+		"nothing but an empty file": {func(s *artifactstest.Server, run artifactstest.Run) {
+			s.AddArtifact(run, artifactstest.Artifact{Name: "images-focal", Files: map[string]string{"focal.txt": "\n"}})
+		}, artifacts.Request{Pattern: "images-*", Names: []string{"focal"}}, artifacts.ErrNoArtifact, `artifact "images-focal", which should have brought it, has no line focal=REFERENCE`},
 		"name twice": {nil, artifacts.Request{Names: []string{"jammy", "jammy"}}, artifacts.ErrRequest, "select the output"},
 		"empty name": {nil, artifacts.Request{Names: []string{""}}, artifacts.ErrRequest, "select the output"},
 		"bad allow":  {nil, artifacts.Request{Gate: artifacts.Gate{Allow: []string{"debian"}}}, artifacts.ErrRequest, "want HOST/REPOSITORY"},
