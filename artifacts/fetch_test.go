@@ -105,6 +105,22 @@ func TestFetchOverrides(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// The gate is asked about the run that is fetched, whatever run the event is
+// about: also when only the ID, or only the repository, is another.
+func TestFetchAsksTheGateAboutTheOverride(t *testing.T) {
+	s, good := aBuild(t, artifactstest.Run{})
+	failed := s.AddRun(artifactstest.Run{Conclusion: "failure"})
+	_, err := newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: event(t, good), RunID: failed.ID, Gate: allowOwn()})
+	require.ErrorIs(t, err, artifacts.ErrRefused)
+	assert.ErrorContains(t, err, fmt.Sprintf("trust run %d of", failed.ID))
+
+	e := event(t, good)
+	s.AddRun(artifactstest.Run{ID: good.ID, Repository: "example/other", Conclusion: "failure"})
+	_, err = newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: e, Repository: "example/other", Gate: allowOwn()})
+	require.ErrorIs(t, err, artifacts.ErrRefused)
+	assert.ErrorContains(t, err, `"example/other"`)
+}
+
 func TestFetchRefuses(t *testing.T) {
 	for name, run := range map[string]artifactstest.Run{
 		"failed":           {Conclusion: "failure"},
@@ -213,6 +229,9 @@ func TestFetchOptions(t *testing.T) {
 	_, err = newClient(t, s, func(o *artifacts.Options) { o.Limits.TotalBytes = 300 }).Fetch(t.Context(), &r)
 	require.ErrorIs(t, err, artifacts.ErrLimit)
 	assert.Len(t, s.Requests(), before+1)
+	_, err = newClient(t, s, func(o *artifacts.Options) { o.Limits.Entries = 2 }).Fetch(t.Context(), &r)
+	require.ErrorIs(t, err, artifacts.ErrLimit)
+	assert.ErrorContains(t, err, "more than 2 files in all artifacts together")
 }
 
 // The waits for rate limits of all requests count together.
