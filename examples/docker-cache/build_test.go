@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -138,12 +139,15 @@ func TestSignalsDuringDownload(t *testing.T) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, program, "-dir", dir, "-allow", "127.0.0.1:1/team/image", "-repo", "example/project", "-run-id", fmt.Sprint(run.ID))
 		cmd.Env = append(append(os.Environ(), s.Env()...), "GITHUB_STEP_SUMMARY="+filepath.Join(work, "summary"))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
 		require.NoError(t, cmd.Start())
 		<-begun
 		require.NoError(t, cmd.Process.Signal(signal))
 		var exit *exec.ExitError
 		require.ErrorAs(t, cmd.Wait(), &exit)
 		assert.Equal(t, 130, exit.ExitCode())
+		assert.Empty(t, stderr.String(), "who interrupts it knows why")
 		assert.Empty(t, entries(t, dir))
 		assert.NoFileExists(t, filepath.Join(work, "summary"))
 	}
