@@ -52,7 +52,7 @@ func (c *Containerd) run(ctx context.Context, stdin io.Reader, args ...string) (
 	cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.socket}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err := cmd.Run()
+	err := runBound(cmd)
 	switch {
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)

@@ -1,11 +1,10 @@
 package interop
 
 import (
-	"context"
-	"net"
-	"net/http"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,45 +17,82 @@ import (
 // Debian has: .ci/run builds it from its Go module.
 const newDockerd = "DOCKERCACHE_NEW_DOCKERD"
 
-// engines are those that images are loaded into, each started by its function,
-// which returns its address.
+// engines are those that images are loaded into, each with what starts it.
 var engines = []struct {
 	name  string
-	start func(t *testing.T) string
+	start func(t *testing.T) engine
 }{
-	{"docker classic", func(t *testing.T) string { return startDocker(t)[1] }},
-	{"podman", startPodman},
-	{"new docker classic", func(t *testing.T) string { return startNewDocker(t, false) }},
-	{"new docker containerd", func(t *testing.T) string { return startNewDocker(t, true) }},
+	{"docker classic", func(t *testing.T) engine { return connect(t, startDocker(t)[1]) }},
+	{"podman", func(t *testing.T) engine { return connect(t, startPodman(t)) }},
+	{"containerd", connectContainerd},
+	{"new docker classic", func(t *testing.T) engine { return connect(t, startNewDocker(t, false)) }},
+	{"new docker containerd", func(t *testing.T) engine { return connect(t, startNewDocker(t, true)) }},
 }
 
 // onEngines runs a test on each engine that is there.
 func onEngines(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, e := range engines {
-		t.Run(e.name, func(t *testing.T) { test(t, connect(t, e.start(t))) })
+		t.Run(e.name, func(t *testing.T) { test(t, e.start(t)) })
 	}
 }
 
 // engine is one that runs.
 type engine struct {
-	*loader.Docker
-	address string
-	client  *http.Client // for what the loader does not do
+	loader.Engine
+	address    string
+	byBlob     bool   // it knows layers by the digests of their blobs
+	keepsBlobs bool   // that it was sent whole, also when the rest never came
+	socket     string // that the loader connects to
+	// What the loader does not do:
+	files      func(t *testing.T, reference string) map[string]string // of an image
+	remove     func(t *testing.T, reference string)
+	containers func(t *testing.T) int // how many there are
 }
 
+// connect connects to what speaks Docker's API.
 func connect(t *testing.T, address string) engine {
 	t.Helper()
 	docker, err := loader.Connect(t.Context(), loader.Host{Address: address})
 	require.NoError(t, err)
-	socket := address[len("unix://"):]
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	t.Cleanup(transport.CloseIdleConnections)
+	api := newAPI(t, address)
 	says, err := docker.Describe(t.Context())
 	require.NoError(t, err)
 	t.Log(says)
-	return engine{docker, address, &http.Client{Transport: transport}}
+	return engine{
+		Engine: docker, address: address, byBlob: strings.Contains(says, "containerd store"), socket: strings.TrimPrefix(address, "unix://"),
+		files: api.files, remove: api.remove, containers: api.containers,
+	}
+}
+
+// connectContainerd starts a containerd and connects to it, through ctr.
+func connectContainerd(t *testing.T) engine {
+	ctr := startContainerd(t)
+	address := "containerd://" + ctr[1]
+	containerd, err := loader.ConnectContainerd(t.Context(), address)
+	require.NoError(t, err)
+	client := func(t *testing.T, args ...string) string {
+		return run(t, "ctr", append(append([]string{}, ctr...), args...)...)
+	}
+	return engine{
+		Engine: containerd, address: address, byBlob: true, keepsBlobs: true, socket: ctr[1],
+		files: func(t *testing.T, reference string) map[string]string {
+			at := t.TempDir()
+			client(t, "images", "mount", reference, at)
+			defer client(t, "images", "unmount", "--rm", at)
+			found := map[string]string{}
+			require.NoError(t, filepath.WalkDir(at, func(path string, e fs.DirEntry, err error) error {
+				if err != nil || !e.Type().IsRegular() {
+					return err
+				}
+				content, err := os.ReadFile(path)
+				found[strings.TrimPrefix(path, at+"/")] = string(content)
+				return err
+			}))
+			return found
+		},
+		remove:     func(t *testing.T, reference string) { client(t, "images", "rm", "--sync", reference) },
+		containers: func(t *testing.T) int { return len(strings.Fields(client(t, "containers", "ls", "-q"))) },
+	}
 }
 
 // startNewDocker starts the newer Docker Engine, with containerd's store or without.

@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stallAfter returns the address of a proxy for an engine that lets n bytes through
+// stallAfter returns the socket of a proxy for an engine's that lets n bytes through
 // to it, over all connections, and then no more. The channel is closed at that
 // moment.
-func stallAfter(t *testing.T, address string, n int64) (proxy string, reached <-chan struct{}) {
+func stallAfter(t *testing.T, socket string, n int64) (proxy string, reached <-chan struct{}) {
 	t.Helper()
 	path := shortDir(t) + "/proxy.sock"
 	listener, err := net.Listen("unix", path)
@@ -27,7 +27,7 @@ func stallAfter(t *testing.T, address string, n int64) (proxy string, reached <-
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("unix", address[len("unix://"):])
+			server, err := net.Dial("unix", socket)
 			if err != nil {
 				_ = client.Close()
 				continue
@@ -59,5 +59,5 @@ func stallAfter(t *testing.T, address string, n int64) (proxy string, reached <-
 		}
 	}()
 	t.Cleanup(func() { _ = listener.Close() })
-	return "unix://" + path, done
+	return path, done
 }
