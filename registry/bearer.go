@@ -39,7 +39,7 @@ func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repositor
 }
 
 func (b *bearer) malformed(err error) error {
-	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrAnswer, Err: err}
+	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrAnswer, Err: safe(err)}
 }
 
 func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {

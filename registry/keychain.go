@@ -89,7 +89,7 @@ func (c credential) Authorization() (*authn.AuthConfig, error) {
 func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, c.auth)
 	if err != nil && ctx.Err() == nil {
-		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: err}
+		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: safe(err)}
 	}
 	if sent, ok := ctx.Value(sentKey{}).(**authn.AuthConfig); ok && err == nil {
 		*sent = config

@@ -54,7 +54,7 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		c, err := r.client.chain.find(ctx, r.repo, from)
 		switch {
 		case err != nil && c.anonymous() && len(denied) == 0 && from == 0:
-			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: err}
+			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: safe(err)}
 		case err != nil: // another one has a credential, or was denied
 			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", clean(err.Error()))
 		}
