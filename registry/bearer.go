@@ -21,6 +21,7 @@ type bearer struct {
 	inner     http.RoundTripper
 	repo      name.Repository
 	challenge *transport.Challenge
+	tell      func(secrets ...string)
 
 	mu    sync.Mutex
 	auth  authn.Authenticator
@@ -28,8 +29,8 @@ type bearer struct {
 }
 
 // newBearer returns a transport that has a token already.
-func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repository, auth authn.Authenticator, challenge *transport.Challenge) (*bearer, error) {
-	b := &bearer{inner: inner, repo: repo, auth: auth, challenge: challenge}
+func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repository, auth authn.Authenticator, challenge *transport.Challenge, tell func(...string)) (*bearer, error) {
+	b := &bearer{inner: inner, repo: repo, auth: auth, challenge: challenge, tell: tell}
 	// Whether the token server that is named may be asked at all.
 	if _, err := transport.FromToken(repo.Registry, auth, inner, challenge, &transport.Token{}); err != nil {
 		return nil, b.malformed(err)
@@ -93,6 +94,7 @@ func (b *bearer) other(ctx context.Context, bad string) (string, error) {
 	if strings.ContainsFunc(token, func(r rune) bool { return r < '!' || r > '~' }) {
 		return "", b.malformed(errors.New("the token has characters that no header may have"))
 	}
+	b.tell(token, got.RefreshToken)
 	b.token = token
 	if got.RefreshToken != "" {
 		b.auth = authn.FromConfig(authn.AuthConfig{IdentityToken: got.RefreshToken})

@@ -50,7 +50,10 @@ func TestScheduledBuild(t *testing.T) {
 	assert.Contains(t, f.stderr, "credential=GITHUB_TOKEN")
 	assert.Contains(t, f.stderr, "credential=AWS")
 	for i, secret := range w.aws.Secrets() {
-		assert.Contains(t, f.stderr, "::add-mask::"+secret+"\n", "%d %s", i, secret)
+		assert.Equal(t, 1, strings.Count(f.stderr, "::add-mask::"+secret+"\n"), "%d %s", i, secret)
+	}
+	for _, secret := range append(w.ghcr.Tokens(), jobToken, basic("octocat", jobToken)) {
+		assert.Equal(t, 1, strings.Count(f.stderr, "::add-mask::"+secret+"\n"))
 	}
 	assert.NotContains(t, f.stderr, "::add-mask::308535385114", "the runner would drop outputs that hold the account")
 }
@@ -72,6 +75,8 @@ func TestEverySecretIsUsed(t *testing.T) {
 	w.requireStocked(f, names[2], mirrorImage)
 	w.requireNoSecret(f)
 	assert.Contains(t, f.stderr, `credential="Docker's config file"`)
+	assert.Contains(t, f.stderr, "::add-mask::"+fleetPassword+"\n")
+	assert.Contains(t, f.stderr, "::add-mask::"+basic("fleet", fleetPassword)+"\n")
 	assert.NotEmpty(t, w.ghcr.Tokens())
 	assert.Positive(t, w.storage.Expired(), "ECR's")
 	assert.NotEmpty(t, w.packages.Requests())
