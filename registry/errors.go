@@ -220,8 +220,8 @@ func replaced(err error) (_ error, unsafe bool) {
 	text := err.Error()
 	unsafe = queries.MatchString(strings.ReplaceAll(text, "?…", "")) || bodies.MatchString(text)
 	for i := range causes {
-		cause, replaced := replaced(causes[i])
-		causes[i], unsafe = cause, unsafe || replaced
+		cause, was := replaced(causes[i])
+		causes[i], unsafe = cause, unsafe || was
 	}
 	if !unsafe {
 		return err, false
