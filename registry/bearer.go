@@ -1,8 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -17,6 +21,7 @@ type bearer struct {
 	inner     http.RoundTripper
 	repo      name.Repository
 	challenge *transport.Challenge
+	tell      func(secrets ...string)
 
 	mu    sync.Mutex
 	auth  authn.Authenticator
@@ -24,10 +29,18 @@ type bearer struct {
 }
 
 // newBearer returns a transport that has a token already.
-func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repository, auth authn.Authenticator, challenge *transport.Challenge) (*bearer, error) {
-	b := &bearer{inner: inner, repo: repo, auth: auth, challenge: challenge}
+func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repository, auth authn.Authenticator, challenge *transport.Challenge, tell func(...string)) (*bearer, error) {
+	b := &bearer{inner: inner, repo: repo, auth: auth, challenge: challenge, tell: tell}
+	// Whether the token server that is named may be asked at all.
+	if _, err := transport.FromToken(repo.Registry, auth, inner, challenge, &transport.Token{}); err != nil {
+		return nil, b.malformed(err)
+	}
 	_, err := b.other(ctx, "")
 	return b, err
+}
+
+func (b *bearer) malformed(err error) error {
+	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrAnswer, Err: safe(err)}
 }
 
 func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -70,16 +83,34 @@ func (b *bearer) other(ctx context.Context, bad string) (string, error) {
 		b.token = config.RegistryToken
 		return b.token, nil
 	}
-	got, err := transport.Exchange(ctx, b.repo.Registry, b.auth, b.inner, []string{b.repo.Scope(transport.PullScope)}, b.challenge)
-	if err != nil {
+	got, err := transport.Exchange(context.WithValue(ctx, tokenKey{}, true), b.repo.Registry, b.auth, b.inner, []string{b.repo.Scope(transport.PullScope)}, b.challenge)
+	switch {
+	case isMalformedToken(err):
+		return "", b.malformed(err)
+	case err != nil:
 		return "", err
 	}
-	b.token = got.Token
-	if got.AccessToken != "" { // as OAuth 2.0 calls it
-		b.token = got.AccessToken
+	token := cmp.Or(got.AccessToken, got.Token) // the first as OAuth 2.0 calls it
+	if strings.ContainsFunc(token, func(r rune) bool { return r < '!' || r > '~' }) {
+		return "", b.malformed(errors.New("the token has characters that no header may have"))
 	}
+	b.tell(token, got.RefreshToken)
+	b.token = token
 	if got.RefreshToken != "" {
 		b.auth = authn.FromConfig(authn.AuthConfig{IdentityToken: got.RefreshToken})
 	}
 	return b.token, nil
+}
+
+// tokenKey marks the context of a request for a token.
+type tokenKey struct{}
+
+// isMalformedToken tells whether a token server answered, but with no token.
+// go-containerregistry has no type for that.
+func isMalformedToken(err error) bool {
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	var away *awayError
+	return errors.As(err, &syntax) || errors.As(err, &mismatch) || errors.As(err, &away) ||
+		err != nil && strings.Contains(err.Error(), "no token in bearer response")
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,12 @@ type Options struct {
 	AllSources bool
 	// Logger is told what is tried and what is given up. Default: silent.
 	Logger *slog.Logger
+	// Secret is told each secret once it is known and before it is sent, for a CI
+	// system that shall hide it in what other programs print: passwords, also in
+	// the base64 in which they are sent with their user, identity tokens, and the
+	// tokens that are given for any of these. It is called by one goroutine at a
+	// time and must not call the client. Default: nobody is told.
+	Secret func(string)
 }
 
 // A Client talks to registries. It is safe for concurrent use, and keeps the
@@ -58,6 +65,9 @@ type Client struct {
 
 	mu           sync.Mutex
 	repositories map[string]*repository
+
+	telling sync.Mutex
+	told    []string // secrets
 }
 
 // New returns a client. Nil options are the defaults.
@@ -85,6 +95,21 @@ func New(options *Options) *Client {
 	}
 	c.transport = transport.NewUserAgent(newTransport(c.options), "dockercache")
 	return c
+}
+
+// tell notes secrets, and tells those that are new.
+func (c *Client) tell(secrets ...string) {
+	if c.options.Secret == nil {
+		return
+	}
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	for _, s := range secrets {
+		if s != "" && !slices.Contains(c.told, s) {
+			c.told = append(c.told, s)
+			c.options.Secret(s) // under the lock: a second one who has it must not use it before
+		}
+	}
 }
 
 // parse checks a reference against the grammar of distribution/reference and

@@ -33,7 +33,8 @@
 //
 // # Sources
 //
-// Each reference that Resolve was given is a source of the image's blobs. A range
+// Each reference that Resolve was given is a source of the image's blobs, but for
+// those that it asked before and that do not have the image. A range
 // that one does not give comes from the next, and one that fails three times in
 // a row, or does not answer a login or a request for an image after all retries,
 // is set aside for 30 s, then for longer, up to 5 min: it is asked after the

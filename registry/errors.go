@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -56,7 +57,8 @@ type Error struct {
 	Source string
 	// Kind is one of the variables of this package.
 	Kind error
-	// Err is the cause; nil when the kind says it all.
+	// Err is the cause; nil when the kind says it all. It may be shown, and so may
+	// all that it wraps: what would quote a secret has another text, and type.
 	Err error
 
 	retryAfter time.Duration
@@ -114,9 +116,9 @@ func newError(ctx context.Context, op, source string, err error) error {
 		if done.Kind == ErrCredentials { // of a login on the way
 			return &Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err}
 		}
-		return err
+		return safe(err)
 	}
-	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: err}
+	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: safe(err)}
 	var status *statusError
 	if errors.As(err, &status) {
 		e.retryAfter = status.retryAfter
@@ -197,3 +199,41 @@ func clean(text string) string {
 	}
 	return text
 }
+
+// safe returns an error that may be shown, and so may each that it wraps: one
+// whose text holds a secret is replaced by what clean leaves of it.
+func safe(err error) error {
+	err, _ = replaced(err)
+	return err
+}
+
+// replaced is [safe], and tells whether anything was replaced.
+func replaced(err error) (_ error, unsafe bool) {
+	var causes []error
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		causes = []error{e.Unwrap()}
+	case interface{ Unwrap() []error }:
+		causes = slices.Clone(e.Unwrap())
+	}
+	causes = slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
+	text := err.Error()
+	unsafe = queries.MatchString(strings.ReplaceAll(text, "?…", "")) || bodies.MatchString(text)
+	for i := range causes {
+		cause, was := replaced(causes[i])
+		causes[i], unsafe = cause, unsafe || was
+	}
+	if !unsafe {
+		return err, false
+	}
+	return &cleaned{clean(text), causes}, true
+}
+
+// cleaned stands for an error whose text must not be shown.
+type cleaned struct {
+	text   string
+	causes []error
+}
+
+func (e *cleaned) Error() string   { return e.text }
+func (e *cleaned) Unwrap() []error { return e.causes }

@@ -141,7 +141,8 @@ func (i *Image) Config() []byte { return slices.Clone(i.config) }
 // when ctx ends.
 //
 // The repository that the image was resolved in is asked first, then the ones
-// after it that [Client.Resolve] was given; each once. With [Options.AllSources]
+// after it that [Client.Resolve] was given, then the ones before it that were
+// unreachable then; each once. With [Options.AllSources]
 // the one with the fewest ranges under way comes first, and one that is set
 // aside comes last. A reader that fails later
 // is not replaced: ask again for what is missing. [Error.Temporary] and

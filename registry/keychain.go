@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -59,6 +60,8 @@ type credential struct {
 	from int    // its place in the chain; len(chain) for none
 
 	failed error // of the keychains before it, that nobody knows what they would have had
+
+	tell func(secrets ...string) // is told what it has, before it is sent
 }
 
 func (c credential) anonymous() bool { return c.auth == authn.Anonymous }
@@ -89,7 +92,13 @@ func (c credential) Authorization() (*authn.AuthConfig, error) {
 func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, c.auth)
 	if err != nil && ctx.Err() == nil {
-		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: err}
+		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: safe(err)}
+	}
+	if err == nil && c.tell != nil {
+		c.tell(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
+		if config.Password != "" {
+			c.tell(base64.StdEncoding.EncodeToString([]byte(config.Username + ":" + config.Password)))
+		}
 	}
 	if sent, ok := ctx.Value(sentKey{}).(**authn.AuthConfig); ok && err == nil {
 		*sent = config
@@ -108,11 +117,11 @@ func (c Chain) find(ctx context.Context, target authn.Resource, from int) (crede
 			failed = append(failed, fmt.Errorf("%s: %w", c[i].Name, err))
 		case auth != authn.Anonymous:
 			failed := errors.Join(failed...)
-			return credential{auth, c[i].Name, i, failed}, failed
+			return credential{auth: auth, name: c[i].Name, from: i, failed: failed}, failed
 		}
 	}
 	err := errors.Join(failed...)
-	return credential{authn.Anonymous, anonymousName, len(c), err}, err
+	return credential{auth: authn.Anonymous, name: anonymousName, from: len(c), failed: err}, err
 }
 
 // GitHub is a keychain for ghcr.io alone: the token in the variable

@@ -24,8 +24,9 @@ const maxConfig = 16 << 20
 //
 // The manifest and config that it returns have the digests by which they were
 // asked for. From then on only digests are asked for, so that every reference
-// can be a source: a blob is asked of the repository that was resolved, and of
-// the ones after it when that one does not give it. A source that failed three
+// can be a source: a blob is asked of the repository that was resolved, of the
+// ones after it when that one does not give it, and at last of the ones before
+// it that were unreachable. A source that failed three
 // times in a row, or that did not answer here, is asked after the others for
 // 30 s, and for longer each time, up to 5 min; until then Resolve passes it over,
 // unless it is the last.
@@ -95,11 +96,18 @@ func (f *Found) load(ctx context.Context) (*Image, error) {
 	return image, nil
 }
 
-// addOthers adds the references after the one that an image was resolved at, as
-// further sources. One that is malformed is no source; it would have failed had
-// it been needed.
+// addOthers adds further sources: the references after the one that an image was
+// resolved at, and last those before it that gave no answer, for they may be back
+// before the last layer is read. One that is malformed is no source; it would have
+// failed had it been needed.
 func (f *Found) addOthers(ctx context.Context, image *Image) {
-	for _, ref := range f.references[f.at+1:] {
+	others := slices.Clone(f.references[f.at+1:])
+	for i, err := range f.failed {
+		if errors.Is(err, ErrUnreachable) {
+			others = append(others, f.references[i])
+		}
+	}
+	for _, ref := range others {
 		if _, r, err := f.client.parse(ref); err == nil {
 			image.repositories = append(image.repositories, r)
 			if f.client.options.AllSources {

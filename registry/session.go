@@ -54,7 +54,7 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		c, err := r.client.chain.find(ctx, r.repo, from)
 		switch {
 		case err != nil && c.anonymous() && len(denied) == 0 && from == 0:
-			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: err}
+			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: safe(err)}
 		case err != nil: // another one has a credential, or was denied
 			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", clean(err.Error()))
 		}
@@ -92,12 +92,13 @@ func (r *repository) ping(ctx context.Context) (*transport.Challenge, error) {
 func (r *repository) login(ctx context.Context, challenge *transport.Challenge, c credential) (*session, error) {
 	var rt http.RoundTripper
 	var err error
-	auth := authn.Authenticator(c)
+	c.tell = r.client.tell
+	auth, tell := authn.Authenticator(c), c.tell
 	if c.anonymous() {
-		auth = authn.Anonymous
+		auth, tell = authn.Anonymous, func(...string) {} // what everybody gets is no secret
 	}
 	if strings.EqualFold(challenge.Scheme, "bearer") {
-		rt, err = newBearer(ctx, r.client.transport, r.repo, auth, challenge)
+		rt, err = newBearer(ctx, r.client.transport, r.repo, auth, challenge, tell)
 	} else {
 		rt, err = transport.FromToken(r.repo.Registry, auth, r.client.transport, challenge, nil)
 	}

@@ -2,8 +2,10 @@ package registry_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -323,4 +325,47 @@ func (r *renewing) set(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.err = err
+}
+
+// Each secret is told before it is sent, once, and what is none is not.
+func TestSecretsAreTold(t *testing.T) {
+	image := randomImage(t, 1)
+	for _, token := range []bool{false, true} {
+		server := registrytest.New(t)
+		ref := push(t, server, "team/image:tag", image)
+		var told []string
+		secret := func(s string) { told = append(told, s) }
+		server.SetQuirks(registrytest.Quirks{Token: token, TokenUses: 1, Admits: func(user, password string) bool {
+			if user != "" {
+				assert.Contains(t, told, password, "it was sent before")
+			}
+			return user == right.user && password == right.password
+		}})
+		_, err := newClient(func(o *registry.Options) { o.Keychain, o.Secret = right, secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err)
+		want := append([]string{right.password, base64.StdEncoding.EncodeToString([]byte(right.user + ":" + right.password))}, server.Tokens()...)
+		assert.ElementsMatch(t, want, told)
+
+		told = nil
+		server.SetQuirks(registrytest.Quirks{Token: token, Public: true})
+		_, err = newClient(func(o *registry.Options) { o.Secret = secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err)
+		assert.Empty(t, told, "a token that everybody gets is none")
+	}
+
+	// With OAuth 2.0: an identity token, and what is given for it.
+	var told []string
+	ref := front(t, "/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/token" {
+			challenge(w, r)
+			return
+		}
+		assert.Contains(t, told, "TOP-SECRET-IDENTITY", "it was sent before")
+		_, _ = io.WriteString(w, `{"access_token":"TOP-SECRET-ACCESS","refresh_token":"TOP-SECRET-REFRESH"}`)
+	})
+	_, err := newClient(func(o *registry.Options) {
+		o.Keychain, o.Secret = identity{}, func(s string) { told = append(told, s) }
+	}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrDenied)
+	assert.Equal(t, []string{"TOP-SECRET-IDENTITY", "TOP-SECRET-ACCESS", "TOP-SECRET-REFRESH"}, told)
 }

@@ -135,6 +135,32 @@ func TestLoginOnTheWay(t *testing.T) {
 	assert.Empty(t, arrived, "the login that was under way served")
 }
 
+// A mirror that was away when the image was resolved may be back when another
+// source fails: what was resolved is a digest, and whoever has it can serve it.
+// One that does not have the image is not asked for its blobs.
+func TestMirrorComesBack(t *testing.T) {
+	for status, back := range map[int]bool{503: true, 404: false, 403: false} {
+		p := newPair(t)
+		p.mirror.SetQuirks(registrytest.Quirks{Status: status})
+		r := p.resolved(t, nil)
+		require.Equal(t, p.ownRef, r.Source())
+		p.mirror.SetQuirks(registrytest.Quirks{})
+		_, err := r.read(t.Context(), 0, 100)
+		require.NoError(t, err)
+		assert.Zero(t, blobsAsked(p.mirror), "not before the others")
+
+		p.own.Close()
+		got, err := r.read(t.Context(), 0, 100)
+		if !back {
+			require.ErrorIs(t, err, registry.ErrUnreachable)
+			assert.Zero(t, blobsAsked(p.mirror), status)
+			continue
+		}
+		require.NoError(t, err)
+		assert.Equal(t, r.content[:100], got)
+	}
+}
+
 // The next image asks the mirror no more while it is set aside.
 func TestSetAsideHoldsForAllImages(t *testing.T) {
 	p := newPair(t)

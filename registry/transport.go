@@ -85,12 +85,13 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	var refused *plainHTTPError
 	var address *net.AddrError
 	var lookup *net.DNSError
+	var away *awayError
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case ctx.Value(onceKey{}) != nil:
 		return false, nil
-	case errors.As(err, &refused), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, http.ErrSchemeMismatch):
 		return false, nil // the answer is no; loopback registries are tried with HTTPS first
 	case errors.As(err, &address), errors.As(err, &lookup) && lookup.IsNotFound:
 		return false, nil // a port or name that does not exist
@@ -140,13 +141,33 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &plainHTTPError{req.URL.Host}
 	}
 	resp, err := t.inner.RoundTrip(req)
-	if err == nil && req.Method != http.MethodGet && resp.StatusCode >= 300 && resp.StatusCode < 400 {
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode >= 400 {
+		return resp, err
+	}
+	if to, err := resp.Location(); err == nil && leadsAway(req, to.Host) {
+		resp.Body.Close()
+		return nil, &awayError{req.URL.Host, to.Host}
+	}
+	return resp, nil
+}
+
+// leadsAway tells whether to follow a redirect would take a credential to where
+// it does not belong, or lose it on the way: a token that is asked for in vain
+// ends in a "denied" that says nothing.
+func leadsAway(req *http.Request, to string) bool {
+	if req.Method != http.MethodGet {
 		// Only a token server is posted to, and the body is a credential. A
 		// client that follows 307 or 308 would send it on.
-		resp.Body.Close()
-		return nil, fmt.Errorf("%s redirects a request that holds a credential", req.URL.Host)
+		return true
 	}
-	return resp, err
+	return req.Context().Value(tokenKey{}) != nil && req.Header.Get("Authorization") != "" && to != req.URL.Host
+}
+
+// An awayError is a redirect that is not followed.
+type awayError struct{ from, to string }
+
+func (e *awayError) Error() string {
+	return fmt.Sprintf("%s redirects the request for a token, which holds a credential, to %s", e.from, e.to)
 }
 
 // hostOf returns the host of HOST or HOST:PORT.

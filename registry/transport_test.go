@@ -113,6 +113,36 @@ func TestCheckRedirect(t *testing.T) {
 	require.Error(t, checkRedirect(request("https://x"), make([]*http.Request, maxRedirects)))
 }
 
+// Which redirects take a credential away; a blob's may go anywhere, since nothing
+// goes with it, and so may the request for a token that has none.
+func TestLeadsAway(t *testing.T) {
+	for _, c := range []struct {
+		method, authorization string
+		token                 bool
+		to                    string
+		want                  bool
+	}{
+		{"GET", "Basic x", true, "elsewhere.example.com", true},
+		{"GET", "Basic x", true, "auth.example.com:444", true},
+		{"GET", "Basic x", true, "auth.example.com", false},
+		{"GET", "", true, "elsewhere.example.com", false},
+		{"GET", "Basic x", false, "elsewhere.example.com", false},
+		{"POST", "", true, "elsewhere.example.com", true},
+		{"POST", "", true, "auth.example.com", true},
+	} {
+		ctx := t.Context()
+		if c.token {
+			ctx = context.WithValue(ctx, tokenKey{}, true)
+		}
+		req, err := http.NewRequestWithContext(ctx, c.method, "https://auth.example.com/token", nil)
+		require.NoError(t, err)
+		if c.authorization != "" {
+			req.Header.Set("Authorization", c.authorization)
+		}
+		assert.Equal(t, c.want, leadsAway(req, c.to), c)
+	}
+}
+
 func TestIsLoopback(t *testing.T) {
 	for _, host := range []string{"localhost", "127.0.0.1", "127.8.9.1", "::1"} {
 		assert.True(t, isLoopback(host), host)

@@ -44,7 +44,7 @@ func newRepairer(o *options, out *output) (*repairer, error) {
 	}
 	return &repairer{registry.New(&registry.Options{
 		Keychain:  append(registry.Chain{{Name: "AWS", Keychain: aws}}, registry.DefaultChain()...),
-		PlainHTTP: o.plainHTTP, Logger: log,
+		PlainHTTP: o.plainHTTP, Logger: log, Secret: options.Secret,
 	})}, nil
 }
 

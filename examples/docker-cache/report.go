@@ -73,9 +73,24 @@ func newReport(o *options, stdout, stderr io.Writer) *report {
 	// The runner reads commands from both outputs; standard output is for results.
 	p.commands = artifacts.NewCommands(above)
 	if !command.IsFile(stderr) {
-		p.mask = func(secret string) { _, _ = p.commands.Mask(secret) } // what cannot be printed need not be hidden
+		p.mask = maskOnce(p.commands)
 	}
 	return p
+}
+
+// maskOnce returns what has the runner hide a secret. AWS and the registry both
+// know the password of ECR.
+func maskOnce(commands *artifacts.Commands) func(secret string) {
+	var mu sync.Mutex
+	masked := map[string]bool{}
+	return func(secret string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !masked[secret] {
+			masked[secret] = true
+			_, _ = commands.Mask(secret) // what cannot be printed need not be hidden
+		}
+	}
 }
 
 // log returns a logger to standard error.

@@ -41,6 +41,7 @@ func stockAll(ctx context.Context, o *options, report *report) int {
 		MirrorsMustAgree: o.mustAgree,
 		AllSources:       o.allSources,
 		Logger:           log,
+		Secret:           report.mask,
 	})}
 	var dirErr error
 	if s.dir, dirErr = cache.OpenDir(o.dir, &cache.DirOptions{

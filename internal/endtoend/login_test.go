@@ -50,9 +50,101 @@ func TestScheduledBuild(t *testing.T) {
 	assert.Contains(t, f.stderr, "credential=GITHUB_TOKEN")
 	assert.Contains(t, f.stderr, "credential=AWS")
 	for i, secret := range w.aws.Secrets() {
-		assert.Contains(t, f.stderr, "::add-mask::"+secret+"\n", "%d %s", i, secret)
+		assert.Equal(t, 1, strings.Count(f.stderr, "::add-mask::"+secret+"\n"), "%d %s", i, secret)
+	}
+	for _, secret := range append(w.ghcr.Tokens(), jobToken, basic("octocat", jobToken)) {
+		assert.Equal(t, 1, strings.Count(f.stderr, "::add-mask::"+secret+"\n"))
 	}
 	assert.NotContains(t, f.stderr, "::add-mask::308535385114", "the runner would drop outputs that hold the account")
+}
+
+// Every kind of secret is used: the password in Docker's config file, the job's
+// token and the tokens of ghcr.io, all that AWS gives, and signed URLs that end.
+// Each goes to whom it is for, and is hidden.
+func TestEverySecretIsUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, 1)
+	const mirror = fleetHost + "/mirror/ci-image"
+	_, err := w.fleet.Push("mirror/ci-image:"+names[0]+hash, w.images[names[0]])
+	require.NoError(t, err)
+	f := w.run(dockerCache, "-v", "-json", "-quiet", "-dir", w.dir, "-branch", "main", "-mirror", mirror, "-mirror", mirrorImage, "-role-arn", role,
+		ecrImage+":"+names[0]+hash, ecrImage+":"+names[1]+hash, ecrImage+":"+names[2]+hash)
+	require.Zero(t, f.code, f.stderr)
+	w.requireStocked(f, names[0], mirror)
+	w.requireStocked(f, names[1], ecrImage)
+	w.requireStocked(f, names[2], mirrorImage)
+	w.requireNoSecret(f)
+	assert.Contains(t, f.stderr, `credential="Docker's config file"`)
+	assert.Contains(t, f.stderr, "::add-mask::"+fleetPassword+"\n")
+	assert.Contains(t, f.stderr, "::add-mask::"+basic("fleet", fleetPassword)+"\n")
+	assert.NotEmpty(t, w.ghcr.Tokens())
+	assert.Positive(t, w.storage.Expired(), "ECR's")
+	assert.NotEmpty(t, w.packages.Requests())
+
+	// And none is in the errors of storage that is gone, or refuses.
+	w.net.Kill(packagesHost)
+	w.storage.Refuse()
+	require.NoError(t, os.Remove(filepath.Join(w.dir, names[2]+"_main.tar")))
+	f = w.run(dockerCache, "-v", "-json", "-quiet", "-dir", w.dir, "-branch", "main", "-mirror", mirrorImage, "-role-arn", role, ecrImage+":"+names[2]+hash)
+	assert.Equal(t, 1, f.code)
+	says := f.of(t, names[2]).Error
+	assert.Contains(t, says, mirrorImage+": unreachable")
+	assert.Contains(t, says, ecrImage+": unreachable")
+	w.requireNoSecret(f)
+}
+
+// A mirror that loses its power in the middle costs no restart: ECR is logged in
+// to on the way, and gives what is missing.
+func TestMirrorIsKilledOnTheWay(t *testing.T) {
+	w := newWorld(t)
+	stalled := make(chan struct{})
+	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "octocat", Password: jobToken, Stall: true, Stalled: stalled})
+	go func() {
+		<-stalled // a layer is half there
+		w.net.Kill("ghcr.io")
+	}()
+	f := w.run(dockerCache, "-v", "-json", "-quiet", "-dir", w.dir, "-branch", "main", "-mirror", mirrorImage, "-role-arn", role, ecrImage+":"+names[0]+hash)
+	require.Zero(t, f.code, f.stderr)
+	w.requireStocked(f, names[0], mirrorImage)
+	assert.Equal(t, w.sizeOf(names[0]), f.of(t, names[0]).BytesDownloaded, "each byte was written once")
+	assert.NotEmpty(t, w.storage.Requests())
+	w.requireNoSecret(f)
+}
+
+// sizeOf returns how many bytes the layers of images have, those in common once.
+func (w *world) sizeOf(names ...string) (n int64) {
+	w.t.Helper()
+	seen := map[string]bool{}
+	for _, name := range names {
+		manifest, err := w.images[name].Manifest()
+		require.NoError(w.t, err)
+		for _, l := range manifest.Layers {
+			if !seen[l.Digest.String()] {
+				seen[l.Digest.String()] = true
+				n += l.Size
+			}
+		}
+	}
+	return n
+}
+
+// AWS that is busy for longer than its SDK has patience, when a password ends in
+// the middle, is waited for: what is there already is worth it.
+func TestAWSIsBusyOnTheWay(t *testing.T) {
+	w := newWorld(t)
+	var asked atomic.Int64
+	w.ecr.SetQuirks(registrytest.Quirks{Storage: w.storage, Admits: func(user, password string) bool {
+		if asked.Add(1) == 5 { // after the login, manifest, config, and a layer
+			w.aws.ExpirePasswords()
+			w.aws.SetQuirks(awstest.Quirks{Role: role, ECRThrottled: true, ECRThrottledCount: 7})
+		}
+		return w.aws.GoodPassword(user, password)
+	}})
+	f := w.run(dockerCache, "-v", "-json", "-quiet", "-connections", "1", "-dir", w.dir, "-branch", "main", "-role-arn", role, ecrImage+":"+names[0]+hash)
+	require.Zero(t, f.code, f.stderr)
+	w.requireStocked(f, names[0], ecrImage)
+	assert.Equal(t, 7, w.aws.Happened("ECRThrottled"), "a request asks twice, the SDK three times each")
+	w.requireNoSecret(f)
 }
 
 // Outside of Actions nothing is told to a runner, and in a file nothing at all.
@@ -102,14 +194,17 @@ func TestEverythingExpiresOnTheWay(t *testing.T) {
 		return w.aws.GoodPassword(user, password)
 	}})
 	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Status: 404})
-	f := w.stock("-connections", "3")
+	f := w.stock("-connections", "1", "-jobs", "1")
 	require.Zero(t, f.code, f.stderr)
 	for _, name := range names {
 		w.requireStocked(f, name, ecrImage)
-		manifest, err := w.images[name].Manifest()
-		require.NoError(t, err)
-		assert.Equal(t, manifest.Layers[0].Size+manifest.Layers[1].Size, f.of(t, name).BytesDownloaded+f.of(t, name).BytesReused, "each byte was written once")
+		assert.Equal(t, w.sizeOf(name), f.of(t, name).BytesDownloaded+f.of(t, name).BytesReused, "each byte was written once")
 	}
+	sent := int64(0)
+	for _, r := range w.storage.Requests() {
+		sent += r.Sent
+	}
+	assert.Equal(t, w.sizeOf(names...), sent, "and sent once, the layer that they share for all of them")
 	assert.GreaterOrEqual(t, w.storage.Expired(), 3)
 	assert.GreaterOrEqual(t, ended.Load(), int64(3))
 	assert.GreaterOrEqual(t, len(w.aws.Requests(awstest.STS)), 3, "new credentials of the role")

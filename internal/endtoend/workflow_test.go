@@ -73,7 +73,9 @@ type job struct {
 }
 
 func (w *world) job(workflow workflow, values map[string]string) *job {
-	j := &job{w, workflow, w.t.TempDir(), map[string]string{"github.token": jobToken}}
+	temp, err := os.MkdirTemp(w.temp, "")
+	require.NoError(w.t, err)
+	j := &job{w, workflow, temp, map[string]string{"github.token": jobToken}}
 	maps.Copy(j.values, values)
 	return j
 }

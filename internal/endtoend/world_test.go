@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,14 +35,17 @@ import (
 )
 
 const (
-	ecrHost     = "308535385114.dkr.ecr.us-east-1.amazonaws.com"
-	ecrImage    = ecrHost + "/pytorch/ci-image"
-	mirrorImage = "ghcr.io/pytorch/ci-image"
-	storageHost = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
-	role        = "arn:aws:iam::308535385114:role/gha_workflow_s3_and_ecr_read_only"
-	jobToken    = "ghs_job-token-0123456789"
-	hash        = "-2f5ec0d8a6f1b4c3d7e9a0b1c2d3e4f5a6b7c8d9"
-	mib         = 1 << 20
+	ecrHost       = "308535385114.dkr.ecr.us-east-1.amazonaws.com"
+	ecrImage      = ecrHost + "/pytorch/ci-image"
+	mirrorImage   = "ghcr.io/pytorch/ci-image"
+	fleetHost     = "registry.example.com"
+	packagesHost  = "pkg-containers.githubusercontent.com"
+	storageHost   = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
+	role          = "arn:aws:iam::308535385114:role/gha_workflow_s3_and_ecr_read_only"
+	jobToken      = "ghs_job-token-0123456789"
+	fleetPassword = "docker-config-password"
+	hash          = "-2f5ec0d8a6f1b4c3d7e9a0b1c2d3e4f5a6b7c8d9"
+	mib           = 1 << 20
 )
 
 // names of the workflow's images; the second was built by a scheduled run, which
@@ -53,11 +57,14 @@ type world struct {
 	t         *testing.T
 	aws       *awstest.Server
 	ecr, ghcr *registrytest.Server
+	fleet     *registrytest.Server  // a mirror whose password is in Docker's config file
 	storage   *registrytest.Storage // of ECR
+	packages  *registrytest.Storage // of ghcr.io
 	api       *artifactstest.Server
 	net       *fakenet.Net
 	images    map[string]v1.Image // by name
 	home, dir string
+	temp      string // for whatever else is written
 	env       []string
 	secrets   []string // those that the job begins with
 }
@@ -83,17 +90,20 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 		_, err := os.Stat(source)
 		require.NoError(t, err)
 	}
-	w := &world{t: t, aws: awstest.New(t), ecr: registrytest.New(t), ghcr: registrytest.New(t), images: map[string]v1.Image{}, home: t.TempDir(), dir: t.TempDir()}
+	w := &world{t: t, aws: awstest.New(t), ecr: registrytest.New(t), ghcr: registrytest.New(t), fleet: registrytest.New(t), images: map[string]v1.Image{}, home: t.TempDir(), dir: t.TempDir(), temp: t.TempDir()}
 	w.storage = registrytest.NewStorage(t, w.ecr, signatureUses)
 	w.storage.URL = "https://" + storageHost
+	w.packages = registrytest.NewStorage(t, w.ghcr, signatureUses)
+	w.packages.URL = "https://" + packagesHost
 	w.aws.SetQuirks(awstest.Quirks{Role: role})
 	w.ecr.SetQuirks(registrytest.Quirks{Admits: w.aws.GoodPassword, Storage: w.storage})
-	const token, password = jobToken, "docker-config-password"
+	const token, password = jobToken, fleetPassword
 	w.api = artifactstest.New(t)
 	w.api.SetQuirks(artifactstest.Quirks{Token: token})
-	w.secrets = []string{token, password, base64.StdEncoding.EncodeToString([]byte("octocat:" + token)), base64.StdEncoding.EncodeToString([]byte("fleet:" + password))}
-	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "octocat", Password: token})
-	w.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{ecrHost: w.ecr, "ghcr.io": w.ghcr, storageHost: w.storage})
+	w.secrets = []string{token, password, basic("octocat", token), basic("fleet", password)}
+	w.ghcr.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "octocat", Password: token, Storage: w.packages})
+	w.fleet.SetQuirks(registrytest.Quirks{User: "fleet", Password: password})
+	w.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{ecrHost: w.ecr, "ghcr.io": w.ghcr, fleetHost: w.fleet, storageHost: w.storage, packagesHost: w.packages})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = w.net.Close() })
 
@@ -112,14 +122,14 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 			require.NoError(t, err)
 		}
 	}
-	config, err := json.Marshal(map[string]any{"auths": map[string]authn.AuthConfig{"registry.example.com": {Username: "fleet", Password: password}}})
+	config, err := json.Marshal(map[string]any{"auths": map[string]authn.AuthConfig{fleetHost: {Username: "fleet", Password: password}}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.home, "config.json"), config, 0o600))
 	w.env = append(os.Environ(), w.net.Env()...)
 	for key, value := range w.aws.Env() {
 		w.env = append(w.env, key+"="+value)
 	}
-	w.env = append(w.env, "HOME="+w.home, "DOCKER_CONFIG="+w.home, "GITHUB_ACTIONS=true", "GITHUB_ACTOR=octocat", "GITHUB_TOKEN="+token, "GH_TOKEN=")
+	w.env = append(w.env, "HOME="+w.home, "TMPDIR="+w.temp, "DOCKER_CONFIG="+w.home, "GITHUB_ACTIONS=true", "GITHUB_ACTOR=octocat", "GITHUB_TOKEN="+token, "GH_TOKEN=")
 	w.env = append(append(w.env, goEnv...), w.api.Env()...)
 	w.env = append(w.env, "GITHUB_REPOSITORY=pytorch/pytorch", "GITHUB_EVENT_NAME=", "GITHUB_EVENT_PATH=", "GITHUB_OUTPUT=", "GITHUB_STEP_SUMMARY=")
 	return w
@@ -185,10 +195,11 @@ func (f finished) of(t *testing.T, name string) result {
 }
 
 // requireNoSecret looks for every secret in all that was written: outputs, but
-// for the lines that ask the runner to hide them, and files.
+// for the lines that ask the runner to hide them, files, and what was sent to
+// whom it is not for.
 func (w *world) requireNoSecret(f finished) {
 	w.t.Helper()
-	secrets := append(w.aws.Secrets(), w.secrets...)
+	secrets := slices.Concat(w.secrets, w.aws.Secrets(), w.ghcr.Tokens(), []string{registrytest.Signature + "-"})
 	var shown strings.Builder
 	for line := range strings.Lines(f.stderr) {
 		if !strings.HasPrefix(line, "::add-mask::") {
@@ -199,7 +210,7 @@ func (w *world) requireNoSecret(f finished) {
 		assert.NotContains(w.t, f.stdout, secret, i)
 		assert.NotContains(w.t, shown.String(), secret, i)
 	}
-	for _, dir := range []string{w.dir, w.home} {
+	for _, dir := range []string{w.dir, w.home, w.temp} {
 		require.NoError(w.t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || path == filepath.Join(w.home, "config.json") {
 				return err
@@ -212,30 +223,57 @@ func (w *world) requireNoSecret(f finished) {
 		}))
 	}
 	// A request may have what is meant for whom it asks, and nothing else.
-	password := map[string]bool{}
-	for _, secret := range w.aws.Secrets() {
-		password[secret] = true
-	}
-	for host, requests := range map[string][]registrytest.Request{ecrHost: w.ecr.Requests(), "ghcr.io": w.ghcr.Requests(), storageHost: w.storage.Requests()} {
-		for _, r := range requests {
-			headers := fmt.Sprint(r.Header)
-			for i, secret := range secrets {
-				allowed := host == ecrHost && password[secret] || host == "ghcr.io" && r.Path == "/token" && !password[secret]
-				if !allowed {
-					assert.NotContains(w.t, headers, secret, "%s%s got secret %d", host, r.Path, i)
-				}
+	sent := func(to string, allowed func(secret string) bool, parts ...any) {
+		text := fmt.Sprint(parts...)
+		for i, secret := range secrets {
+			if !allowed(secret) {
+				assert.NotContains(w.t, text, secret, "%s got secret %d", to, i)
 			}
 		}
 	}
-	for _, r := range w.api.Requests() {
-		headers := fmt.Sprint(r.Header)
-		for i, secret := range secrets {
-			if r.Storage || secret != jobToken {
-				assert.NotContains(w.t, headers, secret, "%s got secret %d", r.Path, i)
+	for _, r := range w.ecr.Requests() {
+		sent(ecrHost+r.Path, isPassword, r.Header)
+	}
+	for _, r := range w.ghcr.Requests() {
+		sent("ghcr.io"+r.Path, func(secret string) bool {
+			if r.Path == "/token" {
+				return secret == basic("octocat", jobToken)
 			}
+			return slices.Contains(w.ghcr.Tokens(), secret)
+		}, r.Header)
+	}
+	for _, r := range w.fleet.Requests() {
+		sent(fleetHost+r.Path, func(secret string) bool { return secret == basic("fleet", fleetPassword) }, r.Header)
+	}
+	for _, r := range append(w.storage.Requests(), w.packages.Requests()...) {
+		sent("storage "+r.Path, func(string) bool { return false }, r.Header)
+	}
+	for _, r := range w.api.Requests() {
+		sent(r.Path, func(secret string) bool { return secret == jobToken && !r.Storage }, r.Header)
+	}
+	for _, r := range w.aws.Requests(awstest.OIDC) {
+		sent(r.Service, func(secret string) bool { return secret == w.aws.Secrets()[0] }, r.Header, r.Form)
+	}
+	for _, r := range w.aws.Requests(awstest.STS) {
+		sent(r.Service, func(secret string) bool { return secret == r.Form.Get("WebIdentityToken") }, r.Header, r.Form)
+	}
+	for _, service := range []string{awstest.ECR, awstest.ECRPublic} {
+		for _, r := range w.aws.Requests(service) {
+			sent(r.Service, func(secret string) bool { return secret == r.Header.Get("X-Amz-Security-Token") }, r.Header, r.Body)
 		}
 	}
 	assert.Empty(w.t, w.net.Refused(), "nobody else was asked")
+}
+
+// isPassword tells whether a secret of AWS is what ECR's registry is for.
+func isPassword(secret string) bool {
+	text, err := base64.StdEncoding.DecodeString(secret)
+	return err == nil && strings.HasPrefix(string(text), "AWS:")
+}
+
+// basic is a user and password as they are sent.
+func basic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
 var dockerCache string

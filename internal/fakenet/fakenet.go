@@ -32,14 +32,15 @@ type Net struct {
 	closed      chan struct{}
 
 	mu       sync.Mutex
-	handlers map[string]http.Handler // by host
+	handlers map[string]http.Handler // by host; nil once it is killed
+	open     map[string][]net.Conn   // by host, those that were closed too
 	refused  []string
 }
 
 // Start starts a net for the hosts, each HOST without a port. dir is where the
 // certificate of its authority is written. It ends with Close.
 func Start(dir string, hosts map[string]http.Handler) (*Net, error) {
-	n := &Net{handlers: hosts, connections: make(chan net.Conn), closed: make(chan struct{}), authority: filepath.Join(dir, "authority.pem")}
+	n := &Net{handlers: hosts, open: map[string][]net.Conn{}, connections: make(chan net.Conn), closed: make(chan struct{}), authority: filepath.Join(dir, "authority.pem")}
 	var names []string
 	for host := range hosts {
 		names = append(names, host)
@@ -66,6 +67,17 @@ func (n *Net) Refused() []string {
 	return append([]string(nil), n.refused...)
 }
 
+// Kill ends a host and every connection to it, as a machine ends that loses its
+// power.
+func (n *Net) Kill(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handlers[host] = nil
+	for _, c := range n.open[host] {
+		_ = c.Close()
+	}
+}
+
 func (n *Net) handler(host string) http.Handler {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -77,7 +89,9 @@ func (n *Net) connect(w http.ResponseWriter, r *http.Request) {
 	host, port, _ := net.SplitHostPort(r.Host)
 	if r.Method != http.MethodConnect || port != "443" || n.handler(host) == nil {
 		n.mu.Lock()
-		n.refused = append(n.refused, r.Host)
+		if _, killed := n.handlers[host]; !killed {
+			n.refused = append(n.refused, r.Host)
+		}
 		n.mu.Unlock()
 		http.Error(w, "no such host here", http.StatusBadGateway)
 		return
@@ -90,6 +104,12 @@ func (n *Net) connect(w http.ResponseWriter, r *http.Request) {
 		_ = conn.Close()
 		return
 	}
+	n.mu.Lock()
+	n.open[host] = append(n.open[host], conn)
+	if n.handlers[host] == nil {
+		_ = conn.Close() // it was killed meanwhile
+	}
+	n.mu.Unlock()
 	select {
 	case n.connections <- conn:
 	case <-n.closed:

@@ -37,7 +37,7 @@ type authorization struct {
 // end.
 func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.AuthConfig, time.Time, error) {
 	fail := func(err error, advice string) (authn.AuthConfig, time.Time, error) {
-		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrECR, Err: s.secrets.cleanError(err), Advice: advice}
+		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrECR, Err: s.secrets.cleanError(err), Advice: advice, temporary: passingAWS(err)}
 	}
 	a, err := s.authorize(ctx, cfg, h)
 	if isStale(err) {
@@ -81,8 +81,16 @@ func (s *settings) authorize(ctx context.Context, cfg aws.Config, h host) (*auth
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, ecrTimeout, errNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.ecrLimit, errNoAnswer)
 	defer cancel()
+	a, err := s.ask(ctx, cfg, h)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return a, err
+}
+
+func (s *settings) ask(ctx context.Context, cfg aws.Config, h host) (*authorization, error) {
 	if h.public {
 		out, err := ecrpublic.NewFromConfig(cfg, func(o *ecrpublic.Options) {
 			o.Region = publicRegion

@@ -33,6 +33,16 @@ func TestECRRetries(t *testing.T) {
 	assert.ErrorContains(t, err, "AWS_MAX_ATTEMPTS")
 }
 
+// A host that swallows packets is not waited for without end, and is said to be
+// one.
+func TestECRNoAnswer(t *testing.T) {
+	r := newRig(t, awstest.Quirks{ECRNoAnswer: true}, nil)
+	r.settings.ecrLimit = 200 * time.Millisecond
+	_, err := r.resolve(private)
+	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, errNoAnswer)
+}
+
 func TestECRFailures(t *testing.T) {
 	for want, q := range map[string]awstest.Quirks{
 		"needs the permission ecr:GetAuthorizationToken":    {ECRDenied: true},

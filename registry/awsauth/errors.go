@@ -38,7 +38,14 @@ type Error struct {
 	Err error
 	// Advice is what to do; empty when nothing is known that would help.
 	Advice string
+
+	temporary bool
 }
+
+// Temporary tells whether the same may go better later: the last answer, after
+// all retries, was that too many ask or that the service is not available, or
+// there was none.
+func (e *Error) Temporary() bool { return e.temporary }
 
 func (e *Error) Error() string {
 	text := e.Op + ": " + e.Kind.Error()

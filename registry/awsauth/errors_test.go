@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 )
 
 func TestError(t *testing.T) {
@@ -43,4 +46,39 @@ func TestCleanError(t *testing.T) {
 	err = s.cleanError(quoting)
 	assert.EqualError(t, err, "api error X: value '(not shown)' or (not shown)")
 	assert.Empty(t, code(err), "what it wrapped could be asked for its text")
+}
+
+// What AWS may do better later is told apart from what it will not: a pull that
+// needs a new password in the middle goes on trying, or does not.
+func TestTemporary(t *testing.T) {
+	for what, c := range map[string]struct {
+		quirks awstest.Quirks
+		kind   error
+		want   bool
+	}{
+		"ECR throttled":     {awstest.Quirks{ECRThrottled: true}, ErrECR, true},
+		"ECR 503":           {awstest.Quirks{ECRStatus: 503}, ErrECR, true},
+		"ECR no answer":     {awstest.Quirks{ECRNoAnswer: true}, ErrECR, true},
+		"ECR denied":        {awstest.Quirks{ECRDenied: true}, ErrECR, false},
+		"ECR malformed":     {awstest.Quirks{NotBase64: true}, ErrECR, false},
+		"unrecognized":      {awstest.Quirks{UnrecognizedClient: true}, ErrECR, false},
+		"STS throttled":     {awstest.Quirks{STSThrottled: true}, ErrRole, true},
+		"STS 503":           {awstest.Quirks{STSStatus: 503}, ErrRole, true},
+		"STS cut":           {awstest.Quirks{STSCut: true}, ErrRole, true},
+		"GitHub not found":  {awstest.Quirks{IDPCommunicationError: true}, ErrRole, true},
+		"no such provider":  {awstest.Quirks{InvalidIdentityToken: true}, ErrRole, false},
+		"role denied":       {awstest.Quirks{RoleDenied: true}, ErrRole, false},
+		"OIDC 503":          {awstest.Quirks{OIDCStatus: 503}, ErrIDToken, true},
+		"OIDC cut":          {awstest.Quirks{OIDCCut: true}, ErrIDToken, true},
+		"OIDC 403":          {awstest.Quirks{OIDCStatus: 403}, ErrIDToken, false},
+		"OIDC without JSON": {awstest.Quirks{OIDCNotJSON: true}, ErrIDToken, false},
+	} {
+		r := newRig(t, c.quirks, nil)
+		r.settings.ecrLimit = 200 * time.Millisecond
+		_, err := r.resolve(private)
+		require.ErrorIs(t, err, c.kind, what)
+		var typed *Error
+		require.ErrorAs(t, err, &typed, what)
+		assert.Equal(t, c.want, typed.Temporary(), what)
+	}
 }

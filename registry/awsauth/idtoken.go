@@ -82,7 +82,8 @@ func (t *idTokens) fetch(ctx context.Context) (token string, err error) {
 	if err == nil {
 		return token, nil
 	}
-	return "", &Error{Op: op, Kind: ErrIDToken, Err: t.secrets.cleanError(err), Advice: adviceOnIDToken(err)}
+	var of *givenUp
+	return "", &Error{Op: op, Kind: ErrIDToken, Err: t.secrets.cleanError(err), Advice: adviceOnIDToken(err), temporary: errors.As(err, &of)}
 }
 
 func (t *idTokens) try(ctx context.Context) (token string, again bool, err error) {

@@ -24,6 +24,8 @@ func TestIDTokenToPassword(t *testing.T) {
 	ecr := r.server.Requests(awstest.ECR)
 	require.Len(t, ecr, 1)
 	assert.Equal(t, "us-east-1", ecr[0].Region)
+	assert.Contains(t, ecr[0].Header.Get("Authorization"), "Credential=ASIA", "signed with what STS gave out")
+	assert.NotEmpty(t, ecr[0].Header.Get("X-Amz-Security-Token"))
 	assert.JSONEq(t, `{"registryIds":["308535385114"]}`, ecr[0].Body)
 	assert.ElementsMatch(t, r.server.Secrets(), append(r.told, signatureOf(r.server)...), "whom it shall be told was told all")
 }

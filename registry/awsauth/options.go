@@ -70,11 +70,13 @@ type settings struct {
 	wait    func(context.Context, time.Duration) error
 	retryer func(aws.Retryer) aws.Retryer // of ECR's clients
 	attempt time.Duration                 // attemptTimeout
+
+	ecrLimit time.Duration // ecrTimeout
 }
 
 // newSettings checks the options. Nil ones are the defaults.
 func newSettings(options *Options) (*settings, error) {
-	s := &settings{now: time.Now, wait: wait, retryer: func(r aws.Retryer) aws.Retryer { return r }, attempt: attemptTimeout}
+	s := &settings{now: time.Now, wait: wait, retryer: func(r aws.Retryer) aws.Retryer { return r }, attempt: attemptTimeout, ecrLimit: ecrTimeout}
 	if options != nil {
 		s.Options = *options
 	}

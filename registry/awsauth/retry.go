@@ -35,21 +35,26 @@ func (s *settings) retry(ctx context.Context, what string, attempts int, try fun
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return &givenUp{fmt.Errorf("%w: %w", context.Cause(ctx), err)}
 		case !again:
 			return err
 		case n >= attempts && n > 1:
-			return fmt.Errorf("after %d attempts: %w", n, err)
+			return &givenUp{fmt.Errorf("after %d attempts: %w", n, err)}
 		case n >= attempts:
-			return err
+			return &givenUp{err}
 		}
 		pause := backoff(n)
 		s.Logger.Debug("trying again", "what", what, "attempt", n, "wait", pause, "error", s.secrets.cleanError(err))
 		if late := s.wait(ctx, pause); late != nil {
-			return fmt.Errorf("%w: %w", late, err)
+			return &givenUp{fmt.Errorf("%w: %w", late, err)}
 		}
 	}
 }
+
+// givenUp is the end of retries that were not in vain: there were enough of them.
+type givenUp struct{ error }
+
+func (e *givenUp) Unwrap() error { return e.error }
 
 // backoff returns how long to wait after so many attempts: twice as long each
 // time, less up to a half at random, so that jobs which started together do not
@@ -96,9 +101,6 @@ func brokenConnection(err error) bool {
 
 // passingSTS tells whether STS may give the same role later, for a new ID token.
 func passingSTS(err error) bool {
-	if errors.Is(err, errNoAnswer) {
-		return true
-	}
 	switch code(err) {
 	// Both mean that STS could not reach GitHub, for its keys. It happens when
 	// many jobs start: https://github.com/aws-actions/configure-aws-credentials/issues/299.
@@ -107,8 +109,13 @@ func passingSTS(err error) bool {
 	case "ExpiredTokenException", "ExpiredToken":
 		return true // of the ID token, and the next attempt has a new one
 	}
+	return passingAWS(err)
+}
+
+// passingAWS tells whether a service of AWS may answer the same request later.
+func passingAWS(err error) bool {
 	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) && passing(answer.HTTPStatusCode()) {
+	if errors.Is(err, errNoAnswer) || errors.As(err, &answer) && passing(answer.HTTPStatusCode()) {
 		return true
 	}
 	return brokenConnection(err) && sdkretry.IsErrorRetryables(sdkretry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary

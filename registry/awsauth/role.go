@@ -92,7 +92,15 @@ func (r *role) assume(ctx context.Context) (credentials aws.Credentials, end tim
 	case errors.As(err, &noToken):
 		return aws.Credentials{}, time.Time{}, noToken
 	}
-	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.cleanError(err), Advice: r.advice(err)}
+	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.cleanError(err), Advice: r.advice(err), temporary: r.temporary(err)}
+}
+
+// temporary tells whether it makes sense to come back when the attempts are used
+// up. AWS says the same of an identity provider that it cannot reach and of one
+// that the account does not have; after so many times it is the latter.
+func (r *role) temporary(err error) bool {
+	var of *givenUp
+	return errors.As(err, &of) && code(err) != "InvalidIdentityToken"
 }
 
 // try exchanges one ID token, once.

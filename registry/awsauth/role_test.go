@@ -48,6 +48,11 @@ func TestRoleBeforeEnvironment(t *testing.T) {
 	useKeys(t, awstest.Credentials{AccessKeyID: "AKIAOLD", SecretAccessKey: "long-expired"})
 	r.good(private)
 	assert.Equal(t, 1, r.asked(awstest.STS))
+
+	r = newRig(t, awstest.Quirks{}, nil)
+	useKeys(t, r.server.NewCredentials()) // good ones, of somebody else
+	r.good(private)
+	assert.Contains(t, r.server.Requests(awstest.ECR)[0].Header.Get("Authorization"), "Credential=ASIA", "a role's, not a user's")
 }
 
 // Each attempt has a new ID token: the server accepts each once.
@@ -96,6 +101,7 @@ func TestAssumeRoleFailures(t *testing.T) {
 		"too long":       {awstest.Quirks{MaxDuration: 30 * time.Minute}, []string{"ValidationError", "MaxSessionDuration", "at least the 1h0m0s"}, 1},
 		"quotes":         {awstest.Quirks{QuoteIDToken: true}, []string{"ValidationError", "Value '(not shown)' at 'webIdentityToken'"}, 1},
 		"no credentials": {awstest.Quirks{NoCredentials: true}, []string{"the answer has no credentials"}, 1},
+		"no session":     {awstest.Quirks{NoSessionToken: true}, []string{"the answer has no complete credentials"}, 1},
 		"throttled":      {awstest.Quirks{STSThrottled: true}, []string{"after 8 attempts", "Rate exceeded", "run the job again"}, 8},
 		"no provider":    {awstest.Quirks{InvalidIdentityToken: true}, []string{"after 8 attempts", "InvalidIdentityToken", "identity provider token.actions.githubusercontent.com"}, 8},
 		"always 503":     {awstest.Quirks{STSStatus: 503}, []string{"after 8 attempts", "503"}, 8},

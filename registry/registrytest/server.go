@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -211,10 +212,10 @@ func (s *Server) credentialed(r *http.Request, q Quirks) bool {
 		_, _, sent := r.BasicAuth()
 		return sent
 	}
-	number, _ := strconv.Atoi(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer token-")) // admitted already
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tokens.named[number]
+	// It is admitted already.
+	return s.tokens.named[slices.Index(s.tokens.texts, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))+1]
 }
 
 // refuseWith answers with the status of a quirk, if it is set and shows, and

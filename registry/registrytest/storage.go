@@ -24,6 +24,7 @@ type Storage struct {
 	uses     int
 
 	mu       sync.Mutex
+	refuses  bool // every signature
 	number   int  // of the signature that is given out
 	used     int  // how often that one was
 	refused  bool // it was found to be expired
@@ -71,6 +72,13 @@ func (s *Storage) Expired() int {
 	return s.expired
 }
 
+// Refuse makes the storage refuse every signature from now on.
+func (s *Storage) Refuse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses = true
+}
+
 // sign returns the signed URL of a path.
 func (s *Storage) sign(path string) string {
 	s.mu.Lock()
@@ -92,7 +100,7 @@ func (s *Storage) signature() string { return fmt.Sprintf("%s-%d", Signature, s.
 func (s *Storage) admit(query string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if query != s.signature() || s.uses > 0 && s.used >= s.uses {
+	if s.refuses || query != s.signature() || s.uses > 0 && s.used >= s.uses {
 		s.refused = s.refused || query == s.signature()
 		s.expired++
 		return false

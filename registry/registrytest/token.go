@@ -1,19 +1,21 @@
 package registrytest
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 )
 
 // tokenPath is where a [Server] with [Quirks.Token] gives out tokens.
 const tokenPath = "/token"
 
-// tokens are those that a [Server] gave out: token-1, token-2 and so on.
+// tokens are those that a [Server] gave out: token-1-…, token-2-… and so on.
 type tokens struct {
 	issued  int
+	texts   []string
 	expired int          // all up to this one
 	used    map[int]int  // how often, by number
 	named   map[int]bool // those that were given for a password
@@ -26,6 +28,14 @@ func (s *Server) TokensIssued() int {
 	return s.tokens.issued
 }
 
+// Tokens returns the tokens that were given out so far: secrets, which nobody but
+// this server may be sent and no log line may show.
+func (s *Server) Tokens() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.tokens.texts...)
+}
+
 // ExpireTokens makes every token that was given out so far invalid.
 func (s *Server) ExpireTokens() {
 	s.mu.Lock()
@@ -35,12 +45,12 @@ func (s *Server) ExpireTokens() {
 
 // admit tells whether a request has a token that is good, and counts its use.
 func (s *Server) admit(r *http.Request, q Quirks) bool {
-	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer token-")
-	number, err := strconv.Atoi(text)
+	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.tokens
-	if !ok || err != nil || number <= t.expired || number > t.issued || q.TokenUses > 0 && t.used[number] >= q.TokenUses {
+	number := slices.Index(t.texts, text) + 1
+	if !ok || number <= t.expired || q.TokenUses > 0 && t.used[number] >= q.TokenUses {
 		return false
 	}
 	if t.used == nil {
@@ -74,7 +84,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, q Quirks) {
 		}
 		s.tokens.named[s.tokens.issued] = true
 	}
-	token := fmt.Sprintf("token-%d", s.tokens.issued)
+	token := fmt.Sprintf("token-%d-%s", s.tokens.issued, rand.Text())
+	s.tokens.texts = append(s.tokens.texts, token)
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	body, _ := json.Marshal(map[string]any{"token": token, "expires_in": 300}) // strings and numbers: cannot fail

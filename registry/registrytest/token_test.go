@@ -53,5 +53,6 @@ func TestTokenForAPassword(t *testing.T) {
 	assert.Equal(t, 401, get(t, token).StatusCode)
 	assert.Equal(t, 200, get(t, token, "Authorization", basic).StatusCode)
 	assert.Equal(t, 401, get(t, blob, "Authorization", basic).StatusCode)
-	assert.Equal(t, 200, get(t, blob, "Authorization", "Bearer token-1").StatusCode)
+	assert.Equal(t, 401, get(t, blob, "Authorization", server.Tokens()[0]).StatusCode)
+	assert.Equal(t, 200, get(t, blob, "Authorization", "Bearer "+server.Tokens()[0]).StatusCode)
 }

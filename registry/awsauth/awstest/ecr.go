@@ -23,6 +23,10 @@ type ecrAuthorization struct {
 }
 
 func (s *Server) serveECR(w http.ResponseWriter, r *http.Request, request *Request, q Quirks) {
+	if s.shows("ECRNoAnswer", q.ECRNoAnswer, q.ECRNoAnswerCount) {
+		<-r.Context().Done()
+		s.cut(request)
+	}
 	if s.shows("ECRStatus", q.ECRStatus != 0, q.ECRStatusCount) {
 		s.record(request, http.StatusText(q.ECRStatus))
 		http.Error(w, "<html>"+http.StatusText(q.ECRStatus)+"</html>", q.ECRStatus)

@@ -64,6 +64,8 @@ type Quirks struct {
 	QuoteIDToken bool
 	// NoCredentials answers success without credentials.
 	NoCredentials bool
+	// NoSessionToken answers credentials without the session token.
+	NoSessionToken bool
 	// CredentialsLifetime is what the credentials of a role state, when not 0,
 	// whatever was asked for.
 	CredentialsLifetime time.Duration
@@ -78,6 +80,9 @@ type Quirks struct {
 	// ECRStatus, when not 0, answers as a load balancer before ECR does: no JSON.
 	ECRStatus      int
 	ECRStatusCount int
+	// ECRNoAnswer answers nothing at all, until the client is gone.
+	ECRNoAnswer      bool
+	ECRNoAnswerCount int
 	// ECRDenied answers that ecr:GetAuthorizationToken is not allowed.
 	ECRDenied bool
 	// UnrecognizedClient answers that the credentials are not known.

@@ -111,6 +111,9 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, request *Reque
 		expires := s.now(q).Add(orElse(q.CredentialsLifetime, duration))
 		c := s.issue(fmt.Sprintf("ASIA%016d", s.next()), s.secret("session/"), expires)
 		result.Credentials = &stsCredentials{c.AccessKeyID, c.SecretAccessKey, c.SessionToken, expires.UTC().Format(time.RFC3339)}
+		if q.NoSessionToken {
+			result.Credentials.SessionToken = ""
+		}
 	}
 	writeXML(w, http.StatusOK, stsAnswer{Result: result})
 }
