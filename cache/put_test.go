@@ -314,3 +314,43 @@ func TestPutConcurrently(t *testing.T) {
 	}
 	assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
 }
+
+// The beginning and the size of a tarball do not tell that a layer is damaged, or
+// what is between the layers; hashing does.
+func TestPutVerify(t *testing.T) {
+	dir, img, src, path := stocked(t)
+	verify := &PutOptions{Provenance: Provenance{Source: "mirror/x:t", Branch: "main"}, Verify: true}
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, verify)
+	require.NoError(t, err)
+	assert.Equal(t, Unchanged, result.Outcome)
+
+	before := content(t, path)
+	for name, c := range map[string]struct {
+		harm       func()
+		downloaded int64
+	}{
+		"a layer":   {func() { damage(t, path, 1) }, 300},
+		"the end":   {func() { require.NoError(t, os.WriteFile(path, []byte(before[:len(before)-1]+"x"), 0o644)) }, 0},
+		"no layer":  {func() { damage(t, path, 0, 1) }, 5300},
+		"its size":  {func() { require.NoError(t, os.Truncate(path, int64(len(before)-512))) }, 5300},
+		"it is all": {func() {}, -1},
+	} {
+		c.harm()
+		result, err := dir.Put(t.Context(), "name_main.tar", img, src, verify)
+		require.NoError(t, err, name)
+		if c.downloaded < 0 {
+			assert.Equal(t, Unchanged, result.Outcome, name)
+			continue
+		}
+		assert.Equal(t, Stocked, result.Outcome, name)
+		assert.Equal(t, c.downloaded, result.Downloaded, name)
+		assert.True(t, before == content(t, path), name)
+	}
+	assert.False(t, verify.Rewrite || verify.damaged != nil, "the caller's options are as they were")
+
+	reason := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(reason)
+	_, err = dir.Put(ctx, "name_main.tar", img, none, verify)
+	require.Equal(t, reason, err)
+}

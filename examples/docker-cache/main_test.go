@@ -85,6 +85,13 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
 				}
 			},
+			// flip FILE: a byte of the tarball's last layer is another.
+			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+				content, err := os.ReadFile(ts.MkAbs(args[0]))
+				ts.Check(err)
+				content[len(content)-3000] ^= 1
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o644))
+			},
 			// stop own|mirror: the registry is gone.
 			"stop": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value(args[0]).(*registrytest.Server).Close()
