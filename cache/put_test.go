@@ -270,9 +270,12 @@ func TestPutOnAFullDisk(t *testing.T) {
 	require.NoError(t, err)
 
 	large := testImage(t, src.add(noise(2, 2<<20)))
-	result, err := dir.Put(t.Context(), "name_main.tar", large, src, nil)
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	assert.ErrorContains(t, err, "not enough space")
+	result, err := dir.Put(t.Context(), "name_main.tar", large, none, nil)
+	require.ErrorIs(t, err, syscall.ENOSPC, "known before a byte is asked for")
+	var room *RoomError
+	require.ErrorAs(t, err, &room)
+	assert.EqualValues(t, 2<<20, room.Need)
+	assert.ErrorContains(t, err, "2097152 bytes more are needed")
 	assert.Positive(t, result.Total)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 	tarball, err := dir.Lookup("name_main.tar")

@@ -234,6 +234,7 @@ func TestPutByOneWriter(t *testing.T) {
 				if result, err = other.Put(t.Context(), "name_main.tar", img, src, nil); err == nil && result.Outcome == Stocked {
 					outcomes[0].Add(1)
 				} else if err == nil && result.Outcome == Unchanged {
+					assert.Zero(t, result.Downloaded+result.Reused, "nothing was done")
 					outcomes[1].Add(1)
 				}
 			}
