@@ -116,8 +116,12 @@ func fill(t *testing.T, ballast, dir string, left int64) {
 		}
 		info, err := f.Stat()
 		require.NoError(t, err)
-		if err := syscall.Fallocate(int(f.Fd()), 0, info.Size(), much); err != nil {
-			// Not all of what is free can be had at once.
+		// Not all of what is free can be had at once.
+		n, err := much, error(syscall.ENOSPC)
+		for ; err != nil && n >= 4096; n /= 2 {
+			err = syscall.Fallocate(int(f.Fd()), 0, info.Size(), n)
+		}
+		if err != nil {
 			if n, err := f.WriteAt(make([]byte, min(much, mib)), info.Size()); n == 0 {
 				require.ErrorIs(t, err, syscall.ENOSPC, fmt.Sprint(much))
 				return
