@@ -33,6 +33,12 @@ func TestCheck(t *testing.T) {
 		assert.Empty(t, result.Outcome, c.name)
 	}
 
+	for _, o := range []*PutOptions{{Verify: true}, {Rewrite: true}} {
+		result, err = dir.Check("name_main.tar", img.Digest(), img.Reference(), o)
+		require.NoError(t, err)
+		assert.Empty(t, result.Outcome, "only its beginning was read")
+	}
+
 	_, err = dir.Put(t.Context(), "name_main.tar", img, src, &PutOptions{Provenance: Provenance{Run: Run{ID: 7}}})
 	require.NoError(t, err)
 	result, err = dir.Check("name_main.tar", other, img.Reference(), &PutOptions{Provenance: Provenance{Run: Run{ID: 6}}})

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // A journal is a text file beside a partial tarball that says which bytes of
@@ -44,6 +45,28 @@ func (j *journal) forget(layer v1.Hash) {
 	if j != nil {
 		_, _ = fmt.Fprintf(j.w, "%s -\n", layer.Hex)
 	}
+}
+
+// maxJournal bounds what is read of a journal: 20 GB in steps of 1 MiB with
+// lines of 100 bytes are 2 MB.
+const maxJournal = 64 << 20
+
+// readJournal returns what the journal at path says, which is nothing if it is
+// not a file of its own: a link might lead anywhere, and a pipe never end.
+func readJournal(path string, layout *Layout) map[v1.Hash][]interval {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxJournal {
+		return nil
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxJournal))
+	if err != nil {
+		return nil
+	}
+	return parseJournal(content, layout)
 }
 
 // parseJournal returns what a journal says of the layers of a layout: nothing,
@@ -109,7 +132,7 @@ func (l *Layout) journalHead() string {
 // rewriteJournal makes the journal at path say what is done and no more, so that
 // it does not grow from run to run, and returns it open for appending.
 func rewriteJournal(path string, layout *Layout, done map[v1.Hash][]interval) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o666)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, err
 	}

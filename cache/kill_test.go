@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -122,8 +124,14 @@ func requireAbsentOrWhole(t *testing.T, dir string, images []*Image) (found stri
 func TestKilledAtEachStep(t *testing.T) {
 	src, images := killImages(t)
 	first, second := images[0].Digest().String(), images[1].Digest().String()
-	for _, old := range []string{"", second} {
+	for _, variant := range []struct {
+		old     string
+		network bool
+	}{{"", false}, {second, false}, {second, true}} {
+		old, network := variant.old, variant.network
 		for _, c := range []struct{ step, want string }{
+			{"lock", old},
+			{"own", old},
 			{"create", old},
 			{"write", old},
 			{"read", old},
@@ -132,8 +140,12 @@ func TestKilledAtEachStep(t *testing.T) {
 			{"rename", old},
 			{"sync directory", first},
 			{"done", first},
+			{"unlock", first},
 		} {
-			t.Run(fmt.Sprintf("%s with old %.10s", c.step, old), func(t *testing.T) {
+			if network && c.step == "lock" {
+				continue // it says nothing yet: that may be another host's
+			}
+			t.Run(fmt.Sprintf("%s with old %.10s network %v", c.step, old, network), func(t *testing.T) {
 				path := t.TempDir()
 				dir, err := OpenDir(path, nil)
 				require.NoError(t, err)
@@ -148,10 +160,20 @@ func TestKilledAtEachStep(t *testing.T) {
 				requireKilled(t, cmd)
 				assert.Equal(t, c.want, requireAbsentOrWhole(t, path, images))
 
-				// The next run is not hindered by what the dead one left.
+				// The next run is not hindered by what the dead one left, and does not
+				// wait for it: not where the kernel tells that it is dead, and not on a
+				// network file system either, if the lock says that it was this host's.
+				require.FileExists(t, filepath.Join(path, lockName))
+				dir.network = network
+				dir.wait = func(context.Context, time.Duration) error { return errors.New("it waits") }
 				_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 				require.NoError(t, err)
 				assert.Equal(t, first, requireAbsentOrWhole(t, path, images))
+				// Where there was nothing to do the lock goes by age.
+				dir.now = func() time.Time { return time.Now().Add(DefaultSweepAge + time.Hour) }
+				_, err = dir.Sweep(t.Context(), nil)
+				require.NoError(t, err)
+				assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)))
 			})
 		}
 	}
@@ -189,6 +211,10 @@ func TestKilledAndRunAgain(t *testing.T) {
 		result, err := dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 		require.NoError(t, err)
 		require.Equal(t, images[0].Digest().String(), requireAbsentOrWhole(t, path, images))
+		if result.Outcome == Unchanged { // it died after its work: the lock goes by age
+			_, err = dir.Sweep(t.Context(), &SweepOptions{Age: 1})
+			require.NoError(t, err)
+		}
 		require.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)), "round %d", round)
 		if result.Outcome == Stocked {
 			require.LessOrEqual(t, result.Downloaded, total)

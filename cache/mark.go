@@ -2,7 +2,9 @@ package cache
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,14 +61,19 @@ func setMark(dir, name string, t *Tarball, run Run, now time.Time) {
 	path := markPath(dir, name)
 	newer := run.knownAfter(t.runWith(was))
 	if !newer && !used.IsZero() {
-		if now.Sub(used).Abs() >= markEvery {
-			_ = os.Chtimes(path, now, now) // whoever may not has marked nothing
+		if now.Sub(used).Abs() < markEvery || !errors.Is(os.Chtimes(path, now, now), fs.ErrPermission) {
+			return
 		}
-		return
+		run = was.Run // another user's: a mark of this one takes its place
+		newer = was.Digest == t.Image.Digest() && run.ID != 0
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
+	const flags = os.O_WRONLY | os.O_CREATE | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := os.OpenFile(path, flags, 0o666)
+	if errors.Is(err, fs.ErrPermission) && unlink(path) == nil {
+		f, err = os.OpenFile(path, flags|os.O_EXCL, 0o666)
+	}
 	if err != nil {
-		return
+		return // whoever may not has marked nothing
 	}
 	defer f.Close()
 	if newer {

@@ -67,10 +67,7 @@ func takeOver(dir, base string, layout *Layout) (*partialFile, error) {
 			_ = f.Close() // another was quicker
 			continue
 		}
-		var done map[v1.Hash][]interval
-		if content, err := os.ReadFile(old + journalKind); err == nil && len(content) <= maxJournal {
-			done = parseJournal(content, layout)
-		}
+		done := readJournal(old+journalKind, layout)
 		_ = os.Remove(old + journalKind)
 		return beginPartial(f, path, layout, done)
 	}
@@ -104,10 +101,6 @@ func duplicateAs(f *os.File, name string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
-
-// maxJournal bounds what is read of a journal: 20 GB in steps of 1 MiB with
-// lines of 100 bytes are 2 MB.
-const maxJournal = 64 << 20
 
 // begin makes the file's size right and opens the journal.
 func (p *partialFile) begin(layout *Layout) error {
@@ -163,7 +156,7 @@ func temporaries(dir, base, kind string) []string {
 // lockDead opens and locks a partial file whose writer is dead and that was not
 // written to for at least age; nil if that cannot be said.
 func lockDead(path string, now time.Time, age time.Duration) *os.File {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}
@@ -171,7 +164,7 @@ func lockDead(path string, now time.Time, age time.Duration) *os.File {
 		age = max(age, quietAfter)
 	}
 	info, err := f.Stat()
-	if err != nil || now.Sub(info.ModTime()) < age || unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !isAt(f, path) {
+	if err != nil || !info.Mode().IsRegular() || ageOf(info.ModTime(), now) < age || unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !isAt(f, path) {
 		_ = f.Close()
 		return nil
 	}

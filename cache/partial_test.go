@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestSweepPartials(t *testing.T) {
@@ -96,4 +98,60 @@ func TestTakeOver(t *testing.T) {
 	fourth.discard = true
 	fourth.close()
 	assert.Empty(t, names(t, dir))
+}
+
+// After a clock was set back, what a dead writer left seems to come from the
+// future. It is of use all the same.
+func TestTakeOverFromTheFuture(t *testing.T) {
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 1000)))
+	dir := openTestDir(t)
+	layout := mustLayout(t, img)
+	p, err := openPartial(dir.Path(), "name_main.tar", img.digest, layout)
+	require.NoError(t, err)
+	_, err = p.file.WriteAt(src[img.Layers()[0].Digest], layout.layers()[0].Offset)
+	require.NoError(t, err)
+	p.journal.add(img.Layers()[0].Digest, 0, 1000)
+	future := time.Now().AddDate(1, 0, 0)
+	require.NoError(t, os.Chtimes(p.file.Name(), future, future))
+	p.close()
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Stocked, result.Outcome)
+	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
+}
+
+// Whatever is in the place of a partial file or its journal is not followed, not
+// waited for and not written to.
+func TestTakeOverThatIsHostile(t *testing.T) {
+	src := blobs{}
+	img := testImage(t, src.add(noise(1, 1000)))
+	for name, put := range map[string]func(path, elsewhere string) error{
+		"a link for a partial file": func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
+		"a pipe for a partial file": func(path, _ string) error { return unix.Mkfifo(path, 0o666) },
+		"a directory for one":       func(path, _ string) error { return os.Mkdir(path, 0o755) },
+		"a link for a journal": func(path, elsewhere string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o666), os.Symlink(elsewhere, path+journalKind))
+		},
+		"a link to a journal without end": func(path, _ string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o666), os.Symlink("/dev/zero", path+journalKind))
+		},
+		"a pipe for a journal": func(path, _ string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o666), unix.Mkfifo(path+journalKind, 0o666))
+		},
+	} {
+		dir := openTestDir(t)
+		elsewhere := filepath.Join(t.TempDir(), "file")
+		whole := mustLayout(t, img).journalHead() + img.Layers()[0].Digest.Hex + " 0 1000\n"
+		require.NoError(t, os.WriteFile(elsewhere, []byte(whole), 0o644))
+		path := filepath.Join(dir.Path(), uniqueName("name_main.tar."+img.digest.Hex[:12], partialKind))
+		require.NoError(t, put(path, elsewhere), name)
+		result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
+		require.NoError(t, err, name)
+		assert.EqualValues(t, 1000, result.Downloaded, name)
+		assert.Equal(t, whole, content(t, elsewhere), name)
+		tarball, err := dir.Lookup("name_main.tar")
+		require.NoError(t, err, name)
+		require.NoError(t, tarball.Verify(t.Context()), name)
+	}
 }

@@ -229,7 +229,7 @@ func openToRemove(path string) (*os.File, error) {
 // swept in time.
 func (d *Dir) tryLock(name string) (*writerLock, error) {
 	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
+	f, _, err := openLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
@@ -249,7 +249,7 @@ func (d *Dir) tryLock(name string) (*writerLock, error) {
 // nothing.
 func (d *Dir) isBeingWritten(name string) bool {
 	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openOldLock(path)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}

@@ -58,12 +58,17 @@ type PutOptions struct {
 	// is damaged, which its beginning does not tell: intact layers are taken from
 	// it, the others come from the source. Default: it is [Unchanged].
 	Rewrite bool
+	// Verify reads and hashes all of a tarball that seems to be there, as
+	// [Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
+	// anew, as with Rewrite. Default: its beginning and its size are believed.
+	Verify bool
 	// TakeOver makes the writer of an older build run that is still at work give
 	// up, within seconds: its Put returns [ErrTakenOver]. What it has fetched is
 	// used if it is of the same image. Default: wait for it.
 	TakeOver bool
 
 	repairs *Tarball // what must be there, and be no other; nil: anything
+	damaged *Tarball // what Verify has found to be so
 }
 
 // Put stocks img as the tarball called name, which must end in .tar and must
@@ -85,9 +90,11 @@ type PutOptions struct {
 // The result is never nil. The errors: [ErrName]; [*RoomError]; [ErrTakenOver];
 // those of [Engine.Fill]; those of the file system.
 func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, o *PutOptions) (*Result, error) {
-	if o == nil {
-		o = &PutOptions{}
+	var own PutOptions
+	if o != nil {
+		own = *o
 	}
+	o = &own
 	path, err := d.tarballPath(name)
 	if err != nil {
 		return &Result{}, err
@@ -97,7 +104,7 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
 	}
 	result := &Result{Path: path, Total: layout.Size()}
-	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
+	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
 		return result, err
 	}
 	lock, ctx, err := d.lock(ctx, name, o.Provenance.Run, o.TakeOver)
@@ -106,7 +113,7 @@ func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, 
 	}
 	defer lock.unlock()
 	// Whoever had the lock may have done it.
-	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
+	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
 		return result, err
 	}
 	err = d.write(ctx, name, path, img, layout, src, o, result)
@@ -125,7 +132,7 @@ func (d *Dir) spaceError(err error, layout *Layout) error {
 }
 
 // isDone tells whether nothing is to be done, and fills in the result.
-func (d *Dir) isDone(name, path string, img *Image, o *PutOptions, result *Result) (bool, error) {
+func (d *Dir) isDone(ctx context.Context, name, path string, img *Image, o *PutOptions, result *Result) (bool, error) {
 	current, err := d.current(path)
 	if err == nil && o.repairs != nil && (current == nil || !os.SameFile(current.file, o.repairs.file)) {
 		err = fmt.Errorf("%s: %w", path, ErrReplaced)
@@ -137,8 +144,15 @@ func (d *Dir) isDone(name, path string, img *Image, o *PutOptions, result *Resul
 		if o.Rewrite {
 			return false, nil
 		}
+		if o.Verify {
+			if err := d.prove(ctx, current, o); err != nil {
+				return false, err
+			} else if o.damaged != nil {
+				return false, nil
+			}
+		}
 		sweepPartials(d.path, name, d.now())
-		sweepRetired(d.path, name, d.grace, d.now())
+		sweepRetired(d.path, name, d.sweepGrace(), d.now())
 		setMark(d.path, name, current, o.Provenance.Run, d.now())
 		result.Outcome, result.Total = Unchanged, current.Layout.Size()
 		return true, nil
@@ -151,6 +165,25 @@ func (d *Dir) isDone(name, path string, img *Image, o *PutOptions, result *Resul
 	return false, nil
 }
 
+// prove notes in o whether what is there is damaged. The error is that of ctx.
+func (d *Dir) prove(ctx context.Context, current *Tarball, o *PutOptions) error {
+	if o.damaged != nil && os.SameFile(current.file, o.damaged.file) {
+		return nil // as it was
+	}
+	o.damaged = nil
+	err := current.Verify(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		o.damaged = current
+	}
+	if err != nil && !errors.Is(err, ErrReplaced) { // else what is there now will be looked at
+		d.log.Warn("a tarball is damaged, it is written anew", "tarball", current.Path, "error", err)
+	}
+	return nil
+}
+
 // write fills a partial file, this run's or one that an earlier run left, and
 // publishes it.
 func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions, result *Result) error {
@@ -161,7 +194,7 @@ func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *
 	defer p.close()
 	// Not before: what is to be resumed may be as old as what is to be swept.
 	sweepPartials(d.path, name, d.now())
-	sweepRetired(d.path, name, d.grace, d.now())
+	sweepRetired(d.path, name, d.sweepGrace(), d.now())
 	s := newSupply(d, p, layout, src, o)
 	defer s.retire()
 	err = s.bring(ctx)
@@ -186,7 +219,7 @@ func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *
 		}
 	}
 	// Where locks do not work another one may have published meanwhile.
-	if done, err := d.isDone(name, path, img, o, result); done || err != nil {
+	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
 		p.discard = done || errors.Is(err, ErrReplaced)
 		return err
 	}

@@ -69,6 +69,18 @@ func TestPutUnchanged(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after))
 	assert.Equal(t, before.ModTime(), after.ModTime())
+
+	// Once it is marked, not even the directory is written to: no lock, no
+	// temporary file, however short.
+	past := time.Unix(1_700_000_000, 0)
+	require.NoError(t, os.Chtimes(dir.Path(), past, past))
+	_, err = dir.Put(t.Context(), "name_main.tar", img, none, nil)
+	require.NoError(t, err)
+	_, err = dir.Check("name_main.tar", img.Digest(), img.Reference(), nil)
+	require.NoError(t, err)
+	info, err := os.Stat(dir.Path())
+	require.NoError(t, err)
+	assert.Equal(t, past, info.ModTime())
 }
 
 // However long ago it was interrupted.
@@ -258,9 +270,12 @@ func TestPutOnAFullDisk(t *testing.T) {
 	require.NoError(t, err)
 
 	large := testImage(t, src.add(noise(2, 2<<20)))
-	result, err := dir.Put(t.Context(), "name_main.tar", large, src, nil)
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	assert.ErrorContains(t, err, "not enough space")
+	result, err := dir.Put(t.Context(), "name_main.tar", large, none, nil)
+	require.ErrorIs(t, err, syscall.ENOSPC, "known before a byte is asked for")
+	var room *RoomError
+	require.ErrorAs(t, err, &room)
+	assert.EqualValues(t, 2<<20, room.Need)
+	assert.ErrorContains(t, err, "2097152 bytes more are needed")
 	assert.Positive(t, result.Total)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 	tarball, err := dir.Lookup("name_main.tar")
@@ -271,11 +286,9 @@ func TestPutOnAFullDisk(t *testing.T) {
 
 func mountTmpfs(t *testing.T, options string) string {
 	t.Helper()
-	testtool.NeedRoot(t)
+	testtool.NeedMounts(t)
 	path := t.TempDir()
-	if err := unix.Mount("tmpfs", path, "tmpfs", 0, options); err != nil {
-		testtool.Missing(t, "mounting a tmpfs is not allowed here: %v", err)
-	}
+	require.NoError(t, unix.Mount("tmpfs", path, "tmpfs", 0, options))
 	t.Cleanup(func() { assert.NoError(t, unix.Unmount(path, unix.MNT_DETACH)) })
 	return path
 }
@@ -313,4 +326,44 @@ func TestPutConcurrently(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
+}
+
+// The beginning and the size of a tarball do not tell that a layer is damaged, or
+// what is between the layers; hashing does.
+func TestPutVerify(t *testing.T) {
+	dir, img, src, path := stocked(t)
+	verify := &PutOptions{Provenance: Provenance{Source: "mirror/x:t", Branch: "main"}, Verify: true}
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, verify)
+	require.NoError(t, err)
+	assert.Equal(t, Unchanged, result.Outcome)
+
+	before := content(t, path)
+	for name, c := range map[string]struct {
+		harm       func()
+		downloaded int64
+	}{
+		"a layer":   {func() { damage(t, path, 1) }, 300},
+		"the end":   {func() { require.NoError(t, os.WriteFile(path, []byte(before[:len(before)-1]+"x"), 0o644)) }, 0},
+		"no layer":  {func() { damage(t, path, 0, 1) }, 5300},
+		"its size":  {func() { require.NoError(t, os.Truncate(path, int64(len(before)-512))) }, 5300},
+		"it is all": {func() {}, -1},
+	} {
+		c.harm()
+		result, err := dir.Put(t.Context(), "name_main.tar", img, src, verify)
+		require.NoError(t, err, name)
+		if c.downloaded < 0 {
+			assert.Equal(t, Unchanged, result.Outcome, name)
+			continue
+		}
+		assert.Equal(t, Stocked, result.Outcome, name)
+		assert.Equal(t, c.downloaded, result.Downloaded, name)
+		assert.True(t, before == content(t, path), name)
+	}
+	assert.False(t, verify.Rewrite || verify.damaged != nil, "the caller's options are as they were")
+
+	reason := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(reason)
+	_, err = dir.Put(ctx, "name_main.tar", img, none, verify)
+	require.Equal(t, reason, err)
 }

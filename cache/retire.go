@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -21,11 +22,15 @@ func retire(path string, now time.Time) {
 	_ = os.Link(path, filepath.Join(dir, fmt.Sprintf(".%s.%d.%016x.%s", name, now.Unix(), rand.Uint64(), retiredKind)))
 }
 
+// sweepGrace is how long a retired version stays that is there. Where none are made
+// they may be those of hosts for which this directory is on a network.
+func (d *Dir) sweepGrace() time.Duration { return cmp.Or(d.grace, DefaultGrace) }
+
 // sweepRetired removes the retired versions of the tarball called name that are
 // older than grace.
 func sweepRetired(dir, name string, grace time.Duration, now time.Time) {
 	for _, path := range retiredOf(dir, name) {
-		if at, ok := retiredAt(path); ok && now.Sub(at) >= grace {
+		if at, ok := retiredAt(path); ok && ageOf(at, now) >= grace {
 			_ = os.Remove(path)
 		}
 	}

@@ -45,6 +45,23 @@ func TestRetire(t *testing.T) {
 	assert.Len(t, retiredOf(dir.Path(), "name_main.tar"), 1)
 }
 
+// What other hosts have kept for readers, for which this local directory is on a
+// network, stays as long as if it had been this one.
+func TestRetiredByOtherHosts(t *testing.T) {
+	dir, img, src, _ := stocked(t)
+	now := time.Unix(1_800_000_000, 0)
+	dir.now = func() time.Time { return now }
+	young := aged(t, dir, retiredName("name_main.tar", now.Add(-DefaultGrace+time.Second)), 0, "")
+	old := aged(t, dir, retiredName("name_main.tar", now.Add(-DefaultGrace)), 0, "")
+	_, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
+	require.NoError(t, err)
+	assert.FileExists(t, young)
+	assert.NoFileExists(t, old)
+	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(50, 2000))), src, nil)
+	require.NoError(t, err)
+	assert.FileExists(t, young)
+}
+
 // On a local file system an open file stays whole by itself.
 func TestNothingIsRetiredLocally(t *testing.T) {
 	dir, _, src, _ := stocked(t)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // counting counts the bytes of each layer that are asked of a source.
@@ -100,9 +101,21 @@ func TestPutReusesNothingElse(t *testing.T) {
 	require.NoError(t, os.Symlink(filepath.Join(elsewhere.Path(), "a_main.tar"), filepath.Join(dir.Path(), "link_main.tar")))
 	require.NoError(t, os.Mkdir(filepath.Join(dir.Path(), "dir_main.tar"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir.Path(), "short_main.tar"), noise(2, 100), 0o644))
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir.Path(), "pipe_main.tar"), 0o644))
+	lying, err := os.ReadFile(filepath.Join(elsewhere.Path(), "a_main.tar"))
+	require.NoError(t, err)
+	other := testImage(t, base, src.add(noise(3, 10)))
+	lying = bytes.Replace(lying, []byte(testImage(t, base).Digest().Hex), []byte(other.Digest().Hex), 1)
+	require.NoError(t, os.WriteFile(filepath.Join(dir.Path(), "lying_main.tar"), lying, 0o644))
 	result, err := dir.Put(t.Context(), "b_main.tar", testImage(t, base), src, nil)
 	require.NoError(t, err)
 	assert.Zero(t, result.Reused)
+	result, err = dir.Put(t.Context(), "lying_main.tar", other, src, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Stocked, result.Outcome, "what its index says is not what it holds")
+	tarball, err := dir.Lookup("lying_main.tar")
+	require.NoError(t, err)
+	require.NoError(t, tarball.Verify(t.Context()))
 }
 
 // Of images that are stocked at the same time each layer comes once, whichever of

@@ -1,11 +1,14 @@
 package cache
 
 import (
+	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -61,6 +64,32 @@ func TestPutInTheOrderOfRuns(t *testing.T) {
 	tarball, err := dir.Lookup("name_main.tar")
 	require.NoError(t, err)
 	assert.Equal(t, Run{1, 1}, tarball.Provenance.Run)
+}
+
+// Where locks do not work a newer run may publish in the middle of an older one's
+// work: it stays, whether it has another image or the same.
+func TestPutWhenANewerRunPublishesMeanwhile(t *testing.T) {
+	for outcome, same := range map[Outcome]bool{Superseded: false, Unchanged: true} {
+		src := blobs{}
+		older := testImage(t, src.add(noise(1, 1000)))
+		newer := older
+		if !same {
+			newer = testImage(t, src.add(noise(2, 2000)))
+		}
+		elsewhere, dir := openTestDir(t), openTestDir(t)
+		from := putAs(t, elsewhere, "name_main.tar", newer, src, Provenance{Run: Run{7, 1}})
+		result, err := dir.Put(t.Context(), "name_main.tar", older, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+			assert.NoError(t, os.Rename(from, filepath.Join(dir.Path(), "name_main.tar")))
+			return src.ReadRange(ctx, d, off, n)
+		}), &PutOptions{Provenance: Provenance{Run: Run{6, 1}}})
+		require.NoError(t, err)
+		assert.Equal(t, outcome, result.Outcome)
+		tarball, err := dir.Lookup("name_main.tar")
+		require.NoError(t, err)
+		assert.Equal(t, Run{7, 1}, tarball.Provenance.Run)
+		assert.Equal(t, newer.Digest(), tarball.Image.Digest())
+		assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
+	}
 }
 
 // A newer run that built the same image again is remembered, so that a run in

@@ -45,12 +45,9 @@ func (d *Dir) Sweep(ctx context.Context, o *SweepOptions) ([]Leftover, error) {
 	if o == nil {
 		o = &SweepOptions{}
 	}
-	s := sweeper{dir: d.path, now: d.now(), age: o.Age, grace: d.grace, dryRun: o.DryRun}
+	s := sweeper{dir: d.path, now: d.now(), age: o.Age, grace: d.sweepGrace(), dryRun: o.DryRun}
 	if s.age <= 0 {
 		s.age = DefaultSweepAge
-	}
-	if s.grace == 0 {
-		s.grace = DefaultGrace
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {

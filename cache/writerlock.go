@@ -93,15 +93,23 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 		}
 		was := readOwner(f)
 		if !held {
+			free := created || !d.network || was.Host == host && err == nil
 			switch {
-			case created, !d.network, was.Host == host && err == nil:
-				l, ctx := d.own(ctx, f, path, me)
-				return l, ctx, nil
+			case free:
 			case since.IsZero() || was != seen:
 				seen, since = was, d.now()
 			case d.now().Sub(since) >= deadAfter:
 				d.log.Warn("the owner of a lock is dead", "tarball", name, "owner", was.String())
+				free = true
+			}
+			switch {
+			case free && isForeign(f) && os.Remove(path) == nil: // one that can be written to takes its place
+				_ = f.Close()
+				continue
+			case free:
+				atStep("lock")
 				l, ctx := d.own(ctx, f, path, me)
+				atStep("own")
 				return l, ctx, nil
 			}
 		}
@@ -119,20 +127,37 @@ func (d *Dir) lock(ctx context.Context, name string, run Run, takeOver bool) (*w
 	}
 }
 
+const lockFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK
+
 // openLock opens a lock's file and tells whether it was not there before.
 func openLock(path string) (f *os.File, created bool, err error) {
-	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	for range 100 {
-		f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o666)
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|lockFlags, 0o666)
 		if err == nil || !errors.Is(err, fs.ErrExist) {
 			return f, true, err
 		}
-		f, err = os.OpenFile(path, flags, 0)
+		f, err = openOldLock(path)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return f, false, err
 		}
 	}
 	return nil, false, err
+}
+
+// openOldLock opens a lock's file that is there. One of another user, whose umask
+// lets nobody else write, can be locked and read.
+func openOldLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|lockFlags, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		return os.OpenFile(path, os.O_RDONLY|lockFlags, 0)
+	}
+	return f, err
+}
+
+// isForeign tells whether f is open for reading only.
+func isForeign(f *os.File) bool {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY
 }
 
 // own makes me the owner.
@@ -178,6 +203,7 @@ func (o owner) record() []byte {
 func (l *writerLock) unlock() {
 	l.stop()
 	<-l.ended
+	atStep("unlock")
 	if isAt(l.file, l.path) {
 		_ = os.Remove(l.path + askKind)
 		_ = os.Remove(l.path)

@@ -234,6 +234,7 @@ func TestPutByOneWriter(t *testing.T) {
 				if result, err = other.Put(t.Context(), "name_main.tar", img, src, nil); err == nil && result.Outcome == Stocked {
 					outcomes[0].Add(1)
 				} else if err == nil && result.Outcome == Unchanged {
+					assert.Zero(t, result.Downloaded+result.Reused, "nothing was done")
 					outcomes[1].Add(1)
 				}
 			}
@@ -308,4 +309,30 @@ func TestLockOfAKilledProcess(t *testing.T) {
 	dir.wait = func(context.Context, time.Duration) error { return errors.New("it waits") }
 	_, err := dir.Put(t.Context(), "name_main.tar", images[1], src, nil)
 	require.NoError(t, err)
+}
+
+// Where another host's clock is, or was put, tells nothing: neither do the times
+// of its files.
+func TestLockWhenClocksJump(t *testing.T) {
+	dir := openTestDir(t)
+	dir.network = true
+	far := owner{ID: "other", Host: "another-host", PID: 1}
+	writeOwner(t, dir, far)
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		const beats = 6
+		go func() {
+			for far.Beat < beats {
+				time.Sleep(deadAfter / 2)
+				far.Beat++
+				writeOwner(t, dir, far)
+				jump := start.AddDate(int(far.Beat%3-1)*30, 0, 0) // 30 years ago, now, in 30 years
+				assert.NoError(t, os.Chtimes(filepath.Join(dir.Path(), lockName), jump, jump))
+			}
+		}()
+		l, _, err := dir.lock(t.Context(), "name_main.tar", Run{}, false)
+		require.NoError(t, err)
+		assert.InDelta(t, beats*deadAfter/2+deadAfter, time.Since(start), float64(2*lookEvery))
+		l.unlock()
+	})
 }

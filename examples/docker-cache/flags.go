@@ -28,6 +28,7 @@ type options struct {
 	platform        v1.Platform
 	plainHTTP       list
 	force, takeOver bool
+	verify          bool
 	quota           byteCount
 	mode, dirMode   mode
 	group           string
@@ -105,6 +106,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.Int64Var(&o.run.Attempt, "run-attempt", 0, "with IMAGE and -run-id: which attempt of the run it was, `N` (default: the event's, with its run)")
 	f.BoolVar(&o.force, "force", false, "replace the tarball of a newer build run too")
 	f.BoolVar(&o.takeOver, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+	f.BoolVar(&o.verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them")
 	f.Var(&o.quota, "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
 	f.Var(&o.mode, "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
 	f.StringVar(&o.group, "group", "", "the `GROUP` of tarballs, by name or number (default: as the file system has it)")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +88,26 @@ func TestScripts(t *testing.T) {
 				}
 				if fmt.Sprint(code) != args[0] {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+			// flip FILE: a byte of the tarball's last layer is another.
+			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+				content, err := os.ReadFile(ts.MkAbs(args[0]))
+				ts.Check(err)
+				content[len(content)-3000] ^= 1
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o644))
+			},
+			// asked own|mirror PATH...: what was asked since it was last called, all of it.
+			"asked": func(ts *testscript.TestScript, _ bool, args []string) {
+				var have []string
+				requests := ts.Value(args[0]).(*registrytest.Server).Requests()
+				before, _ := strconv.Atoi(ts.Getenv("ASKED_" + args[0]))
+				for _, r := range requests[before:] {
+					have = append(have, r.Path)
+				}
+				ts.Setenv("ASKED_"+args[0], strconv.Itoa(len(requests)))
+				if len(args) > 1 && fmt.Sprint(have) != fmt.Sprint(args[1:]) {
+					ts.Fatalf("%s was asked for %q, want %q", args[0], have, args[1:])
 				}
 			},
 			// stop own|mirror: the registry is gone.

@@ -133,6 +133,7 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 		Provenance: cache.Provenance{Source: found.Source(), Branch: s.branch, Run: s.run},
 		Force:      s.force,
 		TakeOver:   s.takeOver,
+		Verify:     s.verify,
 	}
 	r.Source, r.Digest = found.Source(), found.Digest().String()
 	done, err := s.dir.Check(tarball, found.Digest(), repoTag, options)

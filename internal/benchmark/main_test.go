@@ -32,6 +32,10 @@ func TestRun(t *testing.T) {
 	for _, want := range []string{"(a) Straight", "(b) 25 MB/s", "giant (1 × 10.24 MiB)", "big (4 × 2.56 MiB)", "small (40 × 0.04 MiB)"} {
 		assert.Contains(t, out.String(), want)
 	}
+	// Counts are the same on any machine; times are not.
+	for _, want := range []string{"1 for manifests, 0 for blobs, 1 to log in; written: false | met", "crosses the network once |"} {
+		assert.Contains(t, out.String(), want)
+	}
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Empty(t, left)
@@ -98,6 +102,54 @@ func TestTable(t *testing.T) {
 	b.kill.again += 20 << 20
 	bars := b.bars()
 	assert.False(t, bars[len(bars)-1].met)
+}
+
+// Each bar of a refresh is missed when what it is about is a little too much.
+func TestRefreshBars(t *testing.T) {
+	good := func() *refresh {
+		ms := time.Millisecond
+		return &refresh{
+			total:     1000 << 20,
+			unchanged: unchanged{manifests: 1, all: 2, more: []time.Duration{40 * ms, 50 * ms, 90 * ms}},
+			siblings:  siblings{downloaded: 1050 << 20, sent: 1060 << 20, distinct: 1050 << 20, shared: 240 << 20},
+			systems: []*refreshed{
+				{name: "xfs", clones: true, sent: 60 << 20, allocated: 70 << 20, full: []time.Duration{1}, wall: []time.Duration{1}},
+				{name: "ext4", sent: 60 << 20, allocated: 1000 << 20, full: []time.Duration{500 * ms}, wall: []time.Duration{100 * ms}},
+			},
+		}
+	}
+	met := func(r *refresh) (met []bool) {
+		for _, bar := range r.bars() {
+			met = append(met, bar.met)
+		}
+		return met
+	}
+	assert.Equal(t, []bool{true, true, true, true, true, true, true}, met(good()))
+	for missed, changes := range map[int][]func(r *refresh){
+		0: {
+			func(r *refresh) { r.unchanged.manifests, r.unchanged.all = 2, 3 },
+			func(r *refresh) { r.unchanged.blobs, r.unchanged.all = 1, 3 },
+			func(r *refresh) { r.unchanged.all = 3 },
+			func(r *refresh) { r.unchanged.wrote = true },
+		},
+		1: {func(r *refresh) { r.unchanged.more[1]++; r.unchanged.more[0] = r.unchanged.more[1] }},
+		2: {
+			func(r *refresh) { r.siblings.downloaded++ },
+			func(r *refresh) { r.siblings.sent += 240 << 20 },
+		},
+		3: {func(r *refresh) { r.systems[0].sent++ }},
+		4: {func(r *refresh) { r.systems[0].allocated++ }},
+		5: {func(r *refresh) { r.systems[1].sent++ }},
+		6: {func(r *refresh) { r.systems[1].wall[0]++ }},
+	} {
+		for _, change := range changes {
+			r := good()
+			change(r)
+			for i, met := range met(r) {
+				assert.Equal(t, i != missed, met, "bar %d when %d is missed", i, missed)
+			}
+		}
+	}
 }
 
 func TestTurns(t *testing.T) {

@@ -88,8 +88,8 @@ func serve(dir string, stdin io.Reader, stdout io.Writer) error {
 	return err
 }
 
-// requestKinds are what requests are counted by.
-var requestKinds = []string{"/manifests/", "/blobs/"}
+// requestKinds are what requests are counted by; the last is in all of them.
+var requestKinds = []string{"/manifests/", "/blobs/", "/v2/"}
 
 // counts asks how many requests of each kind there were so far.
 func (s *server) counts(ctx context.Context) (map[string]int64, error) {

@@ -60,6 +60,46 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// A disk that others fill after the room was found: when the first byte of a layer
+// comes, and when the last has come. What was reserved is there all the same; where
+// nothing can be reserved the error says how much was needed, and the old tarball is
+// intact.
+func TestDiskFillsMeanwhile(t *testing.T) {
+	for _, fs := range fileSystems {
+		for _, at := range []int64{1, 39 * mib} {
+			t.Run(fmt.Sprint(fs.name, " at ", at), func(t *testing.T) {
+				path := fs.mounted(t, 600)
+				src := newSource()
+				first, err := src.image("example.com/a:1", layer{"a", 20 * mib})
+				require.NoError(t, err)
+				second, err := src.image("example.com/a:1", layer{"b", 40 * mib})
+				require.NoError(t, err)
+				dir, err := cache.OpenDir(path, nil)
+				require.NoError(t, err)
+				_, err = dir.Put(t.Context(), "a_main.tar", first, src, nil)
+				require.NoError(t, err)
+				ballast := filepath.Join(filepath.Dir(path), "ballast")
+				filling := &midway{source: src, after: at, do: func() { fill(t, ballast, path, 0) }}
+				result, err := dir.Put(t.Context(), "a_main.tar", second, filling, nil)
+				want := second
+				if err != nil {
+					require.ErrorIs(t, err, syscall.ENOSPC)
+					assert.Regexp(t, fmt.Sprintf(`not enough space in .* for the %d bytes of the tarball`, result.Total), err.Error())
+					want = first
+				} else {
+					assert.Equal(t, cache.Stocked, result.Outcome)
+				}
+				require.NoError(t, os.Remove(ballast))
+				tarball, err := dir.Lookup("a_main.tar")
+				require.NoError(t, err)
+				require.NoError(t, tarball.Verify(t.Context()))
+				assert.Equal(t, want.Digest(), tarball.Image.Digest())
+				assert.Equal(t, []string{"a_main.tar"}, names(t, path))
+			})
+		}
+	}
+}
+
 // fill leaves about so many bytes of a file system.
 func fill(t *testing.T, ballast, dir string, left int64) {
 	t.Helper()
@@ -76,8 +116,12 @@ func fill(t *testing.T, ballast, dir string, left int64) {
 		}
 		info, err := f.Stat()
 		require.NoError(t, err)
-		if err := syscall.Fallocate(int(f.Fd()), 0, info.Size(), much); err != nil {
-			// Not all of what is free can be had at once.
+		// Not all of what is free can be had at once.
+		n, err := much, error(syscall.ENOSPC)
+		for ; err != nil && n >= 4096; n /= 2 {
+			err = syscall.Fallocate(int(f.Fd()), 0, info.Size(), n)
+		}
+		if err != nil {
 			if n, err := f.WriteAt(make([]byte, min(much, mib)), info.Size()); n == 0 {
 				require.ErrorIs(t, err, syscall.ENOSPC, fmt.Sprint(much))
 				return

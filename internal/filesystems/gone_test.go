@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -43,15 +44,19 @@ func TestReadOnly(t *testing.T) {
 	assert.Equal(t, first.Digest(), tarball.Image.Digest())
 }
 
-// midway calls something when the first byte of a layer is asked for.
+// midway calls something once more than so many bytes of layers were asked for.
 type midway struct {
 	*source
-	once sync.Once
-	do   func()
+	after int64
+	asked atomic.Int64
+	once  sync.Once
+	do    func()
 }
 
 func (m *midway) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	m.once.Do(m.do)
+	if m.asked.Add(length) > m.after {
+		m.once.Do(m.do)
+	}
 	return m.source.ReadRange(ctx, digest, offset, length)
 }
 

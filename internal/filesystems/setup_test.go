@@ -114,8 +114,7 @@ func (fs fileSystem) mounted(t *testing.T, size int64) string {
 		require.NoError(t, f.Close())
 		run(t, testtool.Need(t, fs.mkfs[0]), append(fs.mkfs[1:], image)...)
 	}
-	run(t, testtool.Need(t, "mount"), fs.mount(image, at)...)
-	t.Cleanup(func() { run(t, "umount", at) })
+	mount(t, at, fs.mount(image, at)...)
 	dir := filepath.Join(at, "cache")
 	require.NoError(t, os.Mkdir(dir, 0o755))
 	return dir
@@ -142,9 +141,21 @@ func overlay(t *testing.T) string {
 		require.NoError(t, os.Mkdir(filepath.Join(base, d), 0o755))
 	}
 	merged := filepath.Join(base, "merged")
-	run(t, "mount", "-t", "overlay", "-o", fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", base), "overlay", merged)
-	t.Cleanup(func() { run(t, "umount", merged) })
+	mount(t, merged, "-t", "overlay", "-o", fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", base), "overlay", merged)
 	return merged
+}
+
+// mount mounts something until the test ends. Where nothing at all can be mounted,
+// as in a container without that right, the test is skipped, in CI too; where a
+// tmpfs can be, whatever else cannot be is missing.
+func mount(t *testing.T, at string, args ...string) {
+	t.Helper()
+	out, err := exec.Command(testtool.Need(t, "mount"), args...).CombinedOutput()
+	if err != nil {
+		testtool.NeedMounts(t)
+		testtool.Missing(t, "mount %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	t.Cleanup(func() { run(t, "umount", at) })
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -1,6 +1,8 @@
 package filesystems
 
 import (
+	"bytes"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -62,4 +64,39 @@ func testRefresh(t *testing.T, path string, clone bool) {
 		assert.LessOrEqual(t, used(t, path)-before, first.Total*7/100)
 	}
 	assert.Equal(t, []string{"a_main.tar", "a_release.tar", "b_main.tar"}, names(t, path))
+}
+
+// A layer that is damaged where it is: its blocks are shared first, and then not
+// written to, for they are the other tarball's too.
+func TestDamagedLayerIsFetched(t *testing.T) {
+	for _, fs := range fileSystems {
+		t.Run(fs.name, func(t *testing.T) {
+			path := fs.mounted(t, 400)
+			src := newSource()
+			first, err := src.image("example.com/a:1", layer{"a", 10 * mib})
+			require.NoError(t, err)
+			second, err := src.image("example.com/b:1", layer{"a", 10 * mib}, layer{"b", mib})
+			require.NoError(t, err)
+			dir, err := cache.OpenDir(path, nil)
+			require.NoError(t, err)
+			put, err := dir.Put(t.Context(), "a_main.tar", first, src, nil)
+			require.NoError(t, err)
+			damaged, err := os.ReadFile(put.Path)
+			require.NoError(t, err)
+			damaged[5*mib] ^= 1
+			require.NoError(t, os.WriteFile(put.Path, damaged, 0o644))
+
+			result, err := dir.Put(t.Context(), "b_main.tar", second, src, nil)
+			require.NoError(t, err)
+			assert.Equal(t, []string{put.Path}, result.Damaged)
+			assert.Zero(t, result.Reused)
+			assert.GreaterOrEqual(t, result.Downloaded, int64(11*mib))
+			tarball, err := dir.Lookup("b_main.tar")
+			require.NoError(t, err)
+			require.NoError(t, tarball.Verify(t.Context()))
+			now, err := os.ReadFile(put.Path)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(damaged, now), "the damaged one is as it was")
+		})
+	}
 }

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/internal/testtool"
+)
+
+// asAnother calls something as another user sees files. It must stay in its
+// goroutine.
+func asAnother(t *testing.T, call func()) {
+	t.Helper()
+	testtool.NeedRoot(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if assert.NoError(t, unix.Setfsuid(65534)) {
+			call()
+		}
+	}()
+	<-done
+}
+
+// sharedDir is a directory in which every user may write, with files that only
+// their owner may write to.
+func sharedDir(t *testing.T) (*Dir, *Image, string) {
+	t.Helper()
+	old := unix.Umask(0o022)
+	t.Cleanup(func() { unix.Umask(old) })
+	dir, img, _, path := stocked(t)
+	for p := dir.Path(); p != os.TempDir() && p != "/"; p = filepath.Dir(p) { // t.TempDir is for this user alone
+		require.NoError(t, os.Chmod(p, 0o777))
+	}
+	return dir, img, path
+}
+
+// A writer of another user is waited for, and its lock taken when it is dead.
+func TestLockOfAnotherUser(t *testing.T) {
+	dir, _, _ := sharedDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		first, _, err := dir.lock(t.Context(), "name_main.tar", Run{}, false)
+		require.NoError(t, err)
+		got := make(chan time.Duration, 1)
+		start := time.Now()
+		go asAnother(t, func() {
+			second, _, err := dir.lock(t.Context(), "name_main.tar", Run{}, false)
+			assert.NoError(t, err)
+			got <- time.Since(start)
+			second.unlock()
+		})
+		time.Sleep(time.Minute)
+		first.unlock()
+		assert.InDelta(t, time.Minute, <-got, float64(lookEvery))
+		synctest.Wait()
+	})
+	writeOwner(t, dir, owner{ID: "dead", Host: "any", PID: 1 << 30})
+	dir.wait = func(context.Context, time.Duration) error { return errors.New("it waits") }
+	asAnother(t, func() {
+		l, _, err := dir.lock(t.Context(), "name_main.tar", Run{ID: 5}, false)
+		assert.NoError(t, err)
+		assert.Equal(t, Run{ID: 5}, readLock(t, dir).Run, "it says whose it is")
+		l.unlock()
+	})
+	assert.NoFileExists(t, filepath.Join(dir.Path(), lockName))
+	writeOwner(t, dir, owner{})
+	asAnother(t, func() {
+		assert.False(t, dir.isBeingWritten("name_main.tar"))
+		l, err := dir.tryLock("name_main.tar")
+		if assert.NoError(t, err) && assert.NotNil(t, l) {
+			l.unlock()
+		}
+	})
+	assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
+}
+
+// Another user's mark does not keep this one from saying what it found.
+func TestMarkOfAnotherUser(t *testing.T) {
+	dir, img, _ := sharedDir(t)
+	now := time.Now()
+	dir.now = func() time.Time { return now }
+	put := func(run int64) {
+		_, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: Provenance{Run: Run{ID: run}}})
+		assert.NoError(t, err)
+	}
+	put(5)
+	asAnother(t, func() { put(7) })
+	was, _ := readMark(dir.Path(), "name_main.tar")
+	assert.Equal(t, Run{ID: 7}, was.Run)
+	require.NoError(t, os.Chown(markPath(dir.Path(), "name_main.tar"), 0, 0))
+	now = now.Add(markEvery + time.Minute)
+	require.NoError(t, os.Chtimes(markPath(dir.Path(), "name_main.tar"), now.Add(-2*markEvery), now.Add(-2*markEvery)))
+	asAnother(t, func() { put(6) })
+	was, used := readMark(dir.Path(), "name_main.tar")
+	assert.Equal(t, Run{ID: 7}, was.Run, "what was known stays")
+	assert.Less(t, now.Sub(used), 2*markEvery)
+}
