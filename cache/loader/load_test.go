@@ -428,11 +428,11 @@ func TestLoadCancelled(t *testing.T) {
 	})
 }
 
-// It ends also when the engine is done, and only the proof is left.
+// When only the proof is left it is ended, since nobody else could remove the
+// container; then the image is there, and that is no failure.
 func TestLoadCancelledAtTheEnd(t *testing.T) {
 	eachKind(t, func(t *testing.T, o enginetest.Options) {
 		engine, docker, tarball := prepared(t, o)
-		names := engine.Names()
 		ctx, cancel := context.WithCancel(t.Context())
 		engine.SetQuirks(enginetest.Quirks{Before: func(r enginetest.Request) {
 			if r.Path == "/containers/create" {
@@ -440,10 +440,34 @@ func TestLoadCancelledAtTheEnd(t *testing.T) {
 			}
 		}})
 		opts, _ := options(t)
+		result, err := Load(ctx, docker, tarball, opts)
+		require.NoError(t, err)
+		assert.Equal(t, Delta, result.Outcome)
+		assert.Zero(t, engine.Containers())
+		requireFiles(t, engine, testRef, small("a", "b", "c")...)
+	})
+}
+
+// Between the load and the proof there is no going on: the name goes back.
+func TestLoadCancelledBeforeTheProof(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		engine, docker, tarball := prepared(t, o)
+		names := engine.Names()
+		ctx, cancel := context.WithCancel(t.Context())
+		finds := 0
+		engine.SetQuirks(enginetest.Quirks{Before: func(r enginetest.Request) {
+			if r.Path == "/images/"+testRef+"/json" {
+				if finds++; finds == 3 { // before and after it had the lock, and now
+					cancel()
+				}
+			}
+		}})
+		opts, _ := options(t)
 		_, err := Load(ctx, docker, tarball, opts)
 		require.ErrorIs(t, err, context.Canceled)
-		assert.Equal(t, names, engine.Names())
 		assert.Len(t, engine.Loads(), 1)
+		assert.Equal(t, names, engine.Names())
+		assert.Zero(t, engine.Containers())
 	})
 }
 

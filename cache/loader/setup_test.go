@@ -105,7 +105,14 @@ var shared struct {
 	made map[string]*cache.Tarball
 }
 
+// holderVariable makes this program the other process of a test of locks.
+const holderVariable = "LOADER_TEST_HOLDS_LOCK_IN"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(holderVariable); dir != "" {
+		holdLock(dir)
+		return
+	}
 	var err error
 	if shared.dir, err = os.MkdirTemp("", "loader"); err != nil {
 		panic(err)
