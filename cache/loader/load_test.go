@@ -1,8 +1,10 @@
 package loader
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"testing"
 
@@ -482,13 +484,27 @@ func TestLoadWithoutAnEngine(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnreachable)
 }
 
+// waiters is a log that tells of each who waits for another.
+type waiters struct {
+	logged
+	waits chan struct{}
+}
+
+func (w *waiters) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("waiting for it")) {
+		w.waits <- struct{}{}
+	}
+	return w.logged.Write(p)
+}
+
 // Of several that want the same image one sends it, and the others find it there.
 func TestLoadOnceOnAMachine(t *testing.T) {
 	engine, _, tarball := prepared(t, enginetest.Options{})
-	paused, resume := make(chan struct{}), make(chan struct{}, 1)
-	engine.SetQuirks(enginetest.Quirks{Paused: paused, Resume: resume})
-	opts, log := options(t)
 	const many = 4
+	paused, resume := make(chan struct{}), make(chan struct{}, many)
+	engine.SetQuirks(enginetest.Quirks{Paused: paused, Resume: resume})
+	log := &waiters{waits: make(chan struct{})}
+	opts := &Options{LockDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))}
 	outcomes := make(chan Outcome, many)
 	load := func() error {
 		docker, err := Connect(t.Context(), Host{Address: engine.Address()})
@@ -504,6 +520,14 @@ func TestLoadOnceOnAMachine(t *testing.T) {
 	<-paused // it has the lock
 	for range many - 1 {
 		group.Go(load)
+	}
+	for range many - 1 {
+		select {
+		case <-log.waits:
+		case <-paused:
+			t.Error("two send it")
+			resume <- struct{}{}
+		}
 	}
 	resume <- struct{}{}
 	require.NoError(t, group.Wait())

@@ -124,25 +124,32 @@ func TestLockWithoutADirectory(t *testing.T) {
 	}
 }
 
-// Nor is a link followed that has the lock's name.
+// Nor is a link followed that has the lock's name, to a file or to none.
 func TestLockFileIsALink(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := lock(t.Context(), dir, "a", quiet())
-	require.NoError(t, err)
-	unlock()
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Len(t, entries, 1)
-	path, target := filepath.Join(dir, entries[0].Name()), filepath.Join(t.TempDir(), "target")
-	require.NoError(t, os.Remove(path))
-	require.NoError(t, os.Symlink(target, path))
-	log := &logged{}
-	unlock, err = lock(t.Context(), dir, "a", slog.New(slog.NewTextHandler(log, nil)))
-	require.NoError(t, err)
-	unlock()
-	assert.Contains(t, log.String(), "are not seen")
-	_, err = os.Lstat(target)
-	require.ErrorIs(t, err, fs.ErrNotExist)
+	for _, exists := range []bool{false, true} {
+		dir := t.TempDir()
+		unlock, err := lock(t.Context(), dir, "a", quiet())
+		require.NoError(t, err)
+		unlock()
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Len(t, entries, 1)
+		path, target := filepath.Join(dir, entries[0].Name()), filepath.Join(t.TempDir(), "target")
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Symlink(target, path))
+		if exists {
+			require.NoError(t, os.WriteFile(target, nil, 0o600))
+		}
+		log := &logged{}
+		unlock, err = lock(t.Context(), dir, "a", slog.New(slog.NewTextHandler(log, nil)))
+		require.NoError(t, err)
+		unlock()
+		assert.Contains(t, log.String(), "are not seen")
+		if !exists {
+			_, err = os.Lstat(target)
+			require.ErrorIs(t, err, fs.ErrNotExist)
+		}
+	}
 }
 
 // Every user of the machine can use it, whatever the umask was.
