@@ -273,6 +273,18 @@ func TestLoadOverAnUnusableImage(t *testing.T) {
 	}
 }
 
+// The engine's own word counts, also when a container can be made.
+func TestLoadSaidToBeIncomplete(t *testing.T) {
+	engine, docker, tarball := prepared(t, enginetest.Options{Kind: enginetest.Containerd})
+	names := engine.Names()
+	engine.SetQuirks(enginetest.Quirks{Incomplete: true})
+	opts, _ := options(t)
+	_, err := Load(t.Context(), docker, tarball, opts)
+	require.ErrorIs(t, err, ErrUnproven)
+	require.ErrorContains(t, err, "image "+tarball.Image.Digest().String()+" is incomplete")
+	assert.Equal(t, names, engine.Names())
+}
+
 // When the engine does not let the name be put right, that is said.
 func TestLoadCannotUndo(t *testing.T) {
 	engine, docker, tarball := prepared(t, enginetest.Options{})

@@ -23,6 +23,9 @@ type Quirks struct {
 	// SilentBroken says nothing of an image that cannot be unpacked. It is only of
 	// the containerd store, which keeps such an image.
 	SilentBroken bool
+	// Incomplete says of every image that blobs of it are missing, as far as the
+	// engine says such things: with [Containerd], from version 28 on.
+	Incomplete bool
 	// WrongImage gives the reference to another image than the archive's.
 	WrongImage bool
 	// NoName loads an image and gives it no reference.

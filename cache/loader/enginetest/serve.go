@@ -157,7 +157,7 @@ func (e *Engine) inspect(w http.ResponseWriter, name string, manifests bool, q Q
 	}
 	if e.options.Kind == Containerd && manifests && e.apiVersion() != "1.41" {
 		answer["Manifests"] = []any{map[string]any{
-			"ID": img.id, "Kind": "image", "Available": e.store.available(img),
+			"ID": img.id, "Kind": "image", "Available": e.store.available(img) && !q.Incomplete,
 			"ImageData": map[string]any{"Size": map[string]any{"Unpacked": e.store.unpacked(img)}},
 		}}
 	}
