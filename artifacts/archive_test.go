@@ -3,8 +3,11 @@ package artifacts_test
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
+	"io"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 
@@ -62,6 +65,37 @@ func patched(t testing.TB, offset int, value ...byte) []byte {
 	return raw
 }
 
+// overlapping is a zip of n files that are all made of the same packed bytes.
+func overlapping(t testing.TB, n int, content string) []byte {
+	raw := zipWith(t, func(z *zip.Writer) { add(t, z, &zip.FileHeader{Name: "a", Method: zip.Deflate}, content) })
+	directory, end := bytes.Index(raw, []byte("PK\x01\x02")), bytes.LastIndex(raw, []byte("PK\x05\x06"))
+	require.Positive(t, directory)
+	entry, tail := raw[directory:end], bytes.Clone(raw[end:])
+	raw = bytes.Clone(raw[:directory])
+	for i := range n {
+		copied := bytes.Clone(entry)
+		copied[46] = byte('a' + i) // the name follows 46 bytes
+		raw = append(raw, copied...)
+	}
+	binary.LittleEndian.PutUint16(tail[8:], uint16(n))
+	binary.LittleEndian.PutUint16(tail[10:], uint16(n))
+	binary.LittleEndian.PutUint32(tail[12:], uint32(n*len(entry)))
+	return append(raw, tail...)
+}
+
+// A name stands in a zip twice. Only the one that was checked counts.
+func TestArchiveOfTwoNames(t *testing.T) {
+	raw := zipOf(t, "good.txt")
+	copy(raw[30:], "../a.txt") // the name of the local header
+	a, err := artifacts.NewArchive(artifacts.Artifact{}, raw, artifacts.Limits{})
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(a, "good.txt"))
+	m, err := artifacts.Merge([]*artifacts.Archive{a}, nil)
+	require.NoError(t, err)
+	require.Len(t, m.Files, 1)
+	assert.Equal(t, "good.txt", m.Files[0].Path)
+}
+
 func TestArchive(t *testing.T) {
 	raw := zipWith(t, func(z *zip.Writer) {
 		add(t, z, &zip.FileHeader{Name: "dir/"}, "")
@@ -104,6 +138,7 @@ func TestHostileArchives(t *testing.T) {
 		"dot inside":            {zipOf(t, "./a"), `"."`},
 		"double slash":          {zipOf(t, "a//b"), "empty"},
 		"not UTF-8":             {zipOf(t, "a\xff"), "not UTF-8"},
+		"of no known encoding":  {zipWith(t, func(z *zip.Writer) { add(t, z, &zip.FileHeader{Name: "é", NonUTF8: true}, "x") }), "not UTF-8"},
 		"long":                  {zipOf(t, strings.Repeat("a/", 600)+"b"), "longer than 1000"},
 		"long part":             {zipOf(t, strings.Repeat("a", 256)), "longer than 255"},
 		"twice":                 {zipOf(t, "a.txt", "a.txt"), "there twice"},
@@ -123,6 +158,7 @@ func TestHostileArchives(t *testing.T) {
 		"directory as a file":   {withMode(t, "a", fs.ModeDir|0o777), "neither a plain file"},
 		"encrypted":             {patched(t, 8, 0x09), "encrypted"},
 		"strongly encrypted":    {patched(t, 8, 0x48), "encrypted"},
+		"encrypted directory":   {patched(t, 8, 0x08, 0x20), "encrypted"},
 		"unknown method":        {patched(t, 10, 99), "unsupported compression"},
 		"wrong CRC":             {patched(t, 16, 1, 2, 3, 4), "checksum"},
 		"declares less":         {patched(t, 24, 5, 0, 0, 0), "entry 1"},
@@ -161,6 +197,7 @@ func TestArchiveLimits(t *testing.T) {
 		"many bombs":   {zeros(15<<20, 15<<20, 15<<20, 15<<20, 15<<20), artifacts.Limits{Ratio: 2000}, "more than 67108864 bytes together"},
 		"ratio":        {zeros(10 << 20), artifacts.Limits{}, "more than 100 times as large"},
 		"ratio of all": {zeros(1<<20, 1<<20), artifacts.Limits{}, "more than 100 times as large"},
+		"overlapping":  {overlapping(t, 26, strings.Repeat("\x00", 1<<20)), artifacts.Limits{}, "more than 100 times as large"},
 		"file":         {zeros(11), artifacts.Limits{FileBytes: 10}, "more than 10 bytes"},
 		"all files":    {zeros(6, 5), artifacts.Limits{TotalBytes: 10}, "more than 10 bytes together"},
 		"entries":      {zipOf(t, "a", "b", "c"), artifacts.Limits{Entries: 2}, "3 entries, the limit is 2"},
@@ -191,6 +228,34 @@ func TestArchiveLimits(t *testing.T) {
 
 // Whatever comes in: no panic, and what is accepted is a proper file system of
 // proper names within the limits, that merges.
+// endless is a method of compression whose files never end; unpacked counts
+// their bytes.
+const endless = 250
+
+var unpacked atomic.Int64
+
+func init() {
+	zip.RegisterDecompressor(endless, func(io.Reader) io.ReadCloser { return io.NopCloser(zeros{}) })
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	unpacked.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// A file that is too large is not unpacked to its end.
+func TestArchiveStopsAtTheLimit(t *testing.T) {
+	raw := patched(t, 10, endless)
+	copy(raw[bytes.Index(raw, []byte("PK\x01\x02"))+24:], "\xfe\xff\xff\xff") // declares almost 4 GiB
+	unpacked.Store(0)
+	_, err := artifacts.NewArchive(artifacts.Artifact{}, raw, artifacts.Limits{})
+	require.ErrorIs(t, err, artifacts.ErrLimit)
+	assert.Positive(t, unpacked.Load())
+	assert.LessOrEqual(t, unpacked.Load(), int64(1<<20+1<<16), "1 MiB is allowed, and what is read ahead")
+}
+
 func FuzzArchive(f *testing.F) {
 	f.Add(artifactstest.Zip(map[string]string{"a.txt": "a=b\n", "d/b": ""}))
 	f.Add(zipOf(f, "../x"))

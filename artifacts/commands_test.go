@@ -2,6 +2,8 @@ package artifacts_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -42,6 +44,26 @@ func TestPlain(t *testing.T) {
 	}
 	assert.Equal(t, "| ::error::x\n| \t:: ## [", artifacts.Plain("::error::x\r\n\t:: ##["))
 	assert.Equal(t, "a\uFFFDb\uFFFD", artifacts.Plain("a\x1bb\xff"))
+}
+
+// The same for a log, and for JSON without a change of what it means.
+func TestPlainWriterAndJSON(t *testing.T) {
+	for _, text := range hostile {
+		var b bytes.Buffer
+		n, err := artifacts.PlainWriter(&b).Write([]byte(text + "\n"))
+		require.NoError(t, err)
+		assert.Equal(t, len(text)+1, n)
+		assert.Equal(t, artifacts.Plain(text+"\n"), b.String())
+
+		raw, err := json.Marshal(map[string]string{"name": text})
+		require.NoError(t, err)
+		plain := artifacts.PlainJSON(raw)
+		assert.Empty(t, commandsIn(string(plain)), "%q", text)
+		assert.JSONEq(t, string(raw), string(plain))
+	}
+	full := errors.New("full")
+	_, err := artifacts.PlainWriter(writer(func([]byte) (int, error) { return 0, full })).Write([]byte("x\n"))
+	require.ErrorIs(t, err, full)
 }
 
 // The texts that are used above are commands to the parser that clears Plain.

@@ -59,6 +59,7 @@ func TestDownloadKeepsSecrets(t *testing.T) {
 	for _, header := range []string{"Authorization", "Cookie", "Referer"} {
 		assert.Empty(t, get.Header.Get(header))
 	}
+	assert.Equal(t, "identity", get.Header.Get("Accept-Encoding"), "the digest is of what is stored")
 	s.SetQuirks(artifactstest.Quirks{StorageStatus: 403})
 	_, refused := client.Download(t.Context(), repo, a)
 	require.ErrorIs(t, refused, artifacts.ErrUnreachable)
@@ -183,4 +184,52 @@ func TestDownloadOfAPlainFile(t *testing.T) {
 	content, err := fs.ReadFile(archive, "x.bin")
 	require.NoError(t, err)
 	assert.True(t, strings.HasPrefix(string(content), "PK"))
+}
+
+// What a zip is: by its media type, or by the URL of the storage.
+func TestDownloadKnowsZips(t *testing.T) {
+	for name, c := range map[string]struct{ location, contentType string }{
+		"zip":              {"https://storage.example.com/blob", "application/zip"},
+		"with a parameter": {"https://storage.example.com/blob", "application/zip; charset=binary"},
+		"x-zip-compressed": {"https://storage.example.com/blob", "application/x-zip-compressed"},
+		"zip-compressed":   {"https://storage.example.com/blob", "application/zip-compressed"},
+		"by its URL":       {"https://storage.example.com/blob.ZIP?sig=x", "application/octet-stream"},
+	} {
+		client, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			if r.URL.Host == "api.example.com" {
+				w.Header().Set("Location", c.location)
+				w.WriteHeader(http.StatusFound)
+				return w.Result(), nil
+			}
+			w.Header().Set("Content-Type", c.contentType)
+			_, _ = w.Write(artifactstest.Zip(map[string]string{"a.txt": "x"}))
+			return w.Result(), nil
+		})})
+		require.NoError(t, err)
+		archive, err := client.Download(t.Context(), repo, artifacts.Artifact{ID: 1, Name: "build"})
+		require.NoError(t, err, name)
+		require.NoError(t, fstest.TestFS(archive, "a.txt"), name)
+	}
+}
+
+// The limits of a client hold for what it unpacks.
+func TestDownloadLimits(t *testing.T) {
+	for says, limits := range map[string]artifacts.Limits{
+		"2 entries, the limit is 1":       {Entries: 1},
+		"more than 3 bytes":               {FileBytes: 3},
+		"more than 6 bytes together":      {TotalBytes: 6},
+		"more than 2 times as large":      {Ratio: 2},
+		"bytes, the limit is 100 (if the": {ArchiveBytes: 100},
+	} {
+		s := artifactstest.New(t)
+		files := map[string]string{"a.txt": "a=x:1\n", "sub/b.txt": "b"}
+		if limits.Ratio > 0 {
+			files["zeros"] = strings.Repeat("\x00", 2<<20)
+		}
+		a := one(t, s, artifactstest.Artifact{Files: files})
+		_, err := newClient(t, s, func(o *artifacts.Options) { o.Limits = limits }).Download(t.Context(), repo, a)
+		require.ErrorIs(t, err, artifacts.ErrLimit, says)
+		assert.ErrorContains(t, err, says)
+	}
 }

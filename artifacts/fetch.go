@@ -164,7 +164,11 @@ func (c *call) collect(ctx context.Context, r *Request, build *Build) error {
 		if len(build.Expired) > 0 {
 			return r.fail(ErrExpired, "all %d artifacts, the first was kept until %s", len(build.Expired), dateOf(build.Expired[0].ExpiresAt))
 		}
-		return r.fail(ErrNoArtifact, "no artifact matches %.200q: check the pattern, and the steps of the build that upload", r.Pattern)
+		wanted := ""
+		if len(r.Names) > 0 {
+			wanted = fmt.Sprintf("; artifact %.200q should have brought output %s", r.shouldBring(r.Names[0]), r.Names[0])
+		}
+		return r.fail(ErrNoArtifact, "no artifact matches %.200q%s: check the pattern, and the steps of the build that upload", r.Pattern, wanted)
 	}
 	archives := make([]*Archive, 0, len(build.Artifacts))
 	for _, a := range build.Artifacts {
@@ -186,6 +190,9 @@ func (r *Request) read(build *Build) error {
 		if errors.As(err, &bad) && bad.file != "" {
 			return fmt.Errorf("artifact %.200q of run %d of %s: %w", build.From(Output{File: bad.file}).Name, r.RunID, r.Repository, err)
 		}
+		if errors.Is(err, ErrOutputs) && len(r.Names) > 0 { // not one line in any file
+			return r.missing(build, r.Names[0])
+		}
 		return fmt.Errorf("the artifacts of run %d of %s: %w", r.RunID, r.Repository, err)
 	}
 	build.Outputs, build.Overridden = outputs, overridden
@@ -206,13 +213,18 @@ func (r *Request) read(build *Build) error {
 	return nil
 }
 
-// missing says which artifact should have brought an output.
-func (r *Request) missing(build *Build, name string) error {
+// shouldBring is what the artifact that brings an output is called.
+func (r *Request) shouldBring(name string) string {
 	pattern := r.Pattern
 	if strings.Count(pattern, "*") != 1 || strings.ContainsAny(pattern, `?[\`) || pattern == "*" {
 		pattern = DefaultPattern
 	}
-	should := strings.Replace(pattern, "*", name, 1)
+	return strings.Replace(pattern, "*", name, 1)
+}
+
+// missing says which artifact should have brought an output.
+func (r *Request) missing(build *Build, name string) error {
+	should := r.shouldBring(name)
 	is := func(a Artifact) bool { return a.Name == should }
 	if i := slices.IndexFunc(build.Expired, is); i >= 0 {
 		return r.fail(ErrExpired, "output %s: artifact %.200q, which should have brought it, was kept until %s", name, should, dateOf(build.Expired[i].ExpiresAt))

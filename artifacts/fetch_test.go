@@ -105,6 +105,22 @@ func TestFetchOverrides(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// The gate is asked about the run that is fetched, whatever run the event is
+// about: also when only the ID, or only the repository, is another.
+func TestFetchAsksTheGateAboutTheOverride(t *testing.T) {
+	s, good := aBuild(t, artifactstest.Run{})
+	failed := s.AddRun(artifactstest.Run{Conclusion: "failure"})
+	_, err := newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: event(t, good), RunID: failed.ID, Gate: allowOwn()})
+	require.ErrorIs(t, err, artifacts.ErrRefused)
+	assert.ErrorContains(t, err, fmt.Sprintf("trust run %d of", failed.ID))
+
+	e := event(t, good)
+	s.AddRun(artifactstest.Run{ID: good.ID, Repository: "example/other", Conclusion: "failure"})
+	_, err = newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: e, Repository: "example/other", Gate: allowOwn()})
+	require.ErrorIs(t, err, artifacts.ErrRefused)
+	assert.ErrorContains(t, err, `"example/other"`)
+}
+
 func TestFetchRefuses(t *testing.T) {
 	for name, run := range map[string]artifactstest.Run{
 		"failed":           {Conclusion: "failure"},
@@ -158,6 +174,11 @@ func TestFetchErrors(t *testing.T) {
 		"conflict": {func(s *artifactstest.Server, run artifactstest.Run) {
 			s.AddArtifact(run, artifactstest.Artifact{Name: "docker-builds-artifacts-zz", Files: map[string]string{"docker-builds-output-jammy.txt": "jammy=" + own + ":other"}})
 		}, artifacts.Request{}, artifacts.ErrConflict, `is different in artifact "docker-builds-artifacts-jammy"`},
+		"no artifact, a name": {nil, artifacts.Request{Pattern: "x-*", Names: []string{"jammy"}}, artifacts.ErrNoArtifact, `no artifact matches "x-*"; artifact "x-jammy" should have brought output jammy: check`},
+		"an odd pattern":      {nil, artifacts.Request{Pattern: "x-?", Names: []string{"jammy"}}, artifacts.ErrNoArtifact, `artifact "docker-builds-artifacts-jammy" should have brought output jammy`},
+		"nothing but an empty file": {func(s *artifactstest.Server, run artifactstest.Run) {
+			s.AddArtifact(run, artifactstest.Artifact{Name: "images-focal", Files: map[string]string{"focal.txt": "\n"}})
+		}, artifacts.Request{Pattern: "images-*", Names: []string{"focal"}}, artifacts.ErrNoArtifact, `artifact "images-focal", which should have brought it, has no line focal=REFERENCE`},
 		"name twice": {nil, artifacts.Request{Names: []string{"jammy", "jammy"}}, artifacts.ErrRequest, "select the output"},
 		"empty name": {nil, artifacts.Request{Names: []string{""}}, artifacts.ErrRequest, "select the output"},
 		"bad allow":  {nil, artifacts.Request{Gate: artifacts.Gate{Allow: []string{"debian"}}}, artifacts.ErrRequest, "want HOST/REPOSITORY"},
@@ -208,6 +229,9 @@ func TestFetchOptions(t *testing.T) {
 	_, err = newClient(t, s, func(o *artifacts.Options) { o.Limits.TotalBytes = 300 }).Fetch(t.Context(), &r)
 	require.ErrorIs(t, err, artifacts.ErrLimit)
 	assert.Len(t, s.Requests(), before+1)
+	_, err = newClient(t, s, func(o *artifacts.Options) { o.Limits.Entries = 2 }).Fetch(t.Context(), &r)
+	require.ErrorIs(t, err, artifacts.ErrLimit)
+	assert.ErrorContains(t, err, "more than 2 files in all artifacts together")
 }
 
 // The waits for rate limits of all requests count together.

@@ -111,9 +111,6 @@ func readOutputFile(fsys fs.FS, e fs.DirEntry) ([]Output, error) {
 }
 
 func parseOutputs(file string, content []byte) ([]Output, error) {
-	if !utf8.Valid(content) {
-		return nil, badOutput(file, "%q is not UTF-8 text", file)
-	}
 	var outputs []Output
 	lines := bufio.NewScanner(bytes.NewReader(content)) // drops a "\r" before "\n"
 	lines.Buffer(nil, maxOutputFile+1)
@@ -127,6 +124,8 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 			return badOutput(file, "%s:%d: %.200q: %s", file, n, line, why)
 		}
 		switch {
+		case !utf8.ValidString(line):
+			return nil, fail("it is not UTF-8 text")
 		case !ok:
 			return nil, fail("want NAME=REFERENCE")
 		case !outputNames.MatchString(name):

@@ -45,7 +45,7 @@ func TestReadOutputsRefuses(t *testing.T) {
 		"lone CR":          {"a=b\rc=d\n", "a space or control character"},
 		"leading space":    {" a=b\n", "the name may have"},
 		"path as a name":   {"../a=b\n", "the name may have"},
-		"not text":         {"a=b\xff\n", "not UTF-8"},
+		"not text":         {"c=d\na=b\xff\n", `a.txt:2: "a=b\xff": it is not UTF-8 text`},
 		"too large":        {strings.Repeat("\n", maxOutputFile+1), "more than 1048576"},
 		"nothing":          {"\n\n", "no *.txt file with a line"},
 		"too many":         {manyOutputs(maxOutputs + 1), "more than 1000"},

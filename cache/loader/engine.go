@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -42,3 +43,12 @@ var (
 	// and has not.
 	ErrUnproven = errors.New("the engine has not what it says that it loaded")
 )
+
+// Open connects to what is at a host: [ConnectContainerd] for containerd:///PATH,
+// [Connect] for the rest.
+func Open(ctx context.Context, host Host) (Engine, error) {
+	if strings.HasPrefix(host.Address, containerdScheme+":") {
+		return ConnectContainerd(ctx, host.Address)
+	}
+	return Connect(ctx, host)
+}

@@ -15,6 +15,7 @@ const DefaultHost = "unix:///var/run/docker.sock"
 type Host struct {
 	// Address is unix:///PATH, or tcp://HOST:PORT, by default port 2375, or 2376 with
 	// TLS; http:// and https:// are the same as the latter, without and with TLS.
+	// containerd:///PATH is for [Open].
 	Address string
 	// CertDir is where ca.pem, cert.pem and key.pem are, of which each may be
 	// missing; "" is none.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,9 +65,12 @@ func TestScripts(t *testing.T) {
 			own.PushManifest("team/html:t-1", []byte("<html>"), types.OCIManifestSchema1)
 			own.PushManifest("team/schema1:t-1", []byte(`{"schemaVersion":1}`), types.DockerManifestSchema1)
 			own.PushManifest("team/index:t-1", []byte(`{"schemaVersion":2,"mediaType":"`+string(types.OCIImageIndex)+`","manifests":[{"mediaType":"`+string(types.OCIManifestSchema1)+`","digest":"sha256:`+fmt.Sprintf("%064d", 0)+`","size":1,"platform":{"os":"linux","architecture":"s390x"}}]}`), types.OCIImageIndex)
+			if err := setUpBuild(env, own.Host()); err != nil {
+				return err
+			}
 			return os.Mkdir(filepath.Join(env.WorkDir, "dir"), 0o755)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		Cmds: withCommands(buildCmds, scriptCommands{
 			// quirks own|mirror JSON: what the registry does wrong from now on.
 			"quirks": func(ts *testscript.TestScript, _ bool, args []string) {
 				var q registrytest.Quirks
@@ -104,8 +108,15 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("%s holds %q, want %q", args[0], have, args[1:])
 				}
 			},
-		},
+		}),
 	})
+}
+
+type scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string)
+
+func withCommands(some, others scriptCommands) scriptCommands {
+	maps.Copy(others, some)
+	return others
 }
 
 // The field names and their types are a contract.

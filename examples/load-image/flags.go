@@ -36,6 +36,7 @@ local image has.
 
 The engine is the one that Docker's client would use: DOCKER_HOST, DOCKER_CONTEXT,
 or the current context in Docker's config file. podman is one too, by its socket.
+For containerd its program ctr is needed, and CONTAINERD_NAMESPACE says where.
 
 `
 
@@ -56,7 +57,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
-	f.StringVar(&o.host.Address, "host", "", "where the engine is, unix:///PATH or tcp://`HOST`:PORT without TLS (default: as Docker's client has it)")
+	f.StringVar(&o.host.Address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client has it)")
 	f.StringVar(&o.lockDir, "lock-dir", "", "a `DIR`ectory of this machine in which those that load the same image find each other (default: in the temporary one)")
 	f.BoolVar(&o.whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")

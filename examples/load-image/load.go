@@ -57,7 +57,7 @@ func (l *images) load(ctx context.Context, image string, r *result) error {
 		return err
 	}
 	if l.engine == nil {
-		if l.engine, err = loader.Connect(ctx, l.host); err != nil {
+		if l.engine, err = loader.Open(ctx, l.host); err != nil {
 			return err
 		}
 	}

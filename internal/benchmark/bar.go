@@ -66,6 +66,9 @@ func (b *bench) bars() []bar {
 	if b.refresh != nil {
 		bars = append(bars, b.refresh.bars()...)
 	}
+	if b.loads != nil {
+		bars = append(bars, b.loads.bars()...)
+	}
 	return bars
 }
 

@@ -20,6 +20,7 @@ type bench struct {
 	kill    *killed // nil if that was not asked for
 	sources []*row  // of two registries, see pairs
 	refresh *refresh
+	loads   *loads
 }
 
 // row is what a tool needed for a work over a link, run by run.

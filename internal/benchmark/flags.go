@@ -24,6 +24,7 @@ type options struct {
 	kill          bool
 	sources       bool
 	refresh       bool
+	loads         bool
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -42,6 +43,7 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
 	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
+	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if that is among the programs")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

@@ -87,6 +87,9 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 	if err := b.measureRefresh(ctx); err != nil {
 		return err
 	}
+	if err := b.measureLoads(ctx); err != nil {
+		return err
+	}
 	b.print(stdout)
 	return nil
 }

@@ -25,6 +25,7 @@ type usage struct {
 	CPU     time.Duration // user and system, children that were waited for included
 	Peak    int64         // resident memory, bytes
 	Written int64         // bytes given to write and copy calls, sockets included
+	Daemon  int64         // the same by an engine that worked for it; not in Written
 }
 
 // measured runs a program to its end and returns what it cost. A process of its

@@ -27,29 +27,38 @@ const (
 )
 
 // values returns a column of a row, sorted.
-func (r *row) values(column int) []float64 {
+func (r *row) values(column int) []float64 { return sortedBy(r.usages, columns[column].value) }
+
+func (r *row) median(column int) float64 { return middle(r.values(column)) }
+
+// cell is the median, its ratio to ours, and the spread if there is one.
+func (r *row) cell(column int, ours *row) string {
+	return cellOf(r.values(column), ours.median(column), r == ours)
+}
+
+func sortedBy(usages []*usage, value func(u *usage) float64) []float64 {
 	var all []float64
-	for _, u := range r.usages {
-		all = append(all, columns[column].value(u))
+	for _, u := range usages {
+		all = append(all, value(u))
 	}
 	slices.Sort(all)
 	return all
 }
 
-func (r *row) median(column int) float64 {
-	all := r.values(column)
-	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+// middle is the median of sorted values.
+func middle(sorted []float64) float64 {
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// cell is the median, its ratio to ours, and the spread if there is one.
-func (r *row) cell(column int, ours *row) string {
-	all := r.values(column)
-	text := short(r.median(column))
-	if len(all) > 1 {
-		text += fmt.Sprintf(" (%s–%s)", short(all[0]), short(all[len(all)-1]))
+// cellOf is the median of sorted values, the spread if there is one, and unless
+// they are ours the ratio to ours.
+func cellOf(sorted []float64, ours float64, mine bool) string {
+	text := short(middle(sorted))
+	if len(sorted) > 1 {
+		text += fmt.Sprintf(" (%s–%s)", short(sorted[0]), short(sorted[len(sorted)-1]))
 	}
-	if r != ours {
-		text += fmt.Sprintf(" **%.3g×**", r.median(column)/ours.median(column))
+	if !mine && ours > 0 {
+		text += fmt.Sprintf(" **%.3g×**", middle(sorted)/ours)
 	}
 	return text
 }
@@ -106,6 +115,7 @@ func (b *bench) print(w io.Writer) {
 	}
 	b.printSources(w)
 	b.printRefresh(w)
+	b.printLoads(w)
 	fmt.Fprint(w, "\n### The bars\n\n| bar | reached | |\n|---|---|---|\n")
 	for _, bar := range b.bars() {
 		verdict := "missed"

@@ -25,17 +25,35 @@ import (
 
 // A workflow is as much of one as the test runs.
 type workflow struct {
-	Env  map[string]string
-	Jobs map[string]struct {
-		Outputs  map[string]string
-		Strategy struct{ Matrix map[string][]string }
-		Steps    []step
+	On struct {
+		WorkflowRun struct {
+			Workflows, Branches, Types []string
+		} `yaml:"workflow_run"`
+		WorkflowDispatch struct {
+			Inputs map[string]struct{ Required bool }
+		} `yaml:"workflow_dispatch"`
+	}
+	Concurrency struct {
+		Group            string
+		CancelInProgress bool `yaml:"cancel-in-progress"`
+	}
+	Permissions *map[string]string
+	Env         map[string]string
+	Jobs        map[string]struct {
+		If, Needs   string
+		Permissions map[string]string
+		Outputs     map[string]string
+		Strategy    struct {
+			FailFast string `yaml:"fail-fast"`
+			Matrix   map[string][]string
+		}
+		Steps []step
 	}
 }
 
 type step struct {
 	Name, ID, Run, Uses string
-	Env                 map[string]string
+	Env, With           map[string]string
 }
 
 func readWorkflow(t *testing.T) (w workflow) {

@@ -19,10 +19,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	_ "github.com/dockercache/dockercache/artifacts" // see newWorldWith
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	_ "github.com/dockercache/dockercache/cache"
+	_ "github.com/dockercache/dockercache/internal/buildflags"
+	_ "github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/internal/fakenet"
 	"github.com/dockercache/dockercache/internal/imagetest"
-	_ "github.com/dockercache/dockercache/registry" // see newWorldWith
+	_ "github.com/dockercache/dockercache/registry"
 	_ "github.com/dockercache/dockercache/registry/awsauth"
 	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -71,8 +75,8 @@ func newWorld(t *testing.T) *world {
 func newWorldWith(t *testing.T, signatureUses int) *world {
 	t.Helper()
 	// The go command repeats an old result unless something changed that it knows
-	// of: imports, and files that a test looks at. The program is neither.
-	sources, err := filepath.Glob("../../examples/docker-cache/*.go")
+	// of: imports, and files that a test looks at. The programs are neither.
+	sources, err := filepath.Glob("../../examples/*/*.go")
 	require.NoError(t, err)
 	require.NotEmpty(t, sources)
 	for _, source := range sources {

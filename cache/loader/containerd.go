@@ -1,0 +1,128 @@
+package loader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os/exec"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// containerdScheme begins the address of a containerd: containerd:///PATH.
+const containerdScheme = "containerd"
+
+// Containerd is a containerd without Docker, spoken to through its own program ctr:
+// its Go client would bring more modules than all the rest of this one. It is made
+// by [ConnectContainerd].
+//
+// The namespace, such as k8s.io, and the snapshotter are ctr's: the variables
+// CONTAINERD_NAMESPACE and, from 2.0 on, CONTAINERD_SNAPSHOTTER say which.
+type Containerd struct {
+	socket string
+	ctr    string
+}
+
+// ConnectContainerd finds out whether a containerd answers at containerd:///PATH.
+// The error wraps [ErrHost] or [ErrUnreachable].
+func ConnectContainerd(ctx context.Context, address string) (*Containerd, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != containerdScheme || u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+		return nil, fmt.Errorf("%w %q: want containerd:///PATH", ErrHost, address)
+	}
+	ctr, err := exec.LookPath("ctr")
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: the program ctr, which comes with containerd, is needed: %w", ErrHost, address, err)
+	}
+	c := &Containerd{socket: u.Path, ctr: ctr}
+	if _, err := c.run(ctx, nil, "version"); err != nil {
+		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
+	}
+	return c, nil
+}
+
+// run runs ctr, and returns what it prints.
+func (c *Containerd) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.socket}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case errors.As(err, new(*exec.ExitError)):
+		return "", fmt.Errorf("%w: ctr %s: %s", ErrEngine, args[0], strings.TrimSpace(strings.TrimPrefix(stderr.String(), "ctr: ")))
+	case err != nil:
+		return "", fmt.Errorf("%w: ctr %s: %w", ErrEngine, args[0], err)
+	}
+	return stdout.String(), nil
+}
+
+// ID implements [Engine].
+func (c *Containerd) ID(context.Context) (string, error) {
+	return containerdScheme + "://" + c.socket, nil
+}
+
+// Find implements [Engine]. The identity is the manifest's digest.
+func (c *Containerd) Find(ctx context.Context, reference string) (id v1.Hash, usable bool, err error) {
+	// REF TYPE DIGEST STATUS SIZE UNPACKED, where the size is two fields
+	out, err := c.run(ctx, nil, "images", "check", "name=="+reference)
+	if err != nil {
+		return v1.Hash{}, false, err
+	}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[0] != reference {
+			continue
+		}
+		id, err := v1.NewHash(fields[2])
+		if err != nil {
+			return v1.Hash{}, false, fmt.Errorf("%w: ctr images check: %w", ErrEngine, err)
+		}
+		return id, fields[3] == "complete" && fields[len(fields)-1] == "true", nil
+	}
+	return v1.Hash{}, false, nil
+}
+
+// Has implements [Engine].
+func (c *Containerd) Has(ctx context.Context, image *cache.Image) (map[v1.Hash]bool, error) {
+	out, err := c.run(ctx, nil, "content", "ls", "-q")
+	if err != nil {
+		return nil, err
+	}
+	blobs := map[string]bool{}
+	for blob := range strings.FieldsSeq(out) {
+		blobs[blob] = true
+	}
+	has := map[v1.Hash]bool{}
+	for _, l := range image.Layers() {
+		has[l.Digest] = blobs[l.Digest.String()]
+	}
+	return has, nil
+}
+
+// Load implements [Engine].
+func (c *Containerd) Load(ctx context.Context, archive io.Reader, _ int64) error {
+	_, err := c.run(ctx, archive, "images", "import", "-")
+	return err
+}
+
+// Prove implements [Engine]. [Containerd.Find] has proven all that there is.
+func (c *Containerd) Prove(context.Context, v1.Hash) error { return nil }
+
+// Name implements [Engine].
+func (c *Containerd) Name(ctx context.Context, reference string, id v1.Hash) error {
+	_, err := c.run(ctx, nil, "images", "rm", reference)
+	if err == nil && id != (v1.Hash{}) {
+		// ctr names only what has a name already. What had this one before has lost
+		// it, and containerd will remove it.
+		err = fmt.Errorf("%w: ctr cannot give %s back to %s, so nothing has it", ErrEngine, reference, id)
+	}
+	return err
+}

@@ -1,0 +1,196 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// loads is what it costs to bring an image from its tarball into an engine: five
+// layers of as many bytes as the giant one, the last of them 5 %.
+type loads struct {
+	engine string
+	total  int64 // bytes of the tarball
+	rows   []*loadRow
+}
+
+// A loadRow is what one program needed for one work, run by run.
+type loadRow struct {
+	work, tool string
+	usages     []*usage
+}
+
+// The works of a load.
+const (
+	coldWork    = "nothing is there"
+	deltaWork   = "the last layer is missing"
+	presentWork = "it is there already"
+)
+
+const (
+	dockerLoad = "docker load"
+	ourLoad    = "load-image"
+)
+
+// loadTag is the tag of the images that are loaded: the one that is there, and
+// its next version.
+const loadTag = "load"
+
+// measureLoads loads with both programs in turns.
+func (b *bench) measureLoads(ctx context.Context) error {
+	i := slices.IndexFunc(b.tools, func(t tool) bool { return t.name() == "docker" })
+	if !b.options.loads || i < 0 {
+		return nil
+	}
+	engine := b.tools[i].(*dockerTool)
+	l := &loads{engine: engine.says}
+	tarballs, err := b.makeLoadTarballs(ctx)
+	if err != nil {
+		return err
+	}
+	program := filepath.Join(b.scratch, ourLoad)
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/dockercache/dockercache/examples/load-image").CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", ourLoad, err, out)
+	}
+	l.total = tarballs[0].Layout.Size()
+	clients := []struct {
+		name string
+		args func(t *cache.Tarball) []string
+	}{
+		{ourLoad, func(t *cache.Tarball) []string {
+			branch := strings.TrimSuffix(t.Path[strings.LastIndex(t.Path, "_")+1:], ".tar")
+			return []string{program, "-quiet", "-host", engine.socket, "-lock-dir", filepath.Join(b.scratch, "locks"), "-dir", filepath.Dir(t.Path), "-branch", branch, t.Image.Reference()}
+		}},
+		{dockerLoad, func(t *cache.Tarball) []string { return engine.arguments("load", "-q", "-i", t.Path) }},
+	}
+	for _, work := range []string{coldWork, deltaWork, presentWork} {
+		for _, c := range clients {
+			l.rows = append(l.rows, &loadRow{work: work, tool: c.name})
+		}
+	}
+	for range b.options.repeat {
+		for _, c := range clients {
+			for _, step := range []struct {
+				work    string
+				tarball *cache.Tarball
+			}{{coldWork, tarballs[0]}, {presentWork, tarballs[0]}, {deltaWork, tarballs[1]}} {
+				u, err := engine.load(ctx, c.args(step.tarball), step.tarball)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(os.Stderr, "load, %s, %s: %.2f s\n", step.work, c.name, u.Wall.Seconds())
+				row := l.find(step.work, c.name)
+				row.usages = append(row.usages, u)
+			}
+			if err := engine.forget(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	b.loads = l
+	return nil
+}
+
+func (l *loads) find(work, tool string) *loadRow {
+	return l.rows[slices.IndexFunc(l.rows, func(r *loadRow) bool { return r.work == work && r.tool == tool })]
+}
+
+// makeLoadTarballs stocks two versions of an image under one name, as the tarballs
+// of two branches.
+func (b *bench) makeLoadTarballs(ctx context.Context) ([]*cache.Tarball, error) {
+	size := int64(float64(int64(1)<<30) * b.options.scale)
+	var layers []madeLayer
+	for i := range 6 {
+		part := size * 95 / 400
+		if i > 3 {
+			part = size * 5 / 100
+		}
+		l, diffID, err := makeFilesLayer(b.scratch, fmt.Sprint(loadTag, i), part)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, madeLayer{*l, diffID})
+	}
+	dir := filepath.Join(b.scratch, "loads")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var tarballs []*cache.Tarball
+	for version, branch := range []string{"main", "release"} {
+		if err := makeTag(b.scratch, loadTag+"-1", append(slices.Clone(layers[:4]), layers[4+version])); err != nil {
+			return nil, err
+		}
+		if _, _, err := b.stock(ctx, dir, branch, straight, loadTag+"-1"); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(filepath.Join(b.scratch, "tag-"+loadTag+"-1")); err != nil {
+			return nil, err
+		}
+		t, err := cache.ReadTarball(filepath.Join(dir, loadTag+"_"+branch+".tar"))
+		if err != nil {
+			return nil, err
+		}
+		tarballs = append(tarballs, t)
+	}
+	return tarballs, nil
+}
+
+// load measures a client with the engine's work, and looks whether it did it.
+func (d *dockerTool) load(ctx context.Context, args []string, t *cache.Tarball) (*usage, error) {
+	daemons := append(childrenOf(d.cmd.Process.Pid), d.cmd.Process.Pid)
+	before, err := d.daemons(daemons)
+	if err != nil {
+		return nil, err
+	}
+	u, err := measured(ctx, d.env, args...)
+	if err != nil {
+		return nil, err
+	}
+	after, err := d.daemons(daemons)
+	if err != nil {
+		return nil, err
+	}
+	u.CPU += after.CPU - before.CPU
+	u.Daemon = after.Written - before.Written
+	out, err := d.client(ctx, "image", "inspect", t.Image.Reference()).Output()
+	var found []struct {
+		ID string `json:"Id"`
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	if err == nil && (len(found) != 1 || found[0].ID != t.Image.ConfigDigest().String()) {
+		err = fmt.Errorf("it has %v, not %s", found, t.Image.ConfigDigest())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s has not loaded %s: %w", args[0], t.Path, err)
+	}
+	return u, nil
+}
+
+// forget removes all images of the engine.
+func (d *dockerTool) forget(ctx context.Context) error {
+	out, err := d.client(ctx, "image", "ls", "-q", "-a").Output()
+	if err != nil {
+		return err
+	}
+	ids := slices.Compact(slices.Sorted(slices.Values(strings.Fields(string(out)))))
+	if len(ids) == 0 {
+		return nil
+	}
+	out, err = d.client(ctx, append([]string{"image", "rm", "-f"}, ids...)...).CombinedOutput()
+	if err != nil {
+		return errors.Join(err, errors.New(string(out)))
+	}
+	return nil
+}

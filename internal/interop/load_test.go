@@ -1,0 +1,387 @@
+package interop
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// store is a directory of tarballs, and the registry that they come from.
+type store struct {
+	t      *testing.T
+	server *registrytest.Server
+	dir    *cache.Dir
+}
+
+func newStore(t *testing.T) *store {
+	t.Helper()
+	dir, err := cache.OpenDir(t.TempDir(), nil)
+	require.NoError(t, err)
+	return &store{t, registrytest.New(t), dir}
+}
+
+// stock makes an image of layers with these names, of 1 MiB each, and its tarball.
+func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarball {
+	s.t.Helper()
+	var made []v1.Layer
+	for _, name := range layers {
+		l, err := imagetest.Layer(name, 1<<20)
+		require.NoError(s.t, err)
+		made = append(made, l)
+	}
+	image, err := imagetest.Image(made...)
+	require.NoError(s.t, err)
+	pushed, err := s.server.Push(repository, image)
+	require.NoError(s.t, err)
+	remote, err := registry.New(nil).Resolve(s.t.Context(), registry.DefaultPlatform(), pushed)
+	require.NoError(s.t, err)
+	local, err := cache.NewImage("registry.example/"+repository, remote.Manifest(), remote.Config())
+	require.NoError(s.t, err)
+	_, err = s.dir.Put(s.t.Context(), tarball, local, remote, nil)
+	require.NoError(s.t, err)
+	read, err := s.dir.Lookup(tarball)
+	require.NoError(s.t, err)
+	return read
+}
+
+func (s *store) options() *loader.Options {
+	return &loader.Options{LockDir: filepath.Join(s.t.TempDir(), "locks")}
+}
+
+// The bytes of what was loaded are those of the layers, file by file.
+func requireSameFiles(t *testing.T, e engine, tarball *cache.Tarball) {
+	t.Helper()
+	want := map[string]string{}
+	for _, l := range tarball.Image.Layers() {
+		blob, err := tarball.ReadRange(t.Context(), l.Digest, 0, l.Size)
+		require.NoError(t, err)
+		unpacked, err := gzip.NewReader(blob)
+		require.NoError(t, err)
+		readFiles(t, unpacked, want)
+		require.NoError(t, blob.Close())
+	}
+	require.NotEmpty(t, want)
+	have := map[string]string{}
+	e.export(t, tarball.Image.Reference(), func(r io.Reader) { readFiles(t, r, have) })
+	for name, content := range want {
+		require.True(t, have[name] == content, "%s differs, or is missing", name)
+	}
+}
+
+func readFiles(t *testing.T, r io.Reader, files map[string]string) {
+	t.Helper()
+	for entries := tar.NewReader(r); ; {
+		h, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		require.NoError(t, err)
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		content, err := io.ReadAll(entries)
+		require.NoError(t, err)
+		files[h.Name] = string(content)
+	}
+}
+
+// export gives what a container of an image has in its file system.
+func (e engine) export(t *testing.T, reference string, read func(io.Reader)) {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"Image": reference, "Cmd": []string{"/x"}, "NetworkDisabled": true, "HostConfig": map[string]any{"NetworkMode": "none"}})
+	require.NoError(t, err)
+	var created struct{ ID string }
+	e.call(t, http.MethodPost, "/containers/create", bytes.NewReader(body), func(r io.Reader) { require.NoError(t, json.NewDecoder(r).Decode(&created)) })
+	defer e.call(t, http.MethodDelete, "/containers/"+created.ID+"?force=1", nil, nil)
+	e.call(t, http.MethodGet, "/containers/"+created.ID+"/export", nil, read)
+}
+
+func (e engine) call(t *testing.T, method, path string, body io.Reader, read func(io.Reader)) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, "http://engine/v1.41"+path, body)
+	if strings.HasPrefix(path, "/v") {
+		req.URL.Path = path
+	}
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := e.client.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		said, _ := io.ReadAll(resp.Body)
+		t.Fatalf("%s %s: %s %s", method, path, resp.Status, said)
+	}
+	if read != nil {
+		read(resp.Body)
+	}
+}
+
+// remove takes a reference away.
+func (e engine) remove(t *testing.T, reference string) {
+	t.Helper()
+	e.call(t, http.MethodDelete, "/images/"+reference, nil, nil)
+}
+
+// containers counts them, whatever their state.
+func (e engine) containers(t *testing.T) int {
+	t.Helper()
+	var list []any
+	e.call(t, http.MethodGet, "/containers/json?"+url.Values{"all": {"1"}}.Encode(), nil, func(r io.Reader) { require.NoError(t, json.NewDecoder(r).Decode(&list)) })
+	return len(list)
+}
+
+func requireLoad(t *testing.T, e engine, s *store, tarball *cache.Tarball, want loader.Outcome) *loader.Result {
+	t.Helper()
+	result, err := loader.Load(t.Context(), e, tarball, s.options())
+	require.NoError(t, err)
+	require.Equal(t, want, result.Outcome)
+	requireSameFiles(t, e, tarball)
+	return result
+}
+
+func TestLoad(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		first := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three", "four", "five")
+		result := requireLoad(t, e, s, first, loader.Loaded)
+		assert.Equal(t, first.Layout.Size(), result.Streamed, "an empty engine needs all of it")
+		result = requireLoad(t, e, s, first, loader.Present)
+		assert.Zero(t, result.Streamed)
+
+		// The next build of it: the last layer is another one.
+		second := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three", "four", "six")
+		result = requireLoad(t, e, s, second, loader.Delta)
+		assert.Less(t, result.Streamed, int64(3<<20)/2, "one layer, and the metadata")
+
+		// A sibling, whose layers are all there.
+		sibling := s.stock("b_main.tar", "team/image:b-1", "one", "two", "three")
+		result = requireLoad(t, e, s, sibling, loader.Delta)
+		assert.Less(t, result.Streamed, int64(64<<10), "the metadata alone")
+
+		// A layer that occurs twice is there only once: in containerd's store that is
+		// enough.
+		twice := s.stock("c_main.tar", "team/image:c-1", "one", "two", "one")
+		requireLoad(t, e, s, twice, loader.Delta)
+
+		// Another base: stores that know layers by their chains have nothing of it.
+		result, err := loader.Load(t.Context(), e, s.stock("d_main.tar", "team/image:d-1", "nine", "one", "two"), s.options())
+		require.NoError(t, err)
+		if strings.HasSuffix(t.Name(), "containerd") {
+			assert.Equal(t, loader.Delta, result.Outcome)
+		} else {
+			assert.Equal(t, loader.Loaded, result.Outcome)
+		}
+
+		// Without its name it has to come again, but not its layers.
+		e.remove(t, second.Image.Reference())
+		result, err = loader.Load(t.Context(), e, second, s.options())
+		require.NoError(t, err)
+		assert.Contains(t, []loader.Outcome{loader.Delta}, result.Outcome)
+		assert.Zero(t, e.containers(t), "no proof is left behind")
+	})
+}
+
+// liar is an engine that claims to have layers which it has not.
+type liar struct{ engine }
+
+func (l liar) Has(_ context.Context, image *cache.Image) (map[v1.Hash]bool, error) {
+	has := map[v1.Hash]bool{}
+	for _, layer := range image.Layers() {
+		has[layer.Digest] = true
+	}
+	return has, nil
+}
+
+// deaf is one whose answers to a load are not heard.
+type deaf struct{ liar }
+
+func (d deaf) Load(ctx context.Context, archive io.Reader, size int64) error {
+	_ = d.liar.Load(ctx, archive, size)
+	return nil
+}
+
+// A wrong guess costs a second try, and leaves nothing wrong behind, whether the
+// engine says so or not.
+func TestLoadAfterAWrongGuess(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		result, err := loader.Load(t.Context(), liar{e}, tarball, s.options())
+		require.NoError(t, err)
+		assert.Equal(t, loader.Loaded, result.Outcome)
+		assert.Greater(t, result.Streamed, tarball.Layout.Size(), "both tries")
+		requireSameFiles(t, e, tarball)
+		next := s.stock("a_main.tar", "team/image:a-1", "three", "four")
+		result, err = loader.Load(t.Context(), deaf{liar{e}}, next, s.options())
+		require.NoError(t, err)
+		assert.Equal(t, loader.Loaded, result.Outcome)
+		requireSameFiles(t, e, next)
+		assert.Zero(t, e.containers(t))
+	})
+}
+
+// A corrupt tarball never becomes an image, and what had the name keeps it.
+func TestLoadOfACorruptTarball(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		good := s.stock("good_main.tar", "team/image:a-1", "one", "two")
+		requireLoad(t, e, s, good, loader.Loaded)
+		bad := s.stock("a_main.tar", "team/image:a-1", "one", "three")
+		corrupt(t, bad)
+		_, err := loader.Load(t.Context(), e, bad, s.options())
+		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		requireLoad(t, e, s, good, loader.Present)
+		other := s.stock("b_main.tar", "team/image:b-1", "one", "four")
+		corrupt(t, other)
+		_, err = loader.Load(t.Context(), e, other, s.options())
+		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		id, _, err := e.Find(t.Context(), other.Image.Reference())
+		require.NoError(t, err)
+		assert.Zero(t, id)
+	})
+}
+
+// corrupt changes a byte in the middle of the last layer.
+func corrupt(t *testing.T, tarball *cache.Tarball) {
+	t.Helper()
+	segments := tarball.Layout.Segments()
+	last := segments[len(segments)-2]
+	require.True(t, last.IsBlob())
+	f, err := os.OpenFile(tarball.Path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	var b [1]byte
+	_, err = f.ReadAt(b[:], last.Offset+last.Length/2)
+	require.NoError(t, err)
+	b[0] ^= 1
+	_, err = f.WriteAt(b[:], last.Offset+last.Length/2)
+	require.NoError(t, err)
+}
+
+// The engine itself notices what the loader would send wrong, and says so: what is
+// relied on besides.
+func TestEnginesNoticeAMissingLayer(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		archive, err := tarball.Archive(func(v1.Hash) bool { return true })
+		require.NoError(t, err)
+		body := archive.Open(t.Context())
+		defer body.Close()
+		require.ErrorIs(t, e.Load(t.Context(), body, archive.Size()), loader.ErrEngine)
+	})
+}
+
+// Of many that want an image one sends it.
+func TestLoadOnceForAll(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		options := s.options()
+		program := buildExample(t, "load-image")
+		var mu sync.Mutex
+		outcomes := map[string]int{}
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() {
+				cmd := exec.Command(program, "-json", "-quiet", "-host", e.address, "-lock-dir", options.LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+				out, err := cmd.Output()
+				assert.NoError(t, err)
+				var line struct{ Outcome string }
+				assert.NoError(t, json.Unmarshal(out, &line))
+				mu.Lock()
+				defer mu.Unlock()
+				outcomes[line.Outcome]++
+			})
+		}
+		group.Wait()
+		assert.Equal(t, map[string]int{"loaded": 1, "present": 4}, outcomes)
+	})
+}
+
+// stopAt ends a load when so many bytes were sent.
+func stopAt(n int64, stop func()) func(cache.Progress) {
+	return func(p cache.Progress) {
+		if p.Done >= n {
+			stop()
+		}
+	}
+}
+
+var errStopped = errors.New("stopped by the test")
+
+// A load that is interrupted anywhere leaves the engine as it was, and the next
+// one is right.
+func TestLoadInterrupted(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		before := s.stock("before_main.tar", "team/image:a-1", "zero")
+		requireLoad(t, e, s, before, loader.Loaded)
+		next := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		for _, part := range []float64{0.01, 0.5, 0.99} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			o := s.options()
+			o.Progress = stopAt(int64(part*float64(next.Layout.Size())), func() { cancel(errStopped) })
+			_, err := loader.Load(ctx, e, next, o)
+			require.ErrorIs(t, err, errStopped)
+			requireLoad(t, e, s, before, loader.Present)
+		}
+		requireLoad(t, e, s, next, loader.Loaded)
+	})
+}
+
+// The same with SIGKILL, which leaves no time to put anything right.
+func TestLoadKilled(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		// A named pipe in place of the tarball's rest would not be a tarball: so the
+		// engine is what stops, as a proxy that lets through only the beginning.
+		address, reached := stallAfter(t, e.address, tarball.Layout.Size()/2)
+		cmd := exec.Command(buildExample(t, "load-image"), "-quiet", "-host", address, "-dir", s.dir.Path(), tarball.Image.Reference())
+		require.NoError(t, cmd.Start())
+		<-reached
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		requireLoad(t, e, s, tarball, loader.Loaded)
+	})
+}
+
+// A new version that takes the tarball's place while it is sent.
+func TestLoadOfAReplacedTarball(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		old := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		s.stock("a_main.tar", "team/image:a-1", "one", "two", "four") // old is not there any more
+		result, err := loader.Load(t.Context(), e, old, s.options())
+		require.NoError(t, err)
+		assert.Equal(t, loader.Loaded, result.Outcome)
+		now, err := s.dir.Lookup("a_main.tar")
+		require.NoError(t, err)
+		requireLoad(t, e, s, now, loader.Present)
+		assert.Equal(t, fmt.Sprint(now.Layout.Size()), fmt.Sprint(result.Total))
+	})
+}
