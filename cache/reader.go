@@ -183,6 +183,9 @@ func (r *tarballReader) Read(p []byte) (int, error) {
 			s := r.segments[r.next]
 			r.next++
 			switch {
+			case s.Length == 0 && r.verify && s.Blob != sha256Of(nil):
+				r.next--
+				return 0, fmt.Errorf("%s: layer %s: %w: it has no bytes", r.tarball.Path, s.Blob, ErrBlobDigest)
 			case s.Length == 0:
 				continue
 			case s.IsBlob():

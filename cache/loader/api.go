@@ -38,7 +38,11 @@ func (h Host) client() (client *http.Client, base string, err error) {
 		}
 		return client, "http://engine", nil
 	}
-	if u.Scheme == "http" || u.Scheme == "tcp" && !h.TLS {
+	secure := u.Scheme == "https" || u.Scheme == "tcp" && h.TLS
+	if u.Scheme == "tcp" && u.Port() == "" { // as Docker's client has it
+		u.Host = net.JoinHostPort(u.Hostname(), map[bool]string{false: "2375", true: "2376"}[secure])
+	}
+	if !secure {
 		return client, "http://" + u.Host, nil
 	}
 	if transport.TLSClientConfig, err = h.tlsConfig(); err != nil {

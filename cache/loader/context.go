@@ -13,6 +13,9 @@ import (
 // currentContext returns the name of the context that Docker's config file says is
 // in use; "" if it does not.
 func currentContext(config string) (string, error) {
+	if config == "" {
+		return "", nil
+	}
 	path := filepath.Join(config, "config.json")
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -34,6 +37,9 @@ func currentContext(config string) (string, error) {
 // contexts/meta/<sha256 of the name>/meta.json, certificates below contexts/tls
 // (https://github.com/docker/cli/tree/master/cli/context/store).
 func readContext(config, name string) (Host, error) {
+	if config == "" {
+		return Host{}, fmt.Errorf("%w: Docker context %q: where contexts are is not known: set HOME or DOCKER_CONFIG", ErrHost, name)
+	}
 	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 	raw, err := os.ReadFile(filepath.Join(config, "contexts", "meta", id, "meta.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +61,8 @@ func readContext(config, name string) (Host, error) {
 	if !ok || endpoint.Host == "" {
 		return Host{}, fmt.Errorf("%w: Docker context %q names no engine", ErrHost, name)
 	}
-	h := Host{Address: endpoint.Host, SkipVerify: endpoint.SkipTLSVerify}
+	// As Docker's client has it, a certificate that is not to be checked is TLS too.
+	h := Host{Address: endpoint.Host, TLS: endpoint.SkipTLSVerify, SkipVerify: endpoint.SkipTLSVerify}
 	certs := filepath.Join(config, "contexts", "tls", id, "docker")
 	if _, err := os.Stat(certs); err == nil {
 		h.CertDir, h.TLS = certs, true

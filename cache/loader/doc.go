@@ -1,7 +1,8 @@
 // Package loader brings the image of a tarball into a container engine, sending
 // no more than the engine lacks.
 //
-//	engine, err := loader.Connect(ctx, loader.Environment())
+//	host, err := loader.Environment(os.Getenv)
+//	engine, err := loader.Connect(ctx, host)
 //	tarball, err := cache.ReadTarball(path)
 //	result, err := loader.Load(ctx, engine, tarball, nil)
 //

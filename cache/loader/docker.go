@@ -2,6 +2,7 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -97,9 +98,13 @@ func (i info) String() string {
 	return fmt.Sprintf("%s %s (%s, %s)", product, i.version, store, i.driver)
 }
 
-// ID implements [Engine]: the engine's own ID, or its address if it has none.
+// ID implements [Engine]: the engine's own ID, or its address if it has none or
+// does not tell.
 func (d *Docker) ID(ctx context.Context) (string, error) {
 	about, err := d.about(ctx)
+	if errors.Is(err, ErrEngine) { // an authorization plugin may deny it
+		return d.host.Address, nil
+	}
 	return about.id, err
 }
 

@@ -13,8 +13,9 @@ const DefaultHost = "unix:///var/run/docker.sock"
 
 // A Host is where an engine listens, and how it is spoken to.
 type Host struct {
-	// Address is unix:///PATH, or tcp://HOST:PORT; http:// and https:// are the same
-	// as the latter, without and with TLS. containerd:///PATH is for [Open].
+	// Address is unix:///PATH, or tcp://HOST:PORT, by default port 2375, or 2376 with
+	// TLS; http:// and https:// are the same as the latter, without and with TLS.
+	// containerd:///PATH is for [Open].
 	Address string
 	// CertDir is where ca.pem, cert.pem and key.pem are, of which each may be
 	// missing; "" is none.
@@ -34,8 +35,8 @@ var ErrHost = errors.New("unusable engine address")
 // or ~/.docker); else [DefaultHost]. The error wraps [ErrHost].
 func Environment(getenv func(string) string) (Host, error) {
 	config := getenv("DOCKER_CONFIG")
-	if config == "" {
-		config = filepath.Join(getenv("HOME"), ".docker")
+	if home := getenv("HOME"); config == "" && home != "" { // without either there is none
+		config = filepath.Join(home, ".docker")
 	}
 	if address := getenv("DOCKER_HOST"); address != "" {
 		h := Host{Address: address, TLS: getenv("DOCKER_TLS_VERIFY") != "" || getenv("DOCKER_TLS") != ""}

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"sync"
@@ -27,11 +28,16 @@ type imageJSON struct {
 	}
 }
 
+// inspect asks about the image that has a name or an ID.
+func (d *Docker) inspect(ctx context.Context, image string, found *imageJSON) error {
+	// Who does not know what "manifests" is says nothing of them.
+	return d.call(ctx, http.MethodGet, "/images/"+image+"/json", url.Values{"manifests": {"1"}}, nil, found)
+}
+
 // Find implements [Engine].
 func (d *Docker) Find(ctx context.Context, reference string) (id v1.Hash, usable bool, err error) {
 	var found imageJSON
-	// Whoever does not know the question does not answer it.
-	err = d.call(ctx, http.MethodGet, "/images/"+reference+"/json", url.Values{"manifests": {"1"}}, nil, &found)
+	err = d.inspect(ctx, reference, &found)
 	if isStatus(err, http.StatusNotFound) {
 		return v1.Hash{}, false, nil
 	}
@@ -78,14 +84,19 @@ func (d *Docker) Has(ctx context.Context, image *cache.Image) (map[v1.Hash]bool,
 	for _, l := range list {
 		group.Go(func() error {
 			var found imageJSON
-			err := d.get(ctx, "/images/"+l.ID+"/json", &found)
-			if isStatus(err, http.StatusNotFound) { // removed meanwhile
+			err := d.inspect(ctx, l.ID, &found)
+			switch {
+			case errors.Is(err, ErrEngine): // removed meanwhile, or damaged
+				return nil
+			case err != nil:
+				return err
+			case !found.usable(): // it lists what is not there
 				return nil
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			rootFS = append(rootFS, found.RootFS.Layers)
-			return err
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {

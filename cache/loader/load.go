@@ -137,6 +137,9 @@ func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
 	if there || err != nil {
 		return err
 	}
+	if is(image, before) { // it cannot be used: that is nothing to go back to
+		before = v1.Hash{}
+	}
 	has := l.has(ctx, image)
 	if len(has) > 0 {
 		err := l.send(ctx, tarball, before, func(layer v1.Hash) bool { return has[layer] })
@@ -221,16 +224,13 @@ func (l *load) prove(ctx context.Context, image *cache.Image) error {
 // undoTime is how long an engine may take to put a reference right.
 const undoTime = 30 * time.Second
 
-// undo takes the reference away from an image that cannot be used, and gives it
-// back to what had it. That must not be left undone when ctx has ended.
+// undo gives the reference back to what had it, or takes it away when that was
+// nothing. That must not be left undone when ctx has ended.
 func (l *load) undo(ctx context.Context, image *cache.Image, before v1.Hash) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	id, _, err := l.engine.Find(ctx, image.Reference())
-	if err == nil && is(image, id) {
-		if before == id { // it could not be used before either
-			before = v1.Hash{}
-		}
+	if err == nil && id != before {
 		err = l.engine.Name(ctx, image.Reference(), before)
 	}
 	if err != nil {

@@ -23,6 +23,10 @@ type containerRequest struct {
 // proofLabel is on the container that proves an image, for those who see it.
 const proofLabel = "io.github.dockercache.proof"
 
+// proofTime is how long the engine may still take to create the container, or to
+// remove it, when ctx has ended.
+const proofTime = 30 * time.Second
+
 // Prove implements [Engine]. It creates a container, which needs all layers of the
 // image to be there, and unpacked, and removes it; nothing runs.
 func (d *Docker) Prove(ctx context.Context, id v1.Hash) error {
@@ -34,10 +38,28 @@ func (d *Docker) Prove(ctx context.Context, id v1.Hash) error {
 	var created struct {
 		ID string `json:"Id"`
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// An engine creates the container also when nobody waits for the answer any more,
+	// and only the answer says what to remove.
+	ctx, cancel := outlive(ctx, proofTime)
+	defer cancel()
 	if err := d.call(ctx, http.MethodPost, "/containers/create", nil, request, &created); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
 	return d.call(ctx, http.MethodDelete, "/containers/"+created.ID, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil)
+}
+
+// outlive returns a context that ends so much later than ctx.
+func outlive(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(more):
+		case <-longer.Done():
+		}
+		cancel(context.Cause(ctx))
+	})
+	return longer, func() { stop(); cancel(context.Canceled) }
 }
