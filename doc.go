@@ -16,6 +16,8 @@
 //     in process with named faults, for tests.
 //   - [github.com/dockercache/dockercache/cache] is the local side: the plan of a
 //     tarball, filling it, and the directory that many machines share.
+//   - [github.com/dockercache/dockercache/cache/loader] brings the image of a
+//     tarball into a container engine, sending no more than the engine lacks.
 //
 // None of artifacts, tagging, registry and cache imports another, so each costs
 // only what it needs. They meet
@@ -32,6 +34,11 @@
 //	remote, err := client.Resolve(ctx, platform, mirror, image)  // manifest, config
 //	local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
 //	result, err := dir.Put(ctx, tarball, local, remote, provenance)
+//
+// And from there into an engine, as examples/load-image has it:
+//
+//	stocked, err := dir.Lookup(tarball)
+//	result, err := loader.Load(ctx, engine, stocked, nil)
 //
 // # What is guaranteed
 //

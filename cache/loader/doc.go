@@ -24,5 +24,6 @@
 //
 // [Connect] speaks Docker's Engine API (https://docs.docker.com/reference/api/engine/)
 // to Docker, with its classic store or containerd's, and to podman's compatible
-// socket. Others can be had by implementing [Engine].
+// socket. [ConnectContainerd] is for a containerd alone, through its program ctr.
+// Others can be had by implementing [Engine].
 package loader

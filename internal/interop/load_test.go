@@ -271,6 +271,20 @@ func TestLoadOnceForAll(t *testing.T) {
 	})
 }
 
+// Nothing is written to a disk but what the engine writes: a program that may make
+// no file larger than 0 bytes does it all.
+func TestLoadWritesNothing(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		program := buildExample(t, "load-image")
+		out := run(t, "sh", "-c", `ulimit -f 0 && exec "$@" | cat`, "sh", program, "-quiet", "-host", e.address,
+			"-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+		assert.Regexp(t, "^loaded ", out)
+		requireSameFiles(t, e, tarball)
+	})
+}
+
 // stopAt ends a load when this part of it was sent.
 func stopAt(part float64, stop func()) func(cache.Progress) {
 	return func(p cache.Progress) {
