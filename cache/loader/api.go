@@ -34,7 +34,11 @@ func (h Host) client() (client *http.Client, base string, err error) {
 	client = &http.Client{Transport: transport}
 	if u.Scheme == "unix" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", u.Path)
+			conn, err := dialer.DialContext(ctx, "unix", u.Path)
+			if err != nil {
+				return nil, err
+			}
+			return &socket{conn.(*net.UnixConn)}, nil
 		}
 		return client, "http://engine", nil
 	}
@@ -49,6 +53,18 @@ func (h Host) client() (client *http.Client, base string, err error) {
 		return nil, "", fmt.Errorf("%w %s: %w", ErrHost, h.Address, err)
 	}
 	return client, "https://" + u.Host, nil
+}
+
+// socketBuffer is how much goes into a socket at a time. net/http would write 32 KiB,
+// and wake the engine for each.
+const socketBuffer = 1 << 20
+
+// socket is a connection that archives go into in larger pieces.
+type socket struct{ *net.UnixConn }
+
+// ReadFrom makes it an [io.ReaderFrom], which net/http looks for.
+func (s *socket) ReadFrom(r io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{s.UnixConn}, r, make([]byte, socketBuffer))
 }
 
 // tlsConfig reads the certificates as Docker's client names them.

@@ -32,19 +32,28 @@ type Containerd struct {
 // ConnectContainerd finds out whether a containerd answers at containerd:///PATH.
 // The error wraps [ErrHost] or [ErrUnreachable].
 func ConnectContainerd(ctx context.Context, address string) (*Containerd, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != containerdScheme || u.Host != "" || !strings.HasPrefix(u.Path, "/") {
-		return nil, fmt.Errorf("%w %q: want containerd:///PATH", ErrHost, address)
+	socket, err := containerdSocket(address)
+	if err != nil {
+		return nil, err
 	}
 	ctr, err := exec.LookPath("ctr")
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: the program ctr, which comes with containerd, is needed: %w", ErrHost, address, err)
 	}
-	c := &Containerd{socket: u.Path, ctr: ctr}
+	c := &Containerd{socket, ctr}
 	if _, err := c.run(ctx, nil, "version"); err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
 	}
 	return c, nil
+}
+
+// containerdSocket returns the path in containerd:///PATH.
+func containerdSocket(address string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != containerdScheme || u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+		return "", fmt.Errorf("%w %q: want containerd:///PATH", ErrHost, address)
+	}
+	return u.Path, nil
 }
 
 // run runs ctr, and returns what it prints.

@@ -65,6 +65,17 @@ func Environment(getenv func(string) string) (Host, error) {
 	return h, h.check()
 }
 
+// ParseHost returns the host at an address that a person has given, without TLS.
+// The error wraps [ErrHost]: it is none that [Open] understands.
+func ParseHost(address string) (Host, error) {
+	h := Host{Address: address}
+	if strings.HasPrefix(address, containerdScheme+":") {
+		_, err := containerdSocket(address)
+		return h, err
+	}
+	return h, h.check()
+}
+
 // check finds out whether the address can be spoken to.
 func (h Host) check() error {
 	u, err := url.Parse(h.Address)

@@ -57,7 +57,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
-	f.StringVar(&o.host.Address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client has it)")
+	host := f.String("host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client has it)")
 	f.StringVar(&o.lockDir, "lock-dir", "", "a `DIR`ectory of this machine in which those that load the same image find each other (default: in the temporary one)")
 	f.BoolVar(&o.whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
@@ -80,7 +80,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	}
 	if err == nil {
 		o.images = f.Args()
-		err = o.check()
+		err = o.check(*host)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "load-image: %s\nRun \"load-image -h\" for help.\n", artifacts.Plain(err.Error()))
@@ -90,7 +90,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 }
 
 // check finds what is wrong with the flags together, and fills in defaults.
-func (o *options) check() error {
+func (o *options) check(host string) (err error) {
 	if len(o.images) == 0 {
 		return errors.New("no IMAGE was given")
 	}
@@ -100,11 +100,13 @@ func (o *options) check() error {
 	if _, err := o.rules.Suffix(o.branch); err != nil {
 		return err
 	}
-	if o.host.Address == "" {
-		var err error
-		if o.host, err = loader.Environment(os.Getenv); err != nil {
-			return err
-		}
+	if host == "" {
+		o.host, err = loader.Environment(os.Getenv)
+	} else {
+		o.host, err = loader.ParseHost(host)
+	}
+	if err != nil {
+		return err
 	}
 	if o.dir != "" {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
@@ -25,6 +26,7 @@ type options struct {
 	sources       bool
 	refresh       bool
 	loads         bool
+	loadDir       string
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -43,7 +45,8 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
 	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
-	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if that is among the programs")
+	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs")
+	f.StringVar(&o.loadDir, "load-dir", os.TempDir(), "the `DIR`ectory for those tarballs and the engine's images, on a disk as in real use, with 10 GiB to spare; what is made there is removed")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
