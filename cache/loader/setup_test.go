@@ -35,6 +35,12 @@ func eachKind(t *testing.T, test func(t *testing.T, o enginetest.Options)) {
 	}
 }
 
+// provenByContainer tells of which engines nothing else says that an image can be
+// used.
+func provenByContainer(o enginetest.Options) bool {
+	return o.Kind == enginetest.Podman || o.Kind == enginetest.Containerd && o.Version != ""
+}
+
 // identity is what an engine calls an image.
 func identity(image *cache.Image, o enginetest.Options) string {
 	if o.Kind == enginetest.Containerd {
