@@ -13,8 +13,8 @@ import (
 
 // Load implements [Engine].
 func (d *Docker) Load(ctx context.Context, archive io.Reader, size int64) error {
-	// Not quiet: what fails in the containerd store is said only among the progress.
-	resp, err := d.do(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {"0"}}, archive, size, "application/x-tar")
+	// Quiet leaves out the progress, not what failed.
+	resp, err := d.do(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {"1"}}, archive, size, "application/x-tar")
 	if err != nil {
 		return err
 	}
