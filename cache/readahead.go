@@ -28,8 +28,8 @@ type readAhead struct {
 	buffer, rest []byte // in use by Read, and what is left of it
 }
 
-// newReadAhead reads src until it ends or ctx does, which must end a read in
-// progress, and closes it.
+// newReadAhead reads src until it ends or ctx does, and closes it. A read in progress
+// is waited for: on a file server that hangs nothing ends it.
 func newReadAhead(ctx context.Context, cancel context.CancelCauseFunc, src io.ReadCloser) *readAhead {
 	r := &readAhead{ctx: ctx, cancel: cancel, full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), ended: make(chan struct{})}
 	for range aheadBuffers {

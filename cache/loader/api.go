@@ -30,7 +30,7 @@ func (h Host) client() (client *http.Client, base string, err error) {
 	// An engine is no server on the internet: no proxy, and no time limit on an
 	// answer, for a load takes minutes to give one.
 	dialer := &net.Dialer{Timeout: 30 * time.Second}
-	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: inspectAtOnce}
+	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: inspectAtOnce, IdleConnTimeout: 30 * time.Second}
 	client = &http.Client{Transport: transport}
 	if u.Scheme == "unix" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -83,14 +83,21 @@ func (h Host) tlsConfig() (*tls.Config, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(h.CertDir, "cert.pem"), filepath.Join(h.CertDir, "key.pem"))
-	switch {
-	case err == nil:
-		config.Certificates = []tls.Certificate{pair}
-	case !errors.Is(err, fs.ErrNotExist):
+	cert, key := filepath.Join(h.CertDir, "cert.pem"), filepath.Join(h.CertDir, "key.pem")
+	if !exists(cert) && !exists(key) {
+		return config, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
 		return nil, err
 	}
+	config.Certificates = []tls.Certificate{pair}
 	return config, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // maxAnswer is how large an answer may be that is held in memory. That of

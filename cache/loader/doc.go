@@ -14,7 +14,7 @@
 //
 // No engine documents that it loads an archive without the layers that it has.
 // So the result is proven: the image's identity, its reference, and that all its
-// layers can be used, see [Docker.Prove]. If anything is off, or the engine is none of those
+// layers can be used ([Engine], Prove). If anything is off, or the engine is none of those
 // that the tests have tried, the whole archive is sent.
 //
 // Each layer's digest is proven on the way; of a damaged tarball the engine never

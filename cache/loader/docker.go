@@ -19,6 +19,8 @@ type Docker struct {
 	client *http.Client
 	base   string // of the URLs, with the API's version
 	podman bool
+	// silent: with containerd's store it does not say whether an image is whole.
+	silent bool
 
 	mu   sync.Mutex
 	info *info // nil until it is needed
@@ -51,13 +53,19 @@ func Connect(ctx context.Context, host Host) (*Docker, error) {
 	// From here on the engine's own version of the API is spoken: what is asked for
 	// has been the same in all since 1.24.
 	version := resp.Header.Get("Api-Version")
-	if _, err := parseVersion(version); err != nil {
+	number, err := parseVersion(version)
+	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: it answers with API version %q: is that a container engine?", host.Address, ErrEngine, version)
 	}
 	d.base += "/v" + version
 	d.podman = resp.Header.Get("Libpod-Api-Version") != ""
+	d.silent = number < saysManifests
 	return d, nil
 }
+
+// saysManifests is the version of the API from which on the manifests of an image
+// are told, and which of them are whole.
+var saysManifests = version(1, 48)
 
 // about asks the engine about itself, once. It is not cheap: Docker runs other
 // programs for their versions, some 100 ms in all, so what needs no more than a

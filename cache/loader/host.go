@@ -17,8 +17,8 @@ type Host struct {
 	// TLS; http:// and https:// are the same as the latter, without and with TLS.
 	// containerd:///PATH is for [Open].
 	Address string
-	// CertDir is where ca.pem, cert.pem and key.pem are, of which each may be
-	// missing; "" is none.
+	// CertDir is where ca.pem is, or cert.pem with key.pem, or all three; "" is
+	// nowhere.
 	CertDir string
 	// TLS makes tcp:// use TLS.
 	TLS bool
@@ -82,12 +82,16 @@ func (h Host) check() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrHost, err)
+	case u.Scheme == "ssh":
+		return fmt.Errorf("%w %q: ssh is not spoken here: forward the socket (ssh -L) and name that", ErrHost, u.Redacted())
+	case u.User != nil:
+		return fmt.Errorf("%w: it has a user name or password in it, which no engine takes", ErrHost)
+	case u.Scheme == "http" && h.TLS:
+		return fmt.Errorf("%w %q: http is without TLS, which DOCKER_TLS_VERIFY or the context asks for: want tcp or https", ErrHost, h.Address)
 	case u.Scheme == "unix" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
 		return nil
 	case (u.Scheme == "tcp" || u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.Trim(u.Path, "/") == "":
 		return nil
-	case u.Scheme == "ssh":
-		return fmt.Errorf("%w %q: ssh is not spoken here: forward the socket (ssh -L) and name that", ErrHost, h.Address)
 	}
 	return fmt.Errorf("%w %q: want unix:///PATH or tcp://HOST:PORT", ErrHost, h.Address)
 }

@@ -56,6 +56,8 @@ func TestEnvironment(t *testing.T) {
 		"no host":                  {env: map[string]string{"DOCKER_HOST": "tcp://"}, fail: "want unix:///PATH"},
 		"a path after the port":    {env: map[string]string{"DOCKER_HOST": "tcp://h:1/x"}, fail: "want unix:///PATH"},
 		"an unknown scheme":        {env: map[string]string{"DOCKER_HOST": "npipe:////./pipe/x"}, fail: "want unix:///PATH"},
+		"a password":               {env: map[string]string{"DOCKER_HOST": "tcp://me:secret@h:1"}, fail: "it has a user name or password in it"},
+		"http where TLS is wanted": {env: map[string]string{"DOCKER_HOST": "http://h:1", "DOCKER_TLS_VERIFY": "1"}, fail: "http is without TLS"},
 		"no URL":                   {env: map[string]string{"DOCKER_HOST": "tcp://h:port"}, fail: "invalid port"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,14 +38,17 @@ func (d *Docker) inspect(ctx context.Context, image string, found *imageJSON) er
 func (d *Docker) Find(ctx context.Context, reference string) (id v1.Hash, usable bool, err error) {
 	var found imageJSON
 	err = d.inspect(ctx, reference, &found)
-	if isStatus(err, http.StatusNotFound) {
+	// An engine fails at an image that it has lost a part of: there is none to use.
+	if isStatus(err, http.StatusNotFound) || isStatus(err, http.StatusInternalServerError) {
 		return v1.Hash{}, false, nil
 	}
 	if err != nil {
 		return v1.Hash{}, false, err
 	}
-	id, err = parseID(found.ID)
-	return id, found.usable(), err
+	if id, err = parseID(found.ID); err != nil {
+		return v1.Hash{}, false, err
+	}
+	return id, found.usable(), nil
 }
 
 // usable tells of an image in containerd's store whether it is whole and unpacked:
@@ -59,6 +62,16 @@ func (i *imageJSON) usable() bool {
 		}
 	}
 	return true
+}
+
+// proven tells whether the engine itself says that all of the image can be used.
+func (i *imageJSON) proven() bool {
+	for _, m := range i.Manifests {
+		if m.ID == i.ID && m.Available && m.ImageData != nil && m.ImageData.Size.Unpacked > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // inspectAtOnce is how many images are asked about at a time.

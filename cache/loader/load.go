@@ -40,8 +40,8 @@ type Options struct {
 	// other. Default: dockercache-load below [os.TempDir]. What may go wrong with it
 	// costs only that two load the same.
 	LockDir string
-	// Progress, when not nil, is told how much of what has to be sent was sent. It
-	// must be quick.
+	// Progress, when not nil, is told how much of what has to be sent was sent. A
+	// second try begins anew, with another total. It must be quick.
 	Progress func(cache.Progress)
 	// Logger is told of what went otherwise than hoped. Default: silent.
 	Logger *slog.Logger
@@ -60,7 +60,9 @@ const mostVersions = 3
 // The result is never nil. The error wraps [ErrEngine], [ErrUnreachable] or
 // [ErrUnproven], [cache.ErrBlobDigest] when the tarball is damaged, or is that of
 // reading it, or of ctx. After an error the reference names what it did before,
-// as far as the engine still answers; never an image that cannot be used.
+// as far as the engine still answers and can give it back (containerd without Docker
+// cannot, and a wrong guess takes it away already); never an image that cannot be
+// used.
 func Load(ctx context.Context, engine Engine, tarball *cache.Tarball, o *Options) (*Result, error) {
 	if o == nil {
 		o = &Options{}
@@ -119,6 +121,14 @@ func (l *load) isThere(ctx context.Context, image *cache.Image) (bool, v1.Hash, 
 	id, usable, err := l.engine.Find(ctx, image.Reference())
 	if err != nil || !is(image, id) || !usable {
 		return false, id, err
+	}
+	// Docker 25 to 27 name an image by its manifest only in containerd's store, which
+	// keeps broken ones, and do not say which those are.
+	if d, ok := l.engine.(*Docker); ok && d.silent && id == image.Digest() {
+		if err := d.Prove(ctx, id); err != nil {
+			l.log.Warn("the image is there and cannot be used: loading it again", "image", image.Reference(), "error", err)
+			return false, id, ctx.Err()
+		}
 	}
 	l.result.Outcome = Present
 	return true, id, nil
@@ -187,10 +197,13 @@ func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash,
 	r := archive.Open(ctx)
 	body := &source{r: r, total: archive.Size(), tell: l.options.Progress}
 	err = l.engine.Load(ctx, body, archive.Size())
-	done, failed := body.state()
+	done, failed := body.end()
 	_ = r.Close()
 	l.result.Streamed += done
-	if failed != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case failed != nil:
 		err = failed
 	}
 	if err == nil {
@@ -230,8 +243,11 @@ func (l *load) undo(ctx context.Context, image *cache.Image, before v1.Hash) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	id, _, err := l.engine.Find(ctx, image.Reference())
-	if err == nil && id != before {
+	if err != nil || id != before {
 		err = l.engine.Name(ctx, image.Reference(), before)
+	}
+	if err != nil && before != (v1.Hash{}) { // better nothing than what cannot be used
+		err = errors.Join(err, l.engine.Name(ctx, image.Reference(), v1.Hash{}))
 	}
 	if err != nil {
 		l.log.Warn("what the reference names after the failed load could not be put right", "image", image.Reference(), "error", err)

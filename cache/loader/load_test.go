@@ -51,8 +51,14 @@ func TestLoadPresent(t *testing.T) {
 		result, err := Load(t.Context(), connect(t, engine), tarball, opts)
 		require.NoError(t, err)
 		assert.Equal(t, &Result{Outcome: Present, Total: tarball.Layout.Size()}, result)
-		assert.Equal(t, []string{"GET /_ping", "GET /images/" + testRef + "/json"}, asked(engine))
 		assert.Empty(t, log.String())
+		want := []string{"GET /_ping", "GET /images/" + testRef + "/json"}
+		if provenByContainer(o) && o.Kind == enginetest.Containerd { // it does not say that the image is whole
+			assert.Equal(t, want, asked(engine)[:2])
+			assert.Contains(t, asked(engine), "POST /containers/create")
+			return
+		}
+		assert.Equal(t, want, asked(engine))
 	})
 }
 
@@ -245,7 +251,12 @@ func TestLoadFails(t *testing.T) {
 // An image that an earlier load has left unusable is loaded anew, and if that
 // fails it has no name any more.
 func TestLoadOverAnUnusableImage(t *testing.T) {
-	o := enginetest.Options{Kind: enginetest.Containerd}
+	for _, version := range []string{"", "27.5.1"} {
+		testLoadOverAnUnusableImage(t, enginetest.Options{Kind: enginetest.Containerd, Version: version})
+	}
+}
+
+func testLoadOverAnUnusableImage(t *testing.T, o enginetest.Options) {
 	for _, fails := range []bool{false, true} {
 		engine, docker, tarball := prepared(t, o)
 		engine.SetQuirks(enginetest.Quirks{SilentBroken: true})
@@ -268,11 +279,15 @@ func TestLoadOverAnUnusableImage(t *testing.T) {
 		}
 		result, err := Load(t.Context(), docker, tarball, opts)
 		require.NoError(t, err)
+		requireFiles(t, engine, testRef, small("a", "b", "c")...)
+		if o.Version != "" {
+			assert.Contains(t, log.String(), "cannot be used: loading it again")
+			continue
+		}
 		assert.Equal(t, Delta, result.Outcome)
 		// What an unusable image lists is not there.
 		assert.Equal(t, []int64{archiveSize(t, tarball, 0, 1)}, engine.Loads())
 		assert.Empty(t, log.String())
-		requireFiles(t, engine, testRef, small("a", "b", "c")...)
 	}
 }
 
@@ -297,6 +312,28 @@ func TestLoadCannotUndo(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnproven)
 	assert.Contains(t, log.String(), "could not be put right")
 	assert.Contains(t, log.String(), "image is in use")
+}
+
+// cannotRename is an engine that takes a name away, and gives it to no other image.
+type cannotRename struct{ *Docker }
+
+func (c cannotRename) Name(ctx context.Context, reference string, id v1.Hash) error {
+	if id != (v1.Hash{}) {
+		return errors.New("no such image")
+	}
+	return c.Docker.Name(ctx, reference, id)
+}
+
+// When the former image is gone, nothing has its name.
+func TestLoadCannotGiveTheNameBack(t *testing.T) {
+	engine, docker, tarball := prepared(t, enginetest.Options{Kind: enginetest.Podman})
+	opts, _ := options(t)
+	_, err := Load(t.Context(), docker, newShelf(t).stock("x", testRef, small("x")...), opts)
+	require.NoError(t, err)
+	engine.SetQuirks(enginetest.Quirks{CreateFails: true})
+	_, err = Load(t.Context(), cannotRename{docker}, tarball, opts)
+	require.ErrorIs(t, err, ErrUnproven)
+	assert.NotContains(t, engine.Names(), testRef)
 }
 
 // Of a damaged tarball no engine ever gets an image, and it is not sent twice.

@@ -81,8 +81,12 @@ func openLock(dir, key string) (*os.File, error) {
 	if errors.Is(err, fs.ErrExist) { // just now
 		return os.OpenFile(path, flags, 0)
 	}
-	if err == nil {
-		err = f.Chmod(0o666)
+	if err != nil {
+		return nil, err
 	}
-	return f, err
+	if err := f.Chmod(0o666); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -16,30 +16,35 @@ type source struct {
 	total int64
 	tell  func(cache.Progress) // nil: nobody
 
-	mu   sync.Mutex // net/http may still read when it has returned
-	done int64
-	err  error
+	mu    sync.Mutex // net/http may still read when it has returned
+	done  int64
+	err   error
+	ended bool
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended { // nobody is told any more
+		return 0, os.ErrClosed
+	}
 	s.done += int64(n)
-	done := s.done
 	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
 		s.err = &sourceError{err}
 	}
-	s.mu.Unlock()
 	if s.tell != nil && n > 0 {
-		s.tell(cache.Progress{Done: done, Total: s.total})
+		s.tell(cache.Progress{Done: s.done, Total: s.total})
 	}
 	return n, err
 }
 
-// state returns how many bytes were read, and the error that ended it, if any.
-func (s *source) state() (done int64, err error) {
+// end ends the reading. It returns how many bytes were read, and the error that has
+// ended it before, if any.
+func (s *source) end() (done int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ended = true
 	return s.done, s.err
 }
 

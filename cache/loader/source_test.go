@@ -21,7 +21,7 @@ func TestSource(t *testing.T) {
 	got, err := io.ReadAll(s)
 	require.NoError(t, err)
 	assert.Equal(t, content, got)
-	done, err := s.state()
+	done, err := s.end()
 	require.NoError(t, err)
 	assert.EqualValues(t, 1000, done)
 	assert.Equal(t, cache.Progress{Done: 1000, Total: 1000}, told[len(told)-1])
@@ -31,7 +31,7 @@ func TestSource(t *testing.T) {
 	s = &source{r: io.MultiReader(bytes.NewReader(content[:7]), iotest.ErrReader(broken))}
 	_, err = io.ReadAll(s)
 	require.Equal(t, broken, err)
-	done, err = s.state()
+	done, err = s.end()
 	assert.EqualValues(t, 7, done)
 	require.ErrorAs(t, err, new(*sourceError))
 	require.ErrorIs(t, err, broken)
@@ -41,6 +41,12 @@ func TestSource(t *testing.T) {
 	s = &source{r: iotest.ErrReader(os.ErrClosed)}
 	_, err = io.ReadAll(s)
 	require.ErrorIs(t, err, os.ErrClosed)
-	_, err = s.state()
+	_, err = s.end()
 	require.NoError(t, err)
+
+	// Nor is anybody told when it has ended.
+	s = &source{r: bytes.NewReader(content), tell: func(cache.Progress) { t.Error("told") }}
+	_, _ = s.end()
+	_, err = s.Read(make([]byte, 10))
+	require.ErrorIs(t, err, os.ErrClosed)
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dockercache/dockercache/cache"
@@ -65,6 +67,9 @@ func (l *images) load(ctx context.Context, image string, r *result) error {
 	defer end()
 	done, err := loader.Load(ctx, l.engine, tarball, &loader.Options{Whole: l.whole, LockDir: l.lockDir, Progress: tell, Logger: l.log})
 	r.Outcome, r.BytesStreamed, r.BytesTotal = string(done.Outcome), done.Streamed, done.Total
+	if _, gone := os.Stat(tarball.Path); err != nil && errors.Is(gone, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %s was removed meanwhile: %w", errMissing, filepath.Base(tarball.Path), err)
+	}
 	if err == nil {
 		l.dir.MarkUsed(tarball)
 	}
@@ -97,6 +102,9 @@ func (l *images) find(image string, r *result) (*cache.Tarball, error) {
 	r.Tarball, r.BytesTotal = tarball.Path, tarball.Layout.Size()
 	if have := tarball.Image.Reference(); have != want {
 		return nil, fmt.Errorf("%w: %s holds %s", errMissing, name, have)
+	}
+	if _, digest, ok := strings.Cut(image, "@"); ok && digest != tarball.Image.Digest().String() {
+		return nil, fmt.Errorf("%w: %s holds the manifest %s", errMissing, name, tarball.Image.Digest())
 	}
 	return tarball, nil
 }

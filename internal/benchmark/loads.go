@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/dockercache/dockercache/cache"
 )
 
@@ -129,10 +131,13 @@ func (b *bench) makeLoadTarballs(ctx context.Context, scratch string) ([]*cache.
 			part = size * 5 / 100
 		}
 		// Random bytes spare the engine much of the work that it has with any client.
-		l, diffID, err := makeLayer(b.scratch, fmt.Sprint(loadTag, i), part, 1)
-		if b.options.ratio > 1 {
-			l, diffID, err = makeFilesLayer(b.scratch, fmt.Sprint(loadTag, i), part)
+		makeOne := func(dir, name string, size int64) (*v1.Descriptor, v1.Hash, error) {
+			return makeLayer(dir, name, size, 1)
 		}
+		if b.options.ratio > 1 {
+			makeOne = makeFilesLayer
+		}
+		l, diffID, err := makeOne(b.scratch, fmt.Sprint(loadTag, i), part)
 		if err != nil {
 			return nil, err
 		}

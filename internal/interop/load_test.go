@@ -329,11 +329,17 @@ func TestLoadKilled(t *testing.T) {
 		// engine is what stops, as a proxy that lets through only the beginning.
 		proxy, reached := stallAfter(t, e.socket, tarball.Layout.Size()/2)
 		address := strings.TrimSuffix(e.address, e.socket) + proxy
-		cmd := exec.Command(buildExample(t, "load-image"), "-quiet", "-host", address, "-dir", s.dir.Path(), tarball.Image.Reference())
+		cmd := exec.Command(buildExample(t, "load-image"), "-quiet", "-host", address, "-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
 		require.NoError(t, cmd.Start())
-		<-reached
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case <-reached:
+		case err := <-ended:
+			t.Fatalf("it ended before half of it was sent: %v", err)
+		}
 		require.NoError(t, cmd.Process.Kill())
-		_ = cmd.Wait()
+		<-ended
 		want := loader.Loaded
 		if e.keepsBlobs {
 			want = loader.Delta
@@ -342,7 +348,7 @@ func TestLoadKilled(t *testing.T) {
 	})
 }
 
-// A new version that takes the tarball's place while it is sent.
+// A new version that takes the tarball's place when it was read and not yet sent.
 func TestLoadOfAReplacedTarball(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
