@@ -104,21 +104,10 @@ func startNewDocker(t *testing.T, containerd bool) string {
 		testtool.Missing(t, "%s does not name the program of a Docker Engine of version 29 or later", newDockerd)
 	}
 	testtool.Need(t, "containerd")
-	config := `{"features":{"containerd-snapshotter":false}}`
 	if containerd {
-		config = `{"features":{"containerd-snapshotter":true}}`
+		return startDockerd(t, program, `{"features":{"containerd-snapshotter":true}}`)
 	}
-	dir := shortDir(t)
-	path := filepath.Join(dir, "daemon.json")
-	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	socket := "unix://" + dir + "/docker.sock"
-	arguments := []string{"--iptables=false", "--ip6tables=false", "--bridge=none",
-		"-H", socket, "--data-root", dir + "/data", "--exec-root", dir + "/exec", "--pidfile", dir + "/pid", "--config-file", path}
-	if !containerd {
-		arguments = append(arguments, "--storage-driver=overlay2")
-	}
-	start(t, "API listen on", program, arguments...)
-	return socket
+	return startDockerd(t, program, `{"features":{"containerd-snapshotter":false}}`, "--storage-driver=overlay2")
 }
 
 // startPodman starts podman's service for Docker's API.

@@ -79,23 +79,25 @@ http: {addr: "127.0.0.1:0"}
 // startDocker starts a Docker Engine and returns the arguments for its client.
 func startDocker(t *testing.T) []string {
 	t.Helper()
-	testtool.NeedRoot(t)
 	testtool.Need(t, "docker")
-	dir := shortDir(t)
-	socket := "unix://" + dir + "/docker.sock"
-	start(t, "API listen on", "dockerd",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
-		"-H", socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"--config-file", emptyConfig(t))
-	return []string{"-H", socket}
+	return []string{"-H", startDockerd(t, "dockerd", "{}", "--storage-driver=overlay2")}
 }
 
-// emptyConfig keeps the machine's own daemon.json out.
-func emptyConfig(t *testing.T) string {
+// startDockerd starts a Docker Engine by its program, with a configuration that
+// keeps the machine's own out, and returns its address.
+func startDockerd(t *testing.T, program, config string, more ...string) string {
 	t.Helper()
+	testtool.NeedRoot(t)
+	dir := shortDir(t)
 	path := filepath.Join(t.TempDir(), "daemon.json")
-	require.NoError(t, os.WriteFile(path, []byte("{}"), 0o600))
-	return path
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	socket := "unix://" + dir + "/docker.sock"
+	start(t, "API listen on", program, append([]string{
+		"--iptables=false", "--ip6tables=false", "--bridge=none",
+		"-H", socket, "--data-root", dir + "/data", "--exec-root", dir + "/exec", "--pidfile", dir + "/pid",
+		"--config-file", path,
+	}, more...)...)
+	return socket
 }
 
 // startContainerd starts a containerd and returns the arguments for ctr.
