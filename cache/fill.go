@@ -39,7 +39,11 @@ type FillOptions struct {
 	// skip are layers that another call fills: how many of their bytes there are.
 	skip     map[v1.Hash]int64
 	verified func(layer v1.Hash) // is told of each layer that is proven
-	damaged  func(layer v1.Hash) // is told when what was done already is wrong
+	damaged  func(layer v1.Hash) // is told when what did not come from src is wrong
+
+	local      map[v1.Hash][]localLayer // where layers can be copied from
+	copied     func(layer v1.Hash, from localLayer, n int64)
+	unreadable func(layer v1.Hash, from localLayer, err error)
 }
 
 // Fill writes all that the layout plans to file: the literal bytes, and the
@@ -82,7 +86,7 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 			f.progress.Done += n
 			continue
 		}
-		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob]))
+		f.layers = append(f.layers, newLayerFill(s, e.ranging, e.connections(), o.done[s.Blob], o.local[s.Blob]))
 	}
 	for _, l := range f.layers {
 		f.progress.Total += l.size
@@ -99,6 +103,9 @@ func (e *Engine) Fill(ctx context.Context, file *os.File, layout *Layout, src Bl
 	var group errgroup.Group
 	for range min(e.connections(), f.mostWorkers()) {
 		group.Go(func() error { return f.stopOn(f.fetchSpans(ctx)) })
+	}
+	if len(o.local) > 0 {
+		group.Go(func() error { return f.stopOn(f.copyLayers(ctx)) })
 	}
 	for range min(runtime.GOMAXPROCS(0), len(f.layers)) {
 		group.Go(func() error { return f.stopOn(f.hashLayers(ctx)) })

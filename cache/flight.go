@@ -90,6 +90,16 @@ func (fl *flight) closeUnused() {
 	}
 }
 
+// landed tells whether there is a file to take the layer from.
+func (fl *flight) landed() bool {
+	select {
+	case <-fl.done:
+		return fl.file != nil
+	default:
+		return false
+	}
+}
+
 // wait waits for a flight to land or fail.
 func (fl *flight) wait(ctx context.Context) error {
 	select {

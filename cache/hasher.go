@@ -13,10 +13,14 @@ import (
 // CPU's cache in between.
 const hashBuffer = 256 << 10
 
+// writeStep is how many bytes go to the disk at a time, while later ones come.
+const writeStep = 8 << 20
+
 // hashLayers follows the downloads with sha256 over what is in the file without
 // a gap, until every layer is verified. It reads the file, which is in the page
 // cache: what is proven is what was written, resumed bytes included, and no
-// connection ever waits for a hash.
+// connection ever waits for a hash. What has been hashed is on its way to the disk, so
+// that publication does not wait for all of it.
 func (f *fill) hashLayers(ctx context.Context) error {
 	buf := make([]byte, hashBuffer)
 	for {
@@ -70,16 +74,24 @@ func (f *fill) awaitBytes(ctx context.Context) (*hashing, error) {
 }
 
 func (f *fill) hash(ctx context.Context, t *hashing, buf []byte) error {
+	l, begun := t.layer, t.from
 	for t.from < t.upTo {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if l.cold {
+			l.prefetch.keep(f.file, l.offset+t.from, l.offset+t.upTo)
+		}
 		p := buf[:min(int64(len(buf)), t.upTo-t.from)]
-		if _, err := f.file.ReadAt(p, t.layer.offset+t.from); err != nil {
+		if _, err := f.file.ReadAt(p, l.offset+t.from); err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
 		_, _ = t.state.Write(p) // a hash never fails
 		t.from += int64(len(p))
+		if !l.cold && (t.from-begun >= writeStep || t.from == t.upTo) {
+			startWriting(f.file, l.offset+begun, t.from-begun)
+			begun = t.from
+		}
 	}
 	return nil
 }

@@ -19,21 +19,24 @@ type layerFill struct {
 	length func(left int64) int64 // of a range
 	least  int64                  // what splitting leaves on each side
 
-	spans    []*span // by start; they cover the layer without gap
-	front    int     // spans before it are complete
-	round    int     // counts how often the layer was begun
-	writes   int     // how many writes into the file are under way
-	resumed  bool    // some bytes were written by an earlier run
-	refetch  bool    // its bytes were wrong once
-	stream   bool    // the source has no ranges: one span, from the beginning
-	hashing  bool    // a hasher has it
-	hashed   int64   // bytes that went into state
+	local    []localLayer // where it is copied from; without any it is fetched
+	spans    []*span      // by start; they cover the layer without gap
+	front    int          // spans before it are complete
+	round    int          // counts how often the layer was begun
+	writes   int          // how many writes into the file are under way
+	resumed  bool         // some bytes were written by an earlier run, or copied
+	refetch  bool         // its bytes were wrong once
+	stream   bool         // the source has no ranges: one span, from the beginning
+	cold     bool         // what was there at the beginning may not be in memory
+	prefetch prefetch     // of what is hashed
+	hashing  bool         // a hasher has it
+	hashed   int64        // bytes that went into state
 	state    hash.Hash
 	verified bool
 }
 
-func newLayerFill(s Segment, r ranging, connections int, done []interval) *layerFill {
-	l := &layerFill{digest: s.Blob, offset: s.Offset, size: s.Length, state: sha256.New(), resumed: len(done) > 0}
+func newLayerFill(s Segment, r ranging, connections int, done []interval, local []localLayer) *layerFill {
+	l := &layerFill{digest: s.Blob, offset: s.Offset, size: s.Length, state: sha256.New(), local: local, resumed: len(done)+len(local) > 0, cold: len(done) > 0}
 	l.length = func(left int64) int64 { return r.length(left, connections) }
 	l.least = r.split
 	l.spans = spansOf(l.size, l.length, done)
@@ -45,7 +48,7 @@ func newLayerFill(s Segment, r ranging, connections int, done []interval) *layer
 // until their last write has ended: it must not land on bytes that were hashed.
 func (l *layerFill) restart() {
 	l.round++
-	l.front, l.hashed, l.resumed = 0, 0, false
+	l.front, l.hashed, l.resumed, l.local, l.cold = 0, 0, false, nil, false
 	l.state = sha256.New()
 	length := l.length
 	if l.stream {
@@ -75,9 +78,9 @@ func (l *layerFill) frontier() int64 {
 	return l.spans[l.front].pos
 }
 
-// pending returns a span that nobody works on, or nil.
+// pending returns a span to fetch that nobody works on, or nil.
 func (l *layerFill) pending() *span {
-	if l.stale() {
+	if len(l.local) > 0 || l.stale() {
 		return nil
 	}
 	for _, s := range l.spans[l.front:] {
@@ -106,7 +109,7 @@ func (l *layerFill) stale() bool {
 func (l *layerFill) largest() *span {
 	var most *span
 	for _, s := range l.spans[l.front:] {
-		if s.active && !l.stream && s.end-s.reserved >= 2*l.least && (most == nil || s.end-s.reserved > most.end-most.reserved) {
+		if s.active && !l.stream && len(l.local) == 0 && s.end-s.reserved >= 2*l.least && (most == nil || s.end-s.reserved > most.end-most.reserved) {
 			most = s
 		}
 	}

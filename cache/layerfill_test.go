@@ -13,7 +13,7 @@ func filling(t *testing.T, size int64) (*fill, *layerFill) {
 	t.Helper()
 	src := blobs{}
 	d := src.add(noise(1, int(size)))
-	l := newLayerFill(Segment{Blob: d.Digest, Length: size}, ranging{least: 1000, most: 1000, split: 100}, 1, nil)
+	l := newLayerFill(Segment{Blob: d.Digest, Length: size}, ranging{least: 1000, most: 1000, split: 100}, 1, nil, nil)
 	f := &fill{engine: testEngine(1), file: tempFile(t), src: src, options: &FillOptions{}, layers: []*layerFill{l}}
 	f.cond.L = &f.mu
 	return f, l

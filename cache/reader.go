@@ -93,6 +93,7 @@ type layerReader struct {
 	file     openFile
 	open     func(path string, layer v1.Hash) (openFile, Segment, error)
 	reopened int
+	ahead    prefetch
 }
 
 func (r *layerReader) reopen() error {
@@ -127,7 +128,9 @@ func (r *layerReader) Read(p []byte) (int, error) {
 		if r.ctx.Err() != nil {
 			return 0, context.Cause(r.ctx)
 		}
-		n, err := r.file.ReadAt(p[:min(int64(len(p)), r.left)], r.layer.Offset+r.at)
+		at := r.layer.Offset + r.at
+		r.ahead.keep(r.file, at, at+r.left)
+		n, err := r.file.ReadAt(p[:min(int64(len(p)), r.left)], at)
 		if n > 0 {
 			r.at, r.left, r.reopened = r.at+int64(n), r.left-int64(n), 0
 			return n, nil // an error comes again

@@ -23,6 +23,7 @@ type supply struct {
 	downloaded int64
 	proven     map[v1.Hash]bool
 	piloted    map[v1.Hash]*flight // that others may wait for
+	landed     map[v1.Hash]*flight // of others, with a file to take the layer from
 
 	mu      sync.Mutex
 	reused  map[v1.Hash]reuse
@@ -38,7 +39,7 @@ type reuse struct {
 func newSupply(d *Dir, p *partialFile, layout *Layout, src BlobSource, o *PutOptions) *supply {
 	s := &supply{
 		dir: d, p: p, layout: layout, src: src, o: o, resumed: len(p.done) > 0,
-		proven: map[v1.Hash]bool{}, piloted: map[v1.Hash]*flight{}, reused: map[v1.Hash]reuse{},
+		proven: map[v1.Hash]bool{}, piloted: map[v1.Hash]*flight{}, landed: map[v1.Hash]*flight{}, reused: map[v1.Hash]reuse{},
 	}
 	if p.done == nil {
 		p.done = map[v1.Hash][]interval{}
@@ -48,30 +49,34 @@ func newSupply(d *Dir, p *partialFile, layout *Layout, src BlobSource, o *PutOpt
 
 // bring fills the partial file and proves all of it.
 func (s *supply) bring(ctx context.Context) error {
+	defer s.disembark()
 	todo := s.layout.layers()
 	for first := true; first || len(todo) > 0; first = false {
 		// Boarding comes before looking at the directory: a flight that has retired
 		// in between is in a tarball by then.
 		now, later := s.board(todo)
-		local, closeLocal := findLayers(s.dir.path, s.missing(now))
-		err := s.prepare(ctx, now, local)
-		closeLocal()
-		if err == nil {
-			err = s.fill(ctx, now)
-		}
-		todo = nil
-		for _, a := range later {
-			if err == nil {
-				err = s.await(ctx, a)
-			}
-			s.dir.flights.leave(a.flight)
-			todo = append(todo, a.layer)
-		}
-		if err != nil {
+		err := s.bringNow(ctx, now)
+		if todo, err = s.await(ctx, later, err); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bringNow brings layers that nobody else is bringing.
+func (s *supply) bringNow(ctx context.Context, layers []Segment) error {
+	search := slices.DeleteFunc(s.missing(layers), func(l Segment) bool { return s.landed[l.Blob] != nil })
+	local, closeLocal := findLayers(s.dir.path, search)
+	defer closeLocal()
+	for _, l := range layers {
+		if f := s.landed[l.Blob]; f != nil {
+			local[l.Blob] = []localLayer{{f.file, f.offset}}
+		}
+	}
+	if err := s.prepare(layers, local); err != nil {
+		return err
+	}
+	return s.fill(ctx, layers, local)
 }
 
 // missing returns the layers that are not complete in the partial file.
@@ -126,7 +131,7 @@ type awaited struct {
 // board tells which layers are to be brought now, and which by others.
 func (s *supply) board(layers []Segment) (now []Segment, later []awaited) {
 	for _, l := range layers {
-		if s.piloted[l.Blob] != nil || len(s.gaps(l)) == 0 {
+		if s.piloted[l.Blob] != nil || s.landed[l.Blob] != nil || len(s.gaps(l)) == 0 {
 			now = append(now, l)
 		} else if f, pilot := s.dir.flights.board(l.Blob); pilot {
 			s.piloted[l.Blob] = f
@@ -138,8 +143,8 @@ func (s *supply) board(layers []Segment) (now []Segment, later []awaited) {
 	return now, later
 }
 
-// prepare takes what tarballs in the directory have, and makes room for the rest.
-func (s *supply) prepare(ctx context.Context, layers []Segment, local map[v1.Hash][]localLayer) error {
+// prepare clones what tarballs in the directory have, and makes room for the rest.
+func (s *supply) prepare(layers []Segment, local map[v1.Hash][]localLayer) error {
 	for _, l := range s.missing(layers) {
 		for _, from := range local[l.Blob] {
 			if s.clone(l, from) {
@@ -161,16 +166,6 @@ func (s *supply) prepare(ctx context.Context, layers []Segment, local map[v1.Has
 	if err := reserve(s.p.file, ranges); err != nil {
 		return &writeError{err}
 	}
-	for _, l := range s.missing(layers) {
-		for _, from := range local[l.Blob] {
-			if err := s.copy(ctx, l, from); err != nil {
-				return err
-			}
-			if len(s.gaps(l)) == 0 {
-				break
-			}
-		}
-	}
 	return nil
 }
 
@@ -190,23 +185,21 @@ func (s *supply) spare() int64 {
 	return max(spare, 0)
 }
 
-// copy takes a layer by copying it. What cannot be read is fetched: the error is
-// that of the partial file, or of ctx.
-func (s *supply) copy(ctx context.Context, l Segment, from localLayer) error {
-	err := copyRange(ctx, s.p.file, l.Offset, from.file, from.offset, l.Length)
-	switch {
-	case err == nil:
-		s.took(l, reuse{copied: l.Length, from: from.file.Name()})
-	case isWrite(err) || ctx.Err() != nil:
-		return err
-	default:
-		s.dir.log.Warn("a layer cannot be read where it is", "layer", l.Blob.String(), "file", from.file.Name(), "error", err)
-	}
-	return nil
+// copied is told of bytes of a layer that were copied.
+func (s *supply) copied(layer v1.Hash, from localLayer, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.reused[layer]
+	s.reused[layer] = reuse{copied: r.copied + n, from: from.file.Name()}
 }
 
-// fill fetches what is still missing of some layers and proves them.
-func (s *supply) fill(ctx context.Context, layers []Segment) error {
+// unreadable is told of a layer that cannot be copied from where it is.
+func (s *supply) unreadable(layer v1.Hash, from localLayer, err error) {
+	s.dir.log.Warn("a layer cannot be read where it is", "layer", layer.String(), "file", from.file.Name(), "error", err)
+}
+
+// fill copies or fetches what is still missing of some layers and proves them.
+func (s *supply) fill(ctx context.Context, layers []Segment, local map[v1.Hash][]localLayer) error {
 	skip := map[v1.Hash]int64{}
 	for _, l := range s.layout.layers() {
 		if s.proven[l.Blob] {
@@ -222,6 +215,7 @@ func (s *supply) fill(ctx context.Context, layers []Segment) error {
 	n, err := s.dir.engine.Fill(ctx, s.p.file, s.layout, s.src, &FillOptions{
 		Progress: s.o.Progress, done: s.p.done, journal: s.p.journal, skip: skip,
 		verified: s.land, damaged: s.wasDamaged,
+		local: local, copied: s.copied, unreadable: s.unreadable,
 	})
 	s.downloaded += n
 	if err != nil {
@@ -234,31 +228,56 @@ func (s *supply) fill(ctx context.Context, layers []Segment) error {
 	return nil
 }
 
-// await waits for the layer that another image's flight brings, and takes it from
-// where it has landed. If it did not land, the layer is missing as before.
-func (s *supply) await(ctx context.Context, a awaited) error {
-	if err := a.flight.wait(ctx); err != nil || a.flight.file == nil {
-		return err
+// await waits for the first of the other images' flights, unless something has
+// failed, and returns the layers that are still to be brought: those that have landed
+// by then, which are taken from there, and the rest.
+func (s *supply) await(ctx context.Context, later []awaited, failed error) (todo []Segment, err error) {
+	err = failed
+	for i, a := range later {
+		if i == 0 && err == nil {
+			err = a.flight.wait(ctx)
+		}
+		if a.flight.landed() {
+			s.landed[a.layer.Blob] = a.flight
+		} else {
+			s.dir.flights.leave(a.flight)
+		}
+		todo = append(todo, a.layer)
 	}
-	from := localLayer{a.flight.file, a.flight.offset}
-	if s.clone(a.layer, from) {
-		return nil
+	return todo, err
+}
+
+// disembark says that the files in which layers have landed are no longer needed.
+func (s *supply) disembark() {
+	for _, f := range s.landed {
+		s.dir.flights.leave(f)
 	}
-	if err := s.dir.checkRoom(s.p.file, a.layer.Length); err != nil {
-		return err
-	}
-	return s.copy(ctx, a.layer, from)
 }
 
 // wasDamaged is told of a layer that is there, but wrong.
 func (s *supply) wasDamaged(layer v1.Hash) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, ok := s.reused[layer]; ok {
-		s.dir.log.Warn("a layer in a tarball is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
-		s.damaged = append(s.damaged, r.from)
-		delete(s.reused, layer)
+	r, ok := s.reused[layer]
+	if !ok {
+		return
 	}
+	delete(s.reused, layer)
+	if r.cloned+r.copied < s.size(layer) { // an earlier run left the rest, and may be the one that is wrong
+		s.dir.log.Warn("a layer that was copied in part is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
+		return
+	}
+	s.dir.log.Warn("a layer in a tarball is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
+	s.damaged = append(s.damaged, r.from)
+}
+
+func (s *supply) size(layer v1.Hash) int64 {
+	for _, l := range s.layout.layers() {
+		if l.Blob == layer {
+			return l.Length
+		}
+	}
+	return 0
 }
 
 // land ends the flight of a layer that is proven.

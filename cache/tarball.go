@@ -168,7 +168,7 @@ func (t *Tarball) verify(ctx context.Context, tell func(n int64)) error {
 	}
 	damage := &DamageError{Path: t.Path}
 	for _, s := range t.Layout.segments {
-		section := &contextReader{ctx, io.NewSectionReader(f, s.Offset, s.Length), tell}
+		section := &contextReader{ctx: ctx, f: f, at: s.Offset, end: s.Offset + s.Length, tell: tell}
 		if !s.IsBlob() {
 			have, err := io.ReadAll(section)
 			if err != nil {
@@ -199,19 +199,29 @@ func hashOf(r io.Reader) (v1.Hash, error) {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}, nil
 }
 
-// contextReader ends with the context's error: a file is read to its end
-// otherwise, tens of gigabytes. It tells how much was read.
+// contextReader reads a part of a file and ends with the context's error: it would
+// read to the end otherwise, tens of gigabytes. It tells how much was read.
 type contextReader struct {
-	ctx  context.Context
-	r    io.Reader
-	tell func(n int64)
+	ctx     context.Context
+	f       io.ReaderAt
+	at, end int64
+	ahead   prefetch
+	tell    func(n int64)
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	n, err := c.r.Read(p)
+	if c.at == c.end {
+		return 0, io.EOF
+	}
+	c.ahead.keep(c.f, c.at, c.end)
+	n, err := c.f.ReadAt(p[:min(int64(len(p)), c.end-c.at)], c.at)
+	if n > 0 {
+		err = nil // it comes again
+	}
+	c.at += int64(n)
 	c.tell(int64(n))
 	return n, err
 }
