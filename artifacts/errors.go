@@ -3,9 +3,10 @@ package artifacts
 import (
 	"context"
 	"errors"
-	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // The kinds of trouble. Every [*Error] wraps one of them.
@@ -108,7 +109,7 @@ func newError(ctx context.Context, op, source string, kind, err error) error {
 }
 
 // queries are the query strings of URLs: they sign the URLs of blob storage.
-var queries = regexp.MustCompile(`\?[^\s"']+`)
+var queries = lazy.Regexp(`\?[^\s"']+`)
 
 // longest is how long the foreign part of an error's text may get, in bytes.
 const longest = 1000
@@ -117,7 +118,7 @@ const longest = 1000
 // length. Much of it is foreign: an artifact could make it look like several
 // lines of a log. [Plain] is for what goes to the runner.
 func clean(text string) string {
-	text = queries.ReplaceAllString(text, "?…")
+	text = queries().ReplaceAllString(text, "?…")
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) {
 			return ' '

@@ -118,7 +118,7 @@ func (r *Request) check() error {
 			Err: errors.New("it names none: give the run's ID, or start the workflow by workflow_run, or by workflow_dispatch with the input run_id")}
 	}
 	for i, name := range r.Names {
-		if !outputNames.MatchString(name) || slices.Contains(r.Names[:i], name) {
+		if !outputNames().MatchString(name) || slices.Contains(r.Names[:i], name) {
 			return &Error{Op: "select the output", Source: fmt.Sprintf("%.200q", name), Kind: ErrRequest, Err: errors.New("it is empty, there twice, or not a name of an output")}
 		}
 	}

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // ErrOutputs is wrapped by every error about the content of output files.
@@ -40,7 +41,7 @@ const (
 
 // outputNames is the form of a name: what can be a job output, and an image's
 // name without its tag.
-var outputNames = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+var outputNames = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 // An outputError is an [ErrOutputs] that knows its file, so that the artifact
 // which brought that can be named.
@@ -128,7 +129,7 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 			return nil, fail("it is not UTF-8 text")
 		case !ok:
 			return nil, fail("want NAME=REFERENCE")
-		case !outputNames.MatchString(name):
+		case !outputNames().MatchString(name):
 			return nil, fail("the name may have letters, digits, \"_\", \"-\" and \".\", 128 at most")
 		case ref == "":
 			return nil, fail("the reference is empty: did the build fail?")

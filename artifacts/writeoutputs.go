@@ -46,7 +46,7 @@ func formatOutputs(outputs []Output) ([]byte, error) {
 	for _, o := range outputs {
 		delimiter := "dockercache_" + rand.Text()
 		switch {
-		case !outputNames.MatchString(o.Name):
+		case !outputNames().MatchString(o.Name):
 			return nil, badOutput(o.File, "the name %.200q cannot be an output's", o.Name)
 		case seen[o.Name]:
 			return nil, badOutput(o.File, "the name %q is there twice", o.Name)

@@ -28,17 +28,23 @@ func tarHeader(name string, size, at int64, align bool) ([]byte, error) {
 	if !align {
 		return renderHeader(name, size, "")
 	}
-	// Each further 512 bytes of comment move the data one block on, so one of
-	// the first 8 lengths fits. The 9th covers the step at which the record's
-	// own length field gets one digit longer.
-	for blocks := range layerAlign/tarBlock + 1 {
-		comment := ""
-		if blocks > 0 {
-			comment = strings.Repeat(" ", 1+(blocks-1)*tarBlock)
-		}
-		h, err := renderHeader(name, size, comment)
-		if err != nil || (at+int64(len(h)))%layerAlign == 0 {
+	tries := []int{0, 1} // bytes of comment
+	for i := 0; i < len(tries); i++ {
+		h, err := renderHeader(name, size, strings.Repeat(" ", tries[i]))
+		past := int((at + int64(len(h))) % layerAlign)
+		if err != nil || past == 0 {
 			return h, err
+		}
+		if i != 1 {
+			continue
+		}
+		// Each further 512 bytes of comment move the data one block on, so this many
+		// are needed; unless on the way the record's own length field gets one digit
+		// longer, and with it the record one block: then the first that does. The bytes
+		// of a tarball must be the same each time.
+		tries = append(tries, 1+layerAlign-past)
+		for more := tarBlock; more <= layerAlign; more += tarBlock {
+			tries = append(tries, 1+more)
 		}
 	}
 	return nil, fmt.Errorf("tar header of %s at %d: no comment aligns the data", name, at)

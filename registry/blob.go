@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // readRange asks for a range of a blob whose whole size is declared. Always a
@@ -55,12 +56,12 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 }
 
 // contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
-var contentRanges = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
+var contentRanges = lazy.Regexp(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
 
 // parseContentRange returns the first and last byte and the whole size, -1 if
 // that is not stated.
 func parseContentRange(s string) (first, last, total int64, ok bool) {
-	m := contentRanges.FindStringSubmatch(s)
+	m := contentRanges().FindStringSubmatch(s)
 	if m == nil {
 		return 0, 0, 0, false
 	}

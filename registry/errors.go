@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // The kinds of trouble. Every [*Error] wraps one of them.
@@ -172,11 +173,11 @@ func answerText(e *transport.Error) string {
 
 var (
 	// queries are the query strings of URLs: they sign the URLs of blob storage.
-	queries = regexp.MustCompile(`\?[^\s"']+`)
+	queries = lazy.Regexp(`\?[^\s"']+`)
 	// bodies are what go-containerregistry appends when a token server's answer
 	// has no token, and what it appends when a credential helper fails: either
 	// may hold a secret.
-	bodies = regexp.MustCompile("(?s)(bearer response:|out: `).*")
+	bodies = lazy.Regexp("(?s)(bearer response:|out: `).*")
 )
 
 // longest is how long an error's text may get, in bytes.
@@ -186,8 +187,8 @@ const longest = 1000
 // length. Much of it is foreign: a registry could make it look like several
 // lines of a log, or like a command to the runner that prints it.
 func clean(text string) string {
-	text = bodies.ReplaceAllString(text, "(not shown)")
-	text = queries.ReplaceAllString(text, "?…")
+	text = bodies().ReplaceAllString(text, "(not shown)")
+	text = queries().ReplaceAllString(text, "?…")
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 			return ' '
@@ -218,7 +219,7 @@ func replaced(err error) (_ error, unsafe bool) {
 	}
 	causes = slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
 	text := err.Error()
-	unsafe = queries.MatchString(strings.ReplaceAll(text, "?…", "")) || bodies.MatchString(text)
+	unsafe = queries().MatchString(strings.ReplaceAll(text, "?…", "")) || bodies().MatchString(text)
 	for i := range causes {
 		cause, was := replaced(causes[i])
 		causes[i], unsafe = cause, unsafe || was

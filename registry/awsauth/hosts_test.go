@@ -82,7 +82,7 @@ func FuzzParseHost(f *testing.F) {
 		}
 		assert.Len(t, h.account, 12)
 		assert.Empty(t, strings.Trim(h.account, "0123456789"))
-		assert.Regexp(t, regions, h.region)
+		assert.Regexp(t, regions(), h.region)
 		assert.True(t, strings.HasPrefix(lower, h.account+".dkr"))
 	})
 }

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"regexp"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // Options of a [Keychain] and of [LoadConfig]. The zero value of each field
@@ -49,9 +50,9 @@ type Options struct {
 // As https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 // and https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html have them.
 var (
-	roleARNs     = regexp.MustCompile(`^arn:(aws[a-z-]*):iam::(\d{12}):role/(?:[\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
-	sessionNames = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
-	regions      = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	roleARNs     = lazy.Regexp(`^arn:(aws[a-z-]*):iam::(\d{12}):role/(?:[\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
+	sessionNames = lazy.Regexp(`^[\w+=,.@-]{2,64}$`)
+	regions      = lazy.Regexp(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 )
 
 const (
@@ -94,13 +95,13 @@ func newSettings(options *Options) (*settings, error) {
 		return nil, &Error{Op: "check the options", Kind: ErrOptions, Err: fmt.Errorf("%s", clean(what)), Advice: advice}
 	}
 	switch {
-	case s.RoleARN != "" && !roleARNs.MatchString(s.RoleARN):
+	case s.RoleARN != "" && !roleARNs().MatchString(s.RoleARN):
 		return bad(fmt.Sprintf("RoleARN %q is not the ARN of a role", s.RoleARN), "it looks like arn:aws:iam::123456789012:role/name")
-	case s.Region != "" && !regions.MatchString(s.Region):
+	case s.Region != "" && !regions().MatchString(s.Region):
 		return bad(fmt.Sprintf("Region %q is not a region", s.Region), "it looks like us-east-1")
 	case s.Duration < shortest || s.Duration > longest || s.Duration%time.Second != 0:
 		return bad(fmt.Sprintf("Duration is %v", s.Duration), "give whole seconds from 15m to 12h, and no more than the role's maximum session duration")
-	case !sessionNames.MatchString(s.SessionName):
+	case !sessionNames().MatchString(s.SessionName):
 		return bad(fmt.Sprintf("SessionName %q", s.SessionName), "give 2 to 64 letters, digits, and characters of _+=,.@-")
 	}
 	return s, nil

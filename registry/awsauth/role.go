@@ -50,7 +50,7 @@ func newRole(s *settings, cfg aws.Config, tokens *idTokens) *role {
 // firstRegion is where to ask for a role when nothing says where: the region in
 // which its partition began.
 func firstRegion(arn string) string {
-	switch partition := roleARNs.FindStringSubmatch(arn)[1]; partition {
+	switch partition := roleARNs().FindStringSubmatch(arn)[1]; partition {
 	case "aws-cn":
 		return "cn-north-1"
 	case "aws-us-gov":
@@ -126,7 +126,7 @@ func (r *role) try(ctx context.Context, token string) (aws.Credentials, time.Tim
 		SecretAccessKey: aws.ToString(out.Credentials.SecretAccessKey),
 		SessionToken:    aws.ToString(out.Credentials.SessionToken),
 		Source:          "GitHub OIDC", CanExpire: true,
-		AccountID: roleARNs.FindStringSubmatch(r.RoleARN)[2],
+		AccountID: roleARNs().FindStringSubmatch(r.RoleARN)[2],
 	}
 	r.secrets.add(c.SecretAccessKey, c.SessionToken)
 	if !c.HasKeys() || c.SessionToken == "" || out.Credentials.Expiration == nil {
