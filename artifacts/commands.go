@@ -3,10 +3,10 @@ package artifacts
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
-
-	"github.com/dockercache/dockercache/internal/lazy"
+	"sync"
 )
 
 // Commands writes commands to the runner of a job, which reads them from the
@@ -45,7 +45,7 @@ func (c *Commands) Warning(at Place, message string) error { return c.write("war
 func (c *Commands) Error(at Place, message string) error { return c.write("error", at, message) }
 
 // accountID is the form of an AWS account's number.
-var accountID = lazy.Regexp(`^\s*\d{12}\s*$`)
+var accountID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\d{12}\s*$`) })
 
 // Mask makes the runner print *** for a secret from now on, and for each line of
 // it. It tells whether it did: it leaves out what is blank, and a value of which

@@ -3,10 +3,10 @@ package artifacts
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
+	"sync"
 	"unicode"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // The kinds of trouble. Every [*Error] wraps one of them.
@@ -109,7 +109,7 @@ func newError(ctx context.Context, op, source string, kind, err error) error {
 }
 
 // queries are the query strings of URLs: they sign the URLs of blob storage.
-var queries = lazy.Regexp(`\?[^\s"']+`)
+var queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s"']+`) })
 
 // longest is how long the foreign part of an error's text may get, in bytes.
 const longest = 1000

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // ErrOutputs is wrapped by every error about the content of output files.
@@ -41,7 +41,7 @@ const (
 
 // outputNames is the form of a name: what can be a job output, and an image's
 // name without its tag.
-var outputNames = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+var outputNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`) })
 
 // An outputError is an [ErrOutputs] that knows its file, so that the artifact
 // which brought that can be named.

@@ -3,21 +3,21 @@ package artifacts
 import (
 	"bytes"
 	"io"
+	"regexp"
 	"strings"
+	"sync"
 	"unicode"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // commandStart begins a command, ::name::. Any character outside of ASCII may be
 // one that does not count, see legacyStart.
-var commandStart = lazy.Regexp(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`)
+var commandStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`) })
 
 // legacyStart begins a command of the older form, ##[name], anywhere in a line.
 // Characters outside of ASCII may stand in between: the runner searches with the
 // rules of a language, for which some characters are not there at all
 // (actions/runner, ActionCommand.cs: IndexOf and StartsWith of strings).
-var legacyStart = lazy.Regexp(`#([^\x00-\x7f]*)\[`)
+var legacyStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`#([^\x00-\x7f]*)\[`) })
 
 // Plain makes text that is not trusted safe to be printed in a job: no line of
 // it is a command to the runner. Lines that could begin with "::", also after

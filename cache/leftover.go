@@ -2,9 +2,8 @@ package cache
 
 import (
 	"regexp"
+	"sync"
 	"time"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // A LeftoverKind says what a file beside the tarballs is for. Its text is the
@@ -42,25 +41,29 @@ type Leftover struct {
 }
 
 // leftoverForms are the exact forms of the names that this package makes. What has
-// any other name is somebody else's, and stays.
-var leftoverForms = []struct {
+// any other name is somebody else's, and stays. They are compiled when they are needed.
+var leftoverForms = sync.OnceValue(func() []leftoverForm {
+	return []leftoverForm{
+		{PartialLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
+		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
+		{RetiredLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
+		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.mark$`)},
+		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
+		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
+		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
+	}
+})
+
+type leftoverForm struct {
 	kind LeftoverKind
-	form func() *regexp.Regexp
-}{
-	{PartialLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
-	{JournalLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
-	{RetiredLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
-	{MarkLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.mark$`)},
-	{LockLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.lock$`)},
-	{WantedLeftover, lazy.Regexp(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
-	{TemporaryLeftover, lazy.Regexp(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
+	form *regexp.Regexp
 }
 
 // leftoverOf returns what kind of file this package gives such a name, and of
 // which tarball it is; "" if it gives none.
 func leftoverOf(name string) (kind LeftoverKind, tarball string) {
-	for _, f := range leftoverForms {
-		m := f.form().FindStringSubmatch(name)
+	for _, f := range leftoverForms() {
+		m := f.form.FindStringSubmatch(name)
 		if m == nil || f.kind != TemporaryLeftover && len(m[1]) > maxTarballName {
 			continue
 		}

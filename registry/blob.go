@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // readRange asks for a range of a blob whose whole size is declared. Always a
@@ -56,7 +56,7 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 }
 
 // contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
-var contentRanges = lazy.Regexp(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
+var contentRanges = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`) })
 
 // parseContentRange returns the first and last byte and the whole size, -1 if
 // that is not stated.

@@ -6,14 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // The kinds of trouble. Every [*Error] wraps one of them.
@@ -173,11 +173,11 @@ func answerText(e *transport.Error) string {
 
 var (
 	// queries are the query strings of URLs: they sign the URLs of blob storage.
-	queries = lazy.Regexp(`\?[^\s"']+`)
+	queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s"']+`) })
 	// bodies are what go-containerregistry appends when a token server's answer
 	// has no token, and what it appends when a credential helper fails: either
 	// may hold a secret.
-	bodies = lazy.Regexp("(?s)(bearer response:|out: `).*")
+	bodies = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("(?s)(bearer response:|out: `).*") })
 )
 
 // longest is how long an error's text may get, in bytes.

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-
-	"github.com/dockercache/dockercache/internal/lazy"
 )
 
 // Options of a [Keychain] and of [LoadConfig]. The zero value of each field
@@ -50,9 +50,11 @@ type Options struct {
 // As https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 // and https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html have them.
 var (
-	roleARNs     = lazy.Regexp(`^arn:(aws[a-z-]*):iam::(\d{12}):role/(?:[\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
-	sessionNames = lazy.Regexp(`^[\w+=,.@-]{2,64}$`)
-	regions      = lazy.Regexp(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	roleARNs = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^arn:(aws[a-z-]*):iam::(\d{12}):role/(?:[\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
+	})
+	sessionNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) })
+	regions      = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`) })
 )
 
 const (
