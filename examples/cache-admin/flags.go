@@ -5,11 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/command"
 )
 
 type options struct {
@@ -63,8 +62,8 @@ var arguments = map[string]string{"list": "", "verify": " [NAME...]", "prune": "
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	o := &options{}
 	err := o.parse(args, stdout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stderr, "cache-admin: %v\nRun \"cache-admin -h\" for help.\n", err)
+	if err != nil {
+		command.SayUsage(stderr, "cache-admin", err)
 	}
 	return o, err
 }
@@ -84,33 +83,17 @@ func (o *options) parse(args []string, stdout io.Writer) error {
 		return fmt.Errorf("%q is no COMMAND: want list, verify, prune or info", o.command)
 	default:
 		f := o.flags()
-		err := f.Parse(args[1:])
-		if errors.Is(err, flag.ErrHelp) {
-			f.SetOutput(stdout)
-			fmt.Fprintf(stdout, "Usage: cache-admin %s [flags]%s\n\n", o.command, takes)
-			f.PrintDefaults()
-			fmt.Fprint(stdout, usageExit)
-		}
-		if err != nil {
+		if err := command.ParseFlags(f, args[1:], stdout, fmt.Sprintf("Usage: cache-admin %s [flags]%s\n\n", o.command, takes), usageExit); err != nil {
 			return err
 		}
-		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" {
-				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
-			}
-		})
 		o.arguments = f.Args()
-		if err == nil {
-			err = o.check()
-		}
-		return err
+		return o.check()
 	}
 }
 
 // flags are those of the command.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("cache-admin", flag.ContinueOnError)
-	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
 	f.BoolVar(&o.json, "json", false, "print JSON, one object to a line")
 	switch o.command {
@@ -160,15 +143,9 @@ func (o *options) check() error {
 			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme", host)
 		}
 	}
-	if o.dir != "" {
-		return nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return fmt.Errorf("-dir was not given, and its default cannot be made: %w", err)
-	}
-	o.dir = filepath.Join(home, "pytorch-data", "docker")
-	return nil
+	var err error
+	o.dir, err = command.Dir(o.dir)
+	return err
 }
 
 func (o *options) limits() *cache.PruneOptions {

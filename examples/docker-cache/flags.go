@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/buildflags"
+	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
@@ -88,7 +88,6 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	o := &options{rules: tagging.DefaultRules(), platform: registry.DefaultPlatform(), roleDuration: seconds(time.Hour)}
 	f := flag.NewFlagSet("docker-cache", flag.ContinueOnError)
-	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory to stock; it must exist (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required with IMAGE, else it must be the run's")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
@@ -117,21 +116,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
 	f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
 
-	err := f.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(stdout)
-		fmt.Fprint(stdout, usage)
-		f.PrintDefaults()
-		fmt.Fprint(stdout, usageExit)
-		return nil, err
-	}
-	if err == nil {
-		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" && err == nil {
-				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
-			}
-		})
-	}
+	err := command.ParseFlags(f, args, stdout, usage, usageExit)
 	if err == nil {
 		o.images = f.Args()
 		o.platform, err = registry.ParsePlatform(*platform)
@@ -140,10 +125,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 		err = o.check()
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "docker-cache: %s\n", artifacts.Plain(err.Error()))
-		if !errors.Is(err, artifacts.ErrEvent) {
-			fmt.Fprint(stderr, "Run \"docker-cache -h\" for help.\n")
-		}
+		command.SayUsage(stderr, "docker-cache", err)
 		return nil, err
 	}
 	return o, nil
@@ -203,13 +185,7 @@ func (o *options) check() error {
 			return fmt.Errorf("-mirror: %w", err)
 		}
 	}
-	if o.dir != "" {
-		return nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return fmt.Errorf("-dir was not given, and its default cannot be made: %w", err)
-	}
-	o.dir = filepath.Join(home, "pytorch-data", "docker")
-	return nil
+	var err error
+	o.dir, err = command.Dir(o.dir)
+	return err
 }

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/tagging"
 )
 
@@ -53,7 +52,6 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	o := &options{rules: tagging.DefaultRules()}
 	f := flag.NewFlagSet("load-image", flag.ContinueOnError)
-	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
 	f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
@@ -63,27 +61,13 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")
-	err := f.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(stdout)
-		fmt.Fprint(stdout, usage)
-		f.PrintDefaults()
-		fmt.Fprint(stdout, usageExit)
-		return nil, err
-	}
-	if err == nil {
-		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" && err == nil {
-				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
-			}
-		})
-	}
+	err := command.ParseFlags(f, args, stdout, usage, usageExit)
 	if err == nil {
 		o.images = f.Args()
 		err = o.check(*host)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "load-image: %s\nRun \"load-image -h\" for help.\n", artifacts.Plain(err.Error()))
+		command.SayUsage(stderr, "load-image", err)
 		return nil, err
 	}
 	return o, nil
@@ -108,13 +92,6 @@ func (o *options) check(host string) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.dir != "" {
-		return nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return fmt.Errorf("-dir was not given, and its default cannot be made: %w", err)
-	}
-	o.dir = filepath.Join(home, "pytorch-data", "docker")
-	return nil
+	o.dir, err = command.Dir(o.dir)
+	return err
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/internal/buildflags"
+	"github.com/dockercache/dockercache/internal/command"
 )
 
 type options struct {
@@ -42,29 +42,14 @@ Exit codes: 0 all is well, 1 it failed or was refused, 2 wrong usage,
 func parseFlags(args []string, getenv func(string) string, stdout, stderr io.Writer) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("merge-artifacts", flag.ContinueOnError)
-	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", ".", "the `DIR`ectory to write into; it is created if it is missing")
 	o.Register(f)
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each output")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is asked for")
 
-	err := f.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(stdout)
-		fmt.Fprint(stdout, usage)
-		f.PrintDefaults()
-		fmt.Fprint(stdout, usageExit)
-		return nil, err
-	}
+	err := command.ParseFlags(f, args, stdout, usage, usageExit)
 	if err == nil && f.NArg() > 0 {
 		err = fmt.Errorf("%q: there are only flags", f.Arg(0))
-	}
-	if err == nil {
-		f.Visit(func(g *flag.Flag) {
-			if g.Value.String() == "" {
-				err = fmt.Errorf("-%s is empty: was a variable not set?", g.Name)
-			}
-		})
 	}
 	if err == nil {
 		o.request, err = o.Request(getenv)
@@ -74,10 +59,7 @@ func parseFlags(args []string, getenv func(string) string, stdout, stderr io.Wri
 		o.request.Gate.AnyReference = len(o.Allow) == 0
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "merge-artifacts: %s\n", artifacts.Plain(err.Error()))
-		if !errors.Is(err, artifacts.ErrEvent) {
-			fmt.Fprint(stderr, "Run \"merge-artifacts -h\" for help.\n")
-		}
+		command.SayUsage(stderr, "merge-artifacts", err)
 		return nil, err
 	}
 	return o, nil
