@@ -174,6 +174,9 @@ func (i *Image) Reference() string { return i.reference }
 // Digest returns the digest of the manifest: the image's identity.
 func (i *Image) Digest() v1.Hash { return i.digest }
 
+// MediaType returns the manifest's media type; OCI's when it does not say.
+func (i *Image) MediaType() types.MediaType { return i.parsed.MediaType }
+
 // Manifest returns a copy of the manifest as served.
 func (i *Image) Manifest() []byte { return slices.Clone(i.manifest) }
 

@@ -1,0 +1,118 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// Options of [New]. The zero value of each field works.
+type Options struct {
+	// Logger is told of each request, and of what could not be read. Default: silent.
+	Logger *slog.Logger
+	// Failed, when not nil, is told what kept a tarball from being read. It is called
+	// concurrently.
+	Failed func(error)
+}
+
+// New returns the registry of a directory's images. It looks for new ones whenever it
+// is asked for a manifest or a list, and notes for [cache.Dir.Prune] which are pulled.
+func New(dir *cache.Dir, o *Options) http.Handler {
+	return newServer(&dirCatalog{dir: dir}, dir.MarkUsed, o)
+}
+
+// NewImage returns a registry that has only the image of a tarball, as REPOSITORY:TAG,
+// and lists nothing: who does not know the tag does not learn it. When the tarball is
+// replaced it no longer serves what the new one does not have.
+func NewImage(tarball *cache.Tarball, repository, tag string, o *Options) http.Handler {
+	return newServer(oneImage{image{tarball: tarball, repository: repository, tag: tag}}, func(*cache.Tarball) {}, o)
+}
+
+type server struct {
+	Options
+	catalog catalog
+	used    func(*cache.Tarball)
+}
+
+func newServer(c catalog, used func(*cache.Tarball), o *Options) *server {
+	s := &server{catalog: c, used: used}
+	if o != nil {
+		s.Options = *o
+	}
+	if s.Logger == nil {
+		s.Logger = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.Logger.Debug("asked", "method", r.Method, "url", r.URL.String(), "range", r.Header.Get("Range"), "by", r.RemoteAddr)
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0") // older clients insist on it
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		refuse(w, errReadOnly)
+		return
+	}
+	if err := s.route(w, r); err != nil {
+		if !errors.As(err, new(*refusal)) {
+			s.failed(r, err)
+		}
+		refuse(w, err)
+	}
+}
+
+// failed tells what kept a request from being answered, unless it was the client.
+func (s *server) failed(r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return
+	}
+	s.Logger.Warn("cannot read", "url", r.URL.String(), "error", err)
+	if s.Failed != nil {
+		s.Failed(err)
+	}
+}
+
+// route answers a request, or returns why it has not.
+func (s *server) route(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path == "/v2" {
+		return s.greet(w)
+	}
+	path, ok := strings.CutPrefix(r.URL.Path, "/v2/")
+	switch {
+	case !ok:
+		return errNoPath
+	case path == "":
+		return s.greet(w)
+	case path == "_catalog" && s.lists():
+		return s.repositories(w, r)
+	}
+	if repository, ok := strings.CutSuffix(path, "/tags/list"); ok && s.lists() {
+		return s.tags(w, r, repository)
+	}
+	// A repository may have parts that are called so.
+	if i := strings.LastIndex(path, "/manifests/"); i >= 0 {
+		return s.manifest(w, r, path[:i], path[i+len("/manifests/"):])
+	}
+	if i := strings.LastIndex(path, "/blobs/"); i >= 0 {
+		return s.blob(w, r, path[:i], path[i+len("/blobs/"):])
+	}
+	return errNoPath
+}
+
+// lists tells whether lists are given.
+func (s *server) lists() bool {
+	_, one := s.catalog.(oneImage)
+	return !one
+}
+
+// greet says that this is a registry.
+func (s *server) greet(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}")
+	return nil
+}
