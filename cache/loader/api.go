@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -121,9 +122,16 @@ func isStatus(err error, status int) bool {
 	return errors.As(err, &answer) && answer.status == status
 }
 
+// libpodPath begins the paths of podman's own API.
+const libpodPath = "/libpod"
+
 // do sends a request and returns a successful answer, whose body must be closed.
 func (d *Docker) do(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64, contentType string) (*http.Response, error) {
-	target := d.base + (&url.URL{Path: path}).EscapedPath()
+	base := d.base
+	if strings.HasPrefix(path, libpodPath) {
+		base = d.libpod
+	}
+	target := base + (&url.URL{Path: path}).EscapedPath()
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}

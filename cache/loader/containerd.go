@@ -58,19 +58,25 @@ func containerdSocket(address string) (string, error) {
 
 // run runs ctr, and returns what it prints.
 func (c *Containerd) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	var stdout bytes.Buffer
+	err := c.exec(ctx, stdin, &stdout, args...)
+	return stdout.String(), err
+}
+
+func (c *Containerd) exec(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.socket}, args...)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, &stderr
 	err := runBound(cmd)
 	switch {
 	case ctx.Err() != nil:
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	case errors.As(err, new(*exec.ExitError)):
-		return "", fmt.Errorf("%w: ctr %s: %s", ErrEngine, args[0], strings.TrimSpace(strings.TrimPrefix(stderr.String(), "ctr: ")))
+		return fmt.Errorf("%w: ctr %s: %s", ErrEngine, args[0], strings.TrimSpace(strings.TrimPrefix(stderr.String(), "ctr: ")))
 	case err != nil:
-		return "", fmt.Errorf("%w: ctr %s: %w", ErrEngine, args[0], err)
+		return fmt.Errorf("%w: ctr %s: %w", ErrEngine, args[0], err)
 	}
-	return stdout.String(), nil
+	return nil
 }
 
 // ID implements [Engine].
@@ -125,13 +131,36 @@ func (c *Containerd) Load(ctx context.Context, archive io.Reader, _ int64) error
 // Prove implements [Engine]. [Containerd.Find] has proven all that there is.
 func (c *Containerd) Prove(context.Context, v1.Hash) error { return nil }
 
-// Name implements [Engine].
+// Name implements [Engine]. ctr names only what has a name already.
 func (c *Containerd) Name(ctx context.Context, reference string, id v1.Hash) error {
+	if id != (v1.Hash{}) {
+		other, err := c.nameOf(ctx, id)
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			_, err := c.run(ctx, nil, "images", "tag", "--force", other, reference)
+			return err
+		}
+	}
 	_, err := c.run(ctx, nil, "images", "rm", reference)
 	if err == nil && id != (v1.Hash{}) {
-		// ctr names only what has a name already. What had this one before has lost
-		// it, and containerd will remove it.
+		// What had the name before has lost it, and containerd will remove it.
 		err = fmt.Errorf("%w: ctr cannot give %s back to %s, so nothing has it", ErrEngine, reference, id)
 	}
 	return err
+}
+
+// nameOf returns a name of the image with this identity, "" if it has none.
+func (c *Containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
+	out, err := c.run(ctx, nil, "images", "ls") // REF TYPE DIGEST ...
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == id.String() {
+			return fields[0], nil
+		}
+	}
+	return "", nil
 }

@@ -19,6 +19,7 @@ type Docker struct {
 	client *http.Client
 	base   string // of the URLs, with the API's version
 	podman bool
+	libpod string // of the URLs of podman's own API
 	// silent: with containerd's store it does not say whether an image is whole.
 	silent bool
 
@@ -57,8 +58,10 @@ func Connect(ctx context.Context, host Host) (*Docker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: it answers with API version %q: is that a container engine?", host.Address, ErrEngine, version)
 	}
+	if libpod := resp.Header.Get("Libpod-Api-Version"); libpod != "" {
+		d.podman, d.libpod = true, d.base+"/v"+libpod
+	}
 	d.base += "/v" + version
-	d.podman = resp.Header.Get("Libpod-Api-Version") != ""
 	d.silent = number < saysManifests
 	return d, nil
 }

@@ -34,8 +34,11 @@ type Result struct {
 
 // Options of [Load]. The zero value of each field works.
 type Options struct {
-	// Whole makes it send the whole archive also when the engine has layers of it.
+	// Whole makes it send the whole archive, also when the engine has layers of it, or
+	// would rather pull.
 	Whole bool
+	// NoPull makes it send an archive also to an engine that would rather pull.
+	NoPull bool
 	// LockDir is where the processes of a machine that load the same image find each
 	// other. Default: dockercache-load below [os.TempDir]. What may go wrong with it
 	// costs only that two load the same.
@@ -67,10 +70,7 @@ func Load(ctx context.Context, engine Engine, tarball *cache.Tarball, o *Options
 	if o == nil {
 		o = &Options{}
 	}
-	l := &load{engine: engine, options: o, log: o.Logger, result: &Result{Total: tarball.Layout.Size()}}
-	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
-	}
+	l := newLoad(engine, tarball, o)
 	err := l.run(ctx, tarball)
 	if err != nil {
 		l.result.Outcome = ""
@@ -83,7 +83,16 @@ type load struct {
 	engine  Engine
 	options *Options
 	log     *slog.Logger
+	reach   time.Duration
 	result  *Result
+}
+
+func newLoad(engine Engine, tarball *cache.Tarball, o *Options) *load {
+	l := &load{engine: engine, options: o, log: o.Logger, reach: reachTime, result: &Result{Total: tarball.Layout.Size()}}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	return l
 }
 
 func (l *load) run(ctx context.Context, tarball *cache.Tarball) error {
@@ -140,7 +149,8 @@ func is(image *cache.Image, id v1.Hash) bool {
 	return id == image.ConfigDigest() || id == image.Digest()
 }
 
-// bring sends what is missing, and everything if that does not do.
+// bring lets the engine pull, where it can, or else sends what is missing, and
+// everything if that does not do.
 func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
 	image := tarball.Image
 	there, before, err := l.isThere(ctx, image) // another may have loaded it meanwhile
@@ -149,6 +159,13 @@ func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
 	}
 	if is(image, before) { // it cannot be used: that is nothing to go back to
 		before = v1.Hash{}
+	}
+	if puller, ok := l.engine.(Puller); ok && !l.options.NoPull && !l.options.Whole && puller.Pulls(ctx) {
+		err := l.pull(ctx, puller, tarball, before)
+		if err == nil || errors.As(err, new(*sourceError)) || ctx.Err() != nil {
+			return err
+		}
+		l.log.Info("the engine does not pull from loopback: sending it an archive", "image", image.Reference(), "error", err)
 	}
 	has := l.has(ctx, image)
 	if len(has) > 0 {

@@ -556,7 +556,7 @@ func TestLoadOnceOnAMachine(t *testing.T) {
 	paused, resume := make(chan struct{}), make(chan struct{}, many)
 	engine.SetQuirks(enginetest.Quirks{Paused: paused, Resume: resume})
 	log := &waiters{waits: make(chan struct{})}
-	opts := &Options{LockDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))}
+	opts := &Options{NoPull: true, LockDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))}
 	outcomes := make(chan Outcome, many)
 	load := func() error {
 		docker, err := Connect(t.Context(), Host{Address: engine.Address()})

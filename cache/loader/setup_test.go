@@ -191,11 +191,12 @@ func connect(t *testing.T, engine *enginetest.Engine) *Docker {
 	return docker
 }
 
-// options are those of tests: a lock of their own, and a log.
+// options are those of tests: a lock of their own, and a log. Engines are sent archives:
+// pull_test.go is about pulls.
 func options(t *testing.T) (*Options, *logged) {
 	t.Helper()
 	log := &logged{}
-	return &Options{LockDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))}, log
+	return &Options{NoPull: true, LockDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(log, nil))}, log
 }
 
 // logged is what was logged.

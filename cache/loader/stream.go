@@ -19,16 +19,19 @@ func (d *Docker) Load(ctx context.Context, archive io.Reader, size int64) error 
 		return err
 	}
 	defer resp.Body.Close()
-	if err := readLoadStream(resp.Body); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return err
-	}
-	return nil
+	return readStream(ctx, resp.Body)
 }
 
-// loadMessage is a line of the answer to POST /images/load.
+// readStream reads the answer to a load or a pull to its end.
+func readStream(ctx context.Context, answer io.Reader) error {
+	err := readLoadStream(answer)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// loadMessage is a line of the answer to POST /images/load, and to a pull.
 type loadMessage struct {
 	Stream string `json:"stream"`
 	Status string `json:"status"`

@@ -20,6 +20,7 @@ type options struct {
 	host        loader.Host
 	lockDir     string
 	whole       bool
+	noPull      bool
 	json        bool
 	quiet       bool
 	verbose     bool
@@ -58,6 +59,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 	host := f.String("host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client has it)")
 	f.StringVar(&o.lockDir, "lock-dir", "", "a `DIR`ectory of this machine in which those that load the same image find each other (default: in the temporary one)")
 	f.BoolVar(&o.whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
+	f.BoolVar(&o.noPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback")
 	f.BoolVar(&o.json, "json", false, "print one JSON object for each image")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress on standard error")
 	f.BoolVar(&o.verbose, "v", false, "log on standard error what is tried")

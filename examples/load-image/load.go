@@ -65,7 +65,7 @@ func (l *images) load(ctx context.Context, image string, r *result) error {
 	}
 	tell, end := l.report.Image(filepath.Base(tarball.Path))
 	defer end()
-	done, err := loader.Load(ctx, l.engine, tarball, &loader.Options{Whole: l.whole, LockDir: l.lockDir, Progress: tell, Logger: l.log})
+	done, err := loader.Load(ctx, l.engine, tarball, &loader.Options{Whole: l.whole, NoPull: l.noPull, LockDir: l.lockDir, Progress: tell, Logger: l.log})
 	r.Outcome, r.BytesStreamed, r.BytesTotal = string(done.Outcome), done.Streamed, done.Total
 	if _, gone := os.Stat(tarball.Path); err != nil && errors.Is(gone, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: %s was removed meanwhile: %w", errMissing, filepath.Base(tarball.Path), err)

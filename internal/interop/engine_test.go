@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,16 +30,37 @@ var engines = []struct {
 	{"new docker containerd", func(t *testing.T) engine { return connect(t, startNewDocker(t, true)) }},
 }
 
-// onEngines runs a test on each engine that is there.
+// onEngines runs a test on each engine that is there. All are sent archives.
 func onEngines(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) { test(t, e.start(t)) })
 	}
 }
 
+// onPullers runs a test on each engine that would rather pull, and does.
+func onPullers(t *testing.T, test func(t *testing.T, e engine)) {
+	for _, e := range engines {
+		if strings.HasSuffix(e.name, "classic") {
+			continue
+		}
+		t.Run("pull "+e.name, func(t *testing.T) {
+			engine := e.start(t)
+			engine.pulled, engine.byBlob = true, true // podman too knows blobs that it has pulled
+			test(t, engine)
+		})
+	}
+}
+
+// onAll runs a test on each engine by each road.
+func onAll(t *testing.T, test func(t *testing.T, e engine)) {
+	onEngines(t, test)
+	onPullers(t, test)
+}
+
 // engine is one that runs.
 type engine struct {
 	loader.Engine
+	pulled     bool // else it is sent archives
 	address    string
 	byBlob     bool   // it knows layers by the digests of their blobs
 	keepsBlobs bool   // that it was sent whole, also when the rest never came
@@ -47,6 +69,27 @@ type engine struct {
 	files      func(t *testing.T, reference string) map[string]string // of an image
 	remove     func(t *testing.T, reference string)
 	containers func(t *testing.T) int // how many there are
+}
+
+// afterABreak is what a load may be that comes after one which was interrupted: what
+// a pull has fetched by then may be there, or not.
+func (e engine) afterABreak() []loader.Outcome {
+	switch {
+	case e.pulled:
+		return []loader.Outcome{loader.Loaded, loader.Delta}
+	case e.keepsBlobs:
+		return []loader.Outcome{loader.Delta}
+	}
+	return []loader.Outcome{loader.Loaded}
+}
+
+// Pulls makes an engine a [loader.Puller].
+func (e engine) Pulls(ctx context.Context) bool {
+	return e.pulled && e.Engine.(loader.Puller).Pulls(ctx)
+}
+
+func (e engine) Pull(ctx context.Context, reference string) error {
+	return e.Engine.(loader.Puller).Pull(ctx, reference)
 }
 
 // connect connects to what speaks Docker's API.

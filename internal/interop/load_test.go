@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,7 +66,7 @@ func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarba
 }
 
 func (s *store) options() *loader.Options {
-	return &loader.Options{LockDir: filepath.Join(s.t.TempDir(), "locks")}
+	return &loader.Options{LockDir: filepath.Join(s.t.TempDir(), "locks"), Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil))}
 }
 
 // The bytes of what was loaded are those of the layers, file by file.
@@ -104,21 +105,26 @@ func readFiles(t *testing.T, r io.Reader, files map[string]string) {
 	}
 }
 
-func requireLoad(t *testing.T, e engine, s *store, tarball *cache.Tarball, want loader.Outcome) *loader.Result {
+// requireLoad loads, with one of these outcomes.
+func requireLoad(t *testing.T, e engine, s *store, tarball *cache.Tarball, want ...loader.Outcome) *loader.Result {
 	t.Helper()
 	result, err := loader.Load(t.Context(), e, tarball, s.options())
 	require.NoError(t, err)
-	require.Equal(t, want, result.Outcome)
+	require.Contains(t, want, result.Outcome)
 	requireSameFiles(t, e, tarball)
 	return result
 }
 
 func TestLoad(t *testing.T) {
-	onEngines(t, func(t *testing.T, e engine) {
+	onAll(t, func(t *testing.T, e engine) {
 		s := newStore(t)
 		first := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three", "four", "five")
 		result := requireLoad(t, e, s, first, loader.Loaded)
-		assert.Equal(t, first.Layout.Size(), result.Streamed, "an empty engine needs all of it")
+		if e.pulled {
+			assert.Greater(t, result.Streamed, int64(5<<20), "an empty engine needs all layers")
+		} else {
+			assert.Equal(t, first.Layout.Size(), result.Streamed, "an empty engine needs all of it")
+		}
 		result = requireLoad(t, e, s, first, loader.Present)
 		assert.Zero(t, result.Streamed)
 
@@ -194,7 +200,7 @@ func TestLoadAfterAWrongGuess(t *testing.T) {
 
 // A corrupt tarball never becomes an image, and what had the name keeps it.
 func TestLoadOfACorruptTarball(t *testing.T) {
-	onEngines(t, func(t *testing.T, e engine) {
+	onAll(t, func(t *testing.T, e engine) {
 		s := newStore(t)
 		good := s.stock("good_main.tar", "team/image:a-1", "one", "two")
 		requireLoad(t, e, s, good, loader.Loaded)
@@ -299,12 +305,14 @@ var errStopped = errors.New("stopped by the test")
 // A load that is interrupted anywhere leaves the engine as it was, and the next
 // one is right.
 func TestLoadInterrupted(t *testing.T) {
-	onEngines(t, func(t *testing.T, e engine) {
+	onAll(t, func(t *testing.T, e engine) {
 		s := newStore(t)
 		before := s.stock("before_main.tar", "team/image:a-1", "zero")
 		requireLoad(t, e, s, before, loader.Loaded)
-		next := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
-		for _, part := range []float64{0.01, 0.5, 0.99} {
+		var next *cache.Tarball
+		for i, part := range []float64{0.01, 0.5, 0.99} {
+			// Each time another image: some engines keep what they have got.
+			next = s.stock("a_main.tar", "team/image:a-1", fmt.Sprint("one-", i), fmt.Sprint("two-", i), fmt.Sprint("three-", i))
 			ctx, cancel := context.WithCancelCause(t.Context())
 			o := s.options()
 			o.Progress = stopAt(part, func() { cancel(errStopped) })
@@ -312,11 +320,7 @@ func TestLoadInterrupted(t *testing.T) {
 			require.ErrorIs(t, err, errStopped)
 			requireLoad(t, e, s, before, loader.Present)
 		}
-		want := loader.Loaded
-		if e.keepsBlobs {
-			want = loader.Delta
-		}
-		requireLoad(t, e, s, next, want)
+		requireLoad(t, e, s, next, e.afterABreak()...)
 	})
 }
 
@@ -329,7 +333,7 @@ func TestLoadKilled(t *testing.T) {
 		// engine is what stops, as a proxy that lets through only the beginning.
 		proxy, reached := stallAfter(t, e.socket, tarball.Layout.Size()/2)
 		address := strings.TrimSuffix(e.address, e.socket) + proxy
-		cmd := exec.Command(buildExample(t, "load-image"), "-quiet", "-host", address, "-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+		cmd := exec.Command(buildExample(t, "load-image"), "-no-pull", "-quiet", "-host", address, "-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
 		require.NoError(t, cmd.Start())
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
@@ -340,11 +344,7 @@ func TestLoadKilled(t *testing.T) {
 		}
 		require.NoError(t, cmd.Process.Kill())
 		<-ended
-		want := loader.Loaded
-		if e.keepsBlobs {
-			want = loader.Delta
-		}
-		requireLoad(t, e, s, tarball, want)
+		requireLoad(t, e, s, tarball, e.afterABreak()...)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -129,12 +130,39 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// buildExample builds an example and returns the program's path.
+// examples are the programs that were built, by name.
+var examples struct {
+	sync.Mutex
+	dir   string
+	built map[string]string
+}
+
+// buildExample builds an example, once, and returns the program's path.
 func buildExample(t *testing.T, name string) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("go", "build", "-o", program, "../../examples/"+name)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	return program
+	examples.Lock()
+	defer examples.Unlock()
+	if examples.built[name] == "" {
+		program := filepath.Join(examples.dir, name)
+		cmd := exec.Command("go", "build", "-o", program, "../../examples/"+name)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		examples.built[name] = program
+	}
+	return examples.built[name]
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(loadsForever) != "" {
+		loadForEver()
+		return
+	}
+	var err error
+	if examples.dir, err = os.MkdirTemp("", "interop"); err != nil {
+		panic(err)
+	}
+	examples.built = map[string]string{}
+	code := m.Run()
+	_ = os.RemoveAll(examples.dir)
+	os.Exit(code)
 }

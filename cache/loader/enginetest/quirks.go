@@ -41,6 +41,15 @@ type Quirks struct {
 	// CutAnswerAfter closes the connection after so many bytes of the answer to a
 	// load, when not 0. What was sent is loaded all the same.
 	CutAnswerAfter int64
+	// NeverAsks makes a pull wait for ever, as an engine does that cannot reach the
+	// registry.
+	NeverAsks bool
+	// PullFails, when not empty, is why every pull fails, in an answer with status 200,
+	// when all was fetched.
+	PullFails string
+	// WhilePulling, when not nil, is called when a pull has the manifest and the
+	// config, and no layer yet.
+	WhilePulling func() `json:"-"`
 	// CreateFails creates no container.
 	CreateFails bool
 	// TagFails gives no image a name, and takes none away.

@@ -12,7 +12,7 @@ import (
 // liesID is the identity of the image that [Quirks].LieAboutLayers adds.
 const liesID = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
 
-var versioned = regexp.MustCompile(`^/v([0-9]+\.[0-9]+)(/.*)$`)
+var versioned = regexp.MustCompile(`^/v([0-9]+\.[0-9]+(?:\.[0-9]+)?)(/.*)$`)
 
 func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 	record := &Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery}
@@ -33,6 +33,10 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 	path := record.Path
 	if path == "/images/load" && r.Method == http.MethodPost {
 		e.load(w, r, record, q)
+		return
+	}
+	if reference := e.pulled(r, path); reference != "" {
+		e.pull(w, r, reference, q)
 		return
 	}
 	image, isImage := strings.CutPrefix(path, "/images/")

@@ -1,0 +1,252 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/loader/enginetest"
+)
+
+// eachPuller runs a test on the engines that would rather pull.
+func eachPuller(t *testing.T, test func(t *testing.T, engine *enginetest.Engine, o enginetest.Options)) {
+	for name, o := range kinds {
+		if o.Kind != enginetest.Classic {
+			t.Run(name, func(t *testing.T) { test(t, enginetest.New(t, o), o) })
+		}
+	}
+}
+
+// pulling are options with which pulls are allowed.
+func pulling(t *testing.T) (*Options, *logged) {
+	t.Helper()
+	opts, log := options(t)
+	opts.NoPull = false
+	return opts, log
+}
+
+// pulls counts how often an engine was told to pull.
+func pulls(engine *enginetest.Engine) (n int) {
+	for _, r := range asked(engine) {
+		if r == "POST /images/create" || r == "POST /libpod/images/pull" {
+			n++
+		}
+	}
+	return n
+}
+
+// blobBytes is how much a registry sends of an image without its first n layers.
+func blobBytes(tarball *cache.Tarball, n int) int64 {
+	sent := int64(len(tarball.Image.Manifest()) + len(tarball.Image.Config()))
+	for _, l := range tarball.Image.Layers()[n:] {
+		sent += l.Size
+	}
+	return sent
+}
+
+func TestPull(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		tarball := stocked(t, testRef, small("a", "b", "c")...)
+		opts, log := pulling(t)
+		var mu sync.Mutex
+		var last cache.Progress
+		opts.Progress = func(p cache.Progress) {
+			mu.Lock()
+			defer mu.Unlock()
+			assert.GreaterOrEqual(t, p.Done, last.Done)
+			last = p
+		}
+		result, err := Load(t.Context(), connect(t, engine), tarball, opts)
+		require.NoError(t, err)
+		assert.Equal(t, &Result{Outcome: Loaded, Streamed: blobBytes(tarball, 0), Total: tarball.Layout.Size()}, result)
+		assert.Equal(t, cache.Progress{Done: result.Streamed, Total: result.Total}, last)
+		assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o)}, engine.Names(), "the name that it was pulled by is gone")
+		requireFiles(t, engine, testRef, small("a", "b", "c")...)
+		assert.Empty(t, engine.Loads())
+		assert.Equal(t, 1, pulls(engine))
+		assert.Zero(t, engine.Containers())
+		assert.Empty(t, log.String())
+
+		engine.Forget()
+		result, err = Load(t.Context(), connect(t, engine), tarball, opts)
+		require.NoError(t, err)
+		assert.Equal(t, Present, result.Outcome)
+		assert.Zero(t, pulls(engine))
+	})
+}
+
+// An engine asks only for what it lacks.
+func TestPullDelta(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		docker := connect(t, engine)
+		opts, log := pulling(t)
+		other := stocked(t, "docker.io/team/other:tag", small("a", "b")...)
+		_, err := Load(t.Context(), docker, other, opts)
+		require.NoError(t, err)
+		tarball := stocked(t, testRef, small("a", "b", "c")...)
+		result, err := Load(t.Context(), docker, tarball, opts)
+		require.NoError(t, err)
+		assert.Equal(t, Delta, result.Outcome)
+		assert.Equal(t, blobBytes(tarball, 2), result.Streamed)
+		assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o), "docker.io/team/other:tag": identity(other.Image, o)}, engine.Names())
+		requireFiles(t, engine, testRef, small("a", "b", "c")...)
+		assert.Empty(t, engine.Loads())
+		assert.Empty(t, log.String())
+	})
+}
+
+// Who does not pull: Docker's classic store, an engine that may be on another
+// machine, and one that was told not to.
+func TestPullsNot(t *testing.T) {
+	tarball := stocked(t, testRef, small("a")...)
+	load := func(t *testing.T, o enginetest.Options, connect func(*enginetest.Engine) *Docker, change func(*Options)) {
+		t.Helper()
+		engine := enginetest.New(t, o)
+		opts, _ := pulling(t)
+		change(opts)
+		result, err := Load(t.Context(), connect(engine), tarball, opts)
+		require.NoError(t, err)
+		assert.Equal(t, Loaded, result.Outcome)
+		assert.Zero(t, pulls(engine))
+		assert.Len(t, engine.Loads(), 1)
+	}
+	local := func(engine *enginetest.Engine) *Docker { return connect(t, engine) }
+	remote := func(engine *enginetest.Engine) *Docker {
+		address, err := engine.ListenTCP()
+		require.NoError(t, err)
+		docker, err := Connect(t.Context(), Host{Address: address})
+		require.NoError(t, err)
+		return docker
+	}
+	load(t, kinds["classic"], local, func(*Options) {})
+	load(t, kinds["containerd"], remote, func(*Options) {})
+	load(t, kinds["podman"], local, func(o *Options) { o.NoPull = true })
+	load(t, kinds["podman"], local, func(o *Options) { o.Whole = true })
+}
+
+// When an engine does not pull it is sent an archive.
+func TestPullFallsBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		quirks enginetest.Quirks
+		want   string
+	}{
+		"never asks": {enginetest.Quirks{NeverAsks: true}, errNotAsked.Error()},
+		"fails":      {enginetest.Quirks{PullFails: "toomanyrequests: not you"}, "toomanyrequests: not you"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+				engine.SetQuirks(c.quirks)
+				tarball := stocked(t, testRef, small("a", "b")...)
+				opts, log := pulling(t)
+				l := newLoad(connect(t, engine), tarball, opts)
+				if c.quirks.NeverAsks {
+					l.reach = 0
+				}
+				require.NoError(t, l.run(t.Context(), tarball))
+				assert.Equal(t, Loaded, l.result.Outcome)
+				assert.Len(t, engine.Loads(), 1)
+				assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o)}, engine.Names())
+				requireFiles(t, engine, testRef, small("a", "b")...)
+				assert.Contains(t, log.String(), c.want)
+			})
+		})
+	}
+}
+
+// An engine that keeps another image than it was to pull has not loaded it.
+func TestPullOfAnotherImage(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		docker := connect(t, engine)
+		opts, _ := pulling(t)
+		before := stocked(t, testRef, small("x")...)
+		_, err := Load(t.Context(), docker, before, opts)
+		require.NoError(t, err)
+		engine.SetQuirks(enginetest.Quirks{WrongImage: true})
+		_, err = Load(t.Context(), docker, stocked(t, testRef, small("a")...), opts)
+		require.ErrorIs(t, err, ErrUnproven)
+		assert.Equal(t, map[string]string{testRef: identity(before.Image, o)}, engine.Names())
+	})
+}
+
+// Of a damaged tarball nothing gets a name, and the error says that it is damaged.
+func TestPullOfACorruptTarball(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		docker := connect(t, engine)
+		opts, _ := pulling(t)
+		before := stocked(t, testRef, small("x")...)
+		_, err := Load(t.Context(), docker, before, opts)
+		require.NoError(t, err)
+		tarball := newShelf(t).stock("a", testRef, small("a", "b")...)
+		corrupt(t, tarball, 1)
+		_, err = Load(t.Context(), docker, tarball, opts)
+		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		assert.Equal(t, map[string]string{testRef: identity(before.Image, o)}, engine.Names())
+	})
+}
+
+// A tarball that is replaced while the engine pulls: it gets the new one.
+func TestPullOfAReplacedTarball(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		s := newShelf(t)
+		old := s.stock("a", testRef, small("a", "b")...)
+		var once sync.Once
+		var replaced *cache.Tarball
+		engine.SetQuirks(enginetest.Quirks{WhilePulling: func() {
+			once.Do(func() { replaced = s.stock("a", testRef, small("c", "d")...) })
+		}})
+		opts, log := pulling(t)
+		result, err := Load(t.Context(), connect(t, engine), old, opts)
+		require.NoError(t, err)
+		assert.Equal(t, Loaded, result.Outcome)
+		assert.Equal(t, map[string]string{testRef: identity(replaced.Image, o)}, engine.Names())
+		requireFiles(t, engine, testRef, small("c", "d")...)
+		assert.Contains(t, log.String(), "the tarball was replaced")
+		assert.Empty(t, engine.Loads(), "the new one is pulled too")
+	})
+}
+
+// Cancelled in the middle of a pull: what was there before is there.
+func TestPullCancelled(t *testing.T) {
+	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+		docker := connect(t, engine)
+		opts, _ := pulling(t)
+		before := stocked(t, testRef, small("x")...)
+		_, err := Load(t.Context(), docker, before, opts)
+		require.NoError(t, err)
+		reason := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		engine.SetQuirks(enginetest.Quirks{WhilePulling: func() { cancel(reason) }})
+		_, err = Load(ctx, docker, stocked(t, testRef, small("a", "b")...), opts)
+		require.ErrorIs(t, err, reason)
+		assert.Equal(t, map[string]string{testRef: identity(before.Image, o)}, engine.Names())
+		assert.Empty(t, engine.Loads())
+	})
+}
+
+// The name that an image was pulled by stays when the engine does not take it away;
+// that is no reason to fail, and is said.
+func TestPullLeavesAName(t *testing.T) {
+	engine := enginetest.New(t, enginetest.Options{Kind: enginetest.Containerd})
+	opts, log := pulling(t)
+	tarball := stocked(t, testRef, small("a")...)
+	_, err := Load(t.Context(), keepsNames{connect(t, engine)}, tarball, opts)
+	require.NoError(t, err)
+	assert.Len(t, engine.Names(), 2)
+	assert.Contains(t, log.String(), "could not be taken away")
+}
+
+// keepsNames is an engine that takes no name away.
+type keepsNames struct{ *Docker }
+
+func (k keepsNames) Name(ctx context.Context, reference string, id v1.Hash) error {
+	if id == (v1.Hash{}) {
+		return errors.New("not today")
+	}
+	return k.Docker.Name(ctx, reference, id)
+}
