@@ -18,6 +18,8 @@
 //     tarball, filling it, and the directory that many machines share.
 //   - [github.com/dockercache/dockercache/cache/loader] brings the image of a
 //     tarball into a container engine, sending no more than the engine lacks.
+//   - [github.com/dockercache/dockercache/cache/server] serves the images of a
+//     directory as a read-only registry.
 //
 // None of artifacts, tagging, registry and cache imports another, so each costs
 // only what it needs. They meet

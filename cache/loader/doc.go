@@ -8,17 +8,25 @@
 //
 // "docker load" of a whole archive copies it into a temporary directory before it
 // looks at the first layer, also when the image is there already. [Load] asks
-// first: an image that is there costs two requests. Of one that is not, it sends
-// an archive with the metadata and the layers that no local image has, made from
-// the tarball while it is sent.
+// first: an image that is there costs two requests. One that is not goes one of two
+// roads.
 //
-// No engine documents that it loads an archive without the layers that it has.
-// So the result is proven: the image's identity, its reference, and that all its
-// layers can be used ([Engine], Prove). If anything is off, or the engine is none of those
-// that the tests have tried, the whole archive is sent.
+// An archive: with the metadata and the layers that no local image has, made from the
+// tarball while it is sent. No engine documents that it loads such a one.
 //
-// Each layer's digest is proven on the way; of a damaged tarball the engine never
-// sees the end.
+// A pull: the engine is told to pull from a registry on loopback that has this image
+// alone, by a tag that nobody else knows, and ends with the load ([Puller]). It asks for
+// what it lacks, and unpacks layers while others come, so it is faster wherever it was
+// measured but with Docker's classic store. It goes to engines that are reached over a
+// socket; one that does not ask, as from a network namespace of its own, or fails, is
+// sent an archive.
+//
+// Whichever it was, the result is proven: the image's identity, its reference, and that
+// all its layers can be used ([Engine], Prove). If anything is off, or the engine is none
+// of those that the tests have tried, the whole archive is sent.
+//
+// Each layer's digest is proven on the way, by the engine when it pulls; of a damaged
+// tarball it never has an image.
 //
 // # Engines
 //

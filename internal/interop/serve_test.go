@@ -1,0 +1,102 @@
+package interop
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/testtool"
+)
+
+// startServe starts serve-cache and returns HOST:PORT.
+func startServe(t *testing.T, dir string) string {
+	t.Helper()
+	cmd := exec.Command(buildExample(t, "serve-cache"), "-dir", dir, "-addr", "127.0.0.1:0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the test
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	_, host, found := strings.Cut(strings.TrimSpace(line), " at http://")
+	require.True(t, found, line)
+	return host
+}
+
+// served is a directory with one image, registry.example/team/image:a-1, that is
+// served.
+func served(t *testing.T) (host string, tarball *cache.Tarball) {
+	t.Helper()
+	s := newStore(t)
+	tarball = s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+	return startServe(t, s.dir.Path()), tarball
+}
+
+// Engines pull what is served, by its whole name.
+func TestServeToEngines(t *testing.T) {
+	host, tarball := served(t)
+	name := host + "/" + tarball.Image.Reference()
+	t.Run("docker", func(t *testing.T) {
+		client := startDocker(t)
+		run(t, "docker", append(client, "pull", "-q", name)...)
+		run(t, "docker", append(client, "tag", name, tarball.Image.Reference())...)
+		requireSameFiles(t, connect(t, client[1]), tarball)
+	})
+	t.Run("skopeo", func(t *testing.T) {
+		testtool.Need(t, "skopeo")
+		dir := t.TempDir()
+		run(t, "skopeo", "copy", "--insecure-policy", "--src-tls-verify=false", "docker://"+name, "dir:"+dir)
+		manifest, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+		require.NoError(t, err)
+		assert.Equal(t, string(tarball.Image.Manifest()), string(manifest))
+		assert.Contains(t, run(t, "skopeo", "list-tags", "--tls-verify=false", "docker://"+host+"/registry.example/team/image"), `"a-1"`)
+	})
+}
+
+// Engines that have it as a mirror get the image by its own name. The registry itself
+// is nowhere.
+func TestServeAsAMirror(t *testing.T) {
+	host, tarball := served(t)
+	t.Run("containerd", func(t *testing.T) {
+		e := connectContainerd(t)
+		hosts := t.TempDir()
+		require.NoError(t, os.Mkdir(filepath.Join(hosts, "registry.example"), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(hosts, "registry.example", "hosts.toml"), fmt.Appendf(nil, `
+server = "https://registry.example"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, host), 0o644))
+		run(t, "ctr", "--address", e.socket, "images", "pull", "--hosts-dir", hosts, tarball.Image.Reference())
+		requireSameFiles(t, e, tarball)
+	})
+	t.Run("podman", func(t *testing.T) {
+		testtool.Need(t, "podman")
+		conf := filepath.Join(t.TempDir(), "registries.conf")
+		require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
+[[registry]]
+location = "registry.example"
+[[registry.mirror]]
+location = "%s"
+insecure = true
+`, host), 0o644))
+		t.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
+		e := connect(t, startPodman(t))
+		root := strings.TrimSuffix(e.socket, "/podman.sock")
+		run(t, "podman", "--root", root+"/root", "--runroot", root+"/run", "--storage-driver", "overlay", "pull", "-q", tarball.Image.Reference())
+		requireSameFiles(t, e, tarball)
+	})
+}
