@@ -14,13 +14,21 @@ type prefetch struct {
 
 // keep asks for what follows at, up to end. What is no file is left alone.
 func (p *prefetch) keep(f any, at, end int64) {
-	file, ok := f.(*os.File)
+	if offset, n := p.next(at, end); n > 0 {
+		if file, ok := f.(*os.File); ok {
+			willNeed(file, offset, n)
+		}
+	}
+}
+
+// next returns what is to be asked for now, if n is not 0: half of what may be ahead
+// at a time, so that requests are large.
+func (p *prefetch) next(at, end int64) (offset, n int64) {
 	p.to = max(p.to, at)
-	if !ok || p.to-at > prefetchAhead/2 {
-		return
+	if p.to-at > prefetchAhead/2 {
+		return 0, 0
 	}
-	if n := min(at+prefetchAhead, end) - p.to; n > 0 {
-		willNeed(file, p.to, n)
-		p.to += n
-	}
+	offset = p.to
+	p.to = max(p.to, min(at+prefetchAhead, end))
+	return offset, p.to - offset
 }

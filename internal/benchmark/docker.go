@@ -15,6 +15,8 @@ import (
 	"time"
 )
 
+const dockerd = "dockerd"
+
 // dockerTool is docker pull, tag and save, with an engine of its own. What the
 // daemons do is counted along with the client.
 type dockerTool struct {
@@ -25,19 +27,24 @@ type dockerTool struct {
 }
 
 // startDocker starts an engine without a network that keeps everything in dir:
-// in memory, as the other programs' files.
-func startDocker(ctx context.Context, dir string, env []string) (*dockerTool, error) {
+// in memory, as the other programs' files. A program that is not the installed one
+// keeps images in containerd's store.
+func startDocker(ctx context.Context, dir string, env []string, program string) (*dockerTool, error) {
 	dir = filepath.Join(dir, "docker")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
 	config := filepath.Join(dir, "daemon.json") // keeps the machine's own out
-	if err := os.WriteFile(config, []byte("{}"), 0o600); err != nil {
+	settings, driver := "{}", "overlay2"
+	if program != dockerd {
+		settings, driver = `{"features":{"containerd-snapshotter":true}}`, "overlayfs"
+	}
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		return nil, err
 	}
 	d := &dockerTool{env: env, socket: "unix://" + dir + "/docker.sock"}
-	d.cmd = exec.Command("dockerd",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
+	d.cmd = exec.Command(program,
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver="+driver,
 		"-H", d.socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
 		"--config-file", config)
 	// Its own process group: Ctrl-C is for the benchmark, which then stops it.

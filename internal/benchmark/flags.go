@@ -27,6 +27,7 @@ type options struct {
 	refresh       bool
 	loads         bool
 	loadDir       string
+	loadDockerd   string
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -47,6 +48,7 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
 	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs")
 	f.StringVar(&o.loadDir, "load-dir", os.TempDir(), "the `DIR`ectory for those tarballs and the engine's images, on a disk as in real use, with 10 GiB to spare; what is made there is removed")
+	f.StringVar(&o.loadDockerd, "load-dockerd", dockerd, "for loads, the `PROGRAM` of a Docker Engine from 28 on, to measure it with containerd's store")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

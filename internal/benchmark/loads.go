@@ -42,6 +42,7 @@ const (
 const (
 	dockerLoad = "docker load"
 	ourLoad    = "load-image"
+	ourArchive = "load-image -no-pull"
 )
 
 // loadTag is the tag of the images that are loaded: the one that is there, and
@@ -59,7 +60,7 @@ func (b *bench) measureLoads(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	engine, err := startDocker(ctx, dir, b.tools[0].(*commandTool).env)
+	engine, err := startDocker(ctx, dir, b.tools[0].(*commandTool).env, b.options.loadDockerd)
 	if err != nil {
 		return err
 	}
@@ -74,15 +75,22 @@ func (b *bench) measureLoads(ctx context.Context) (err error) {
 		return fmt.Errorf("build %s: %w\n%s", ourLoad, err, out)
 	}
 	l.total = tarballs[0].Layout.Size()
-	clients := []struct {
+	our := func(more ...string) func(t *cache.Tarball) []string {
+		return func(t *cache.Tarball) []string {
+			branch := strings.TrimSuffix(t.Path[strings.LastIndex(t.Path, "_")+1:], ".tar")
+			return append(append([]string{program}, more...), "-quiet", "-host", engine.socket, "-lock-dir", filepath.Join(b.scratch, "locks"), "-dir", filepath.Dir(t.Path), "-branch", branch, t.Image.Reference())
+		}
+	}
+	type client struct {
 		name string
 		args func(t *cache.Tarball) []string
-	}{
-		{ourLoad, func(t *cache.Tarball) []string {
-			branch := strings.TrimSuffix(t.Path[strings.LastIndex(t.Path, "_")+1:], ".tar")
-			return []string{program, "-quiet", "-host", engine.socket, "-lock-dir", filepath.Join(b.scratch, "locks"), "-dir", filepath.Dir(t.Path), "-branch", branch, t.Image.Reference()}
-		}},
+	}
+	clients := []client{
+		{ourLoad, our()},
 		{dockerLoad, func(t *cache.Tarball) []string { return engine.arguments("load", "-q", "-i", t.Path) }},
+	}
+	if b.options.loadDockerd != dockerd { // it pulls
+		clients = append(clients, client{ourArchive, our("-no-pull")})
 	}
 	for _, work := range []string{coldWork, deltaWork, presentWork} {
 		for _, c := range clients {
@@ -191,7 +199,7 @@ func (d *dockerTool) load(ctx context.Context, args []string, t *cache.Tarball) 
 	if err == nil {
 		err = json.Unmarshal(out, &found)
 	}
-	if err == nil && (len(found) != 1 || found[0].ID != t.Image.ConfigDigest().String()) {
+	if err == nil && (len(found) != 1 || found[0].ID != t.Image.ConfigDigest().String() && found[0].ID != t.Image.Digest().String()) {
 		err = fmt.Errorf("it has %v, not %s", found, t.Image.ConfigDigest())
 	}
 	if err != nil {

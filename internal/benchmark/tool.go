@@ -86,7 +86,7 @@ func (b *bench) findTools(ctx context.Context) (end func(), err error) {
 			fmt.Fprintln(os.Stderr, "docker is left out: starting a daemon needs root")
 			return end, nil
 		}
-		d, err := startDocker(ctx, b.scratch, env)
+		d, err := startDocker(ctx, b.scratch, env, dockerd)
 		if err != nil {
 			return end, err
 		}
