@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,6 +30,12 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Docker-Content-Digest", digest.String())
 	w.Header().Set("Etag", `"`+digest.String()+`"`)
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		// Several ranges would be read by a goroutine that may outlive the answer. Who
+		// asks for them has to expect the whole.
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+	}
 	http.ServeContent(w, r, "", time.Time{}, content)
 	if l, ok := content.(*layer); ok && l.err != nil {
 		s.failed(r, l.err) // the answer ends early, which its length tells the client
@@ -52,12 +59,16 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 			if content != nil {
 				return content, nil
 			}
-			failed = errors.Join(failed, err)
+			if !isGone(err) {
+				failed = errors.Join(failed, err)
+			}
 		}
 	}
 	switch {
-	case failed != nil && !isGone(failed):
+	case failed != nil:
 		return nil, failed
+	case failed != nil: // replaced or removed since its manifest was served
+		s.failed(r, failed)
 	case len(images) == 0:
 		return nil, unknownName(repository)
 	}

@@ -3,11 +3,13 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,13 +32,20 @@ type catalog interface {
 }
 
 // called returns the images of a repository. ns is the registry that a client of a
-// mirror is meaning to speak to, "" if it does not say.
+// mirror is meaning to speak to, "" if it does not say. If that registry has none,
+// the name may still be one with a host.
 func called(all []image, repository, ns string) []image {
-	var found []image
+	var meant, found []image
 	for _, i := range all {
-		if repository == i.repository && (ns == "" || ns == i.host) || repository == i.name() {
+		if repository == i.repository && ns != "" && ns == i.host {
+			meant = append(meant, i)
+		}
+		if repository == i.repository && (ns == "" || i.host == "") || repository == i.name() && i.name() != i.repository {
 			found = append(found, i)
 		}
+	}
+	if len(meant) > 0 {
+		return meant
 	}
 	return found
 }
@@ -74,7 +83,9 @@ func (c oneImage) images(context.Context, bool) ([]image, error) { return []imag
 // dirCatalog is what a directory holds. Tarballs are read again when the directory
 // has changed.
 type dirCatalog struct {
-	dir *cache.Dir
+	path    string
+	list    func(context.Context) ([]cache.Entry, error) // [cache.Dir.List]
+	skipped func(error)                                  // is told why a file is not served
 
 	mu    sync.Mutex
 	known []image
@@ -82,18 +93,26 @@ type dirCatalog struct {
 }
 
 func (c *dirCatalog) images(ctx context.Context, fresh bool) ([]image, error) {
+	known, skipped, err := c.read(ctx, fresh)
+	for _, err := range skipped { // not under the lock: who is told may take its time
+		c.skipped(err)
+	}
+	return known, err
+}
+
+func (c *dirCatalog) read(ctx context.Context, fresh bool) (known []image, skipped []error, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !fresh && c.state != "" {
-		return c.known, nil
+		return c.known, nil, nil
 	}
-	state, err := stateOf(c.dir.Path())
+	state, err := stateOf(c.path)
 	if err != nil || state == c.state {
-		return c.known, err
+		return c.known, nil, err
 	}
-	entries, err := c.dir.List(ctx)
+	entries, err := c.list(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Of several that have the same reference, the one of the newest run; without
 	// runs, the one that was written last.
@@ -102,17 +121,23 @@ func (c *dirCatalog) images(ctx context.Context, fresh bool) ([]image, error) {
 	})
 	c.known, c.state = nil, state
 	for _, e := range entries {
-		if e.Err != nil { // half a file, or none of ours: not served
+		if e.Err != nil {
+			skipped = append(skipped, e.Err)
+			if !errors.Is(e.Err, cache.ErrNotTarball) && !errors.Is(e.Err, cache.ErrName) {
+				c.state = "?" // of no directory: the file may be well, and is tried again
+			}
 			continue
 		}
 		if i, err := newImage(e.Tarball); err == nil {
 			c.known = append(c.known, i)
 		}
 	}
-	return c.known, nil
+	return c.known, skipped, nil
 }
 
-// stateOf returns a text that changes when a tarball comes, goes or is replaced.
+// stateOf returns a text that changes when a tarball comes, goes or is replaced, or
+// its mark has another run. Times alone do not tell: on some file servers they are
+// whole seconds.
 func stateOf(path string) (string, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -121,14 +146,19 @@ func stateOf(path string) (string, error) {
 	var state strings.Builder
 	state.WriteString(".") // of an empty directory too
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".tar") {
+		isMark := strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tar.mark")
+		if !isMark && (strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".tar")) {
 			continue
 		}
 		info, err := e.Info()
 		if err != nil {
 			continue // it has just gone
 		}
-		fmt.Fprintf(&state, "%q %d %d %s\n", e.Name(), info.Size(), info.ModTime().UnixNano(), info.Mode())
+		var inode any
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			inode = stat.Ino
+		}
+		fmt.Fprintf(&state, "%q %d %d %s %v\n", e.Name(), info.Size(), info.ModTime().UnixNano(), info.Mode(), inode)
 	}
 	return state.String(), nil
 }

@@ -22,12 +22,15 @@ type Options struct {
 // New returns the registry of a directory's images. It looks for new ones whenever it
 // is asked for a manifest or a list, and notes for [cache.Dir.Prune] which are pulled.
 func New(dir *cache.Dir, o *Options) http.Handler {
-	return newServer(&dirCatalog{dir: dir}, dir.MarkUsed, o)
+	c := &dirCatalog{path: dir.Path(), list: dir.List}
+	s := newServer(c, dir.MarkUsed, o)
+	c.skipped = func(err error) { s.unreadable(err) }
+	return s
 }
 
 // NewImage returns a registry that has only the image of a tarball, as REPOSITORY:TAG,
 // and lists nothing: who does not know the tag does not learn it. When the tarball is
-// replaced it no longer serves what the new one does not have.
+// replaced, layers that the new one does not have are no longer served.
 func NewImage(tarball *cache.Tarball, repository, tag string, o *Options) http.Handler {
 	return newServer(oneImage{image{tarball: tarball, repository: repository, tag: tag}}, func(*cache.Tarball) {}, o)
 }
@@ -71,7 +74,12 @@ func (s *server) failed(r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return
 	}
-	s.Logger.Warn("cannot read", "url", r.URL.String(), "error", err)
+	s.unreadable(err, "url", r.URL.String())
+}
+
+// unreadable tells what could not be read.
+func (s *server) unreadable(err error, about ...any) {
+	s.Logger.Warn("cannot read", append(about, "error", err)...)
 	if s.Failed != nil {
 		s.Failed(err)
 	}
@@ -94,12 +102,13 @@ func (s *server) route(w http.ResponseWriter, r *http.Request) error {
 	if repository, ok := strings.CutSuffix(path, "/tags/list"); ok && s.lists() {
 		return s.tags(w, r, repository)
 	}
-	// A repository may have parts that are called so.
-	if i := strings.LastIndex(path, "/manifests/"); i >= 0 {
-		return s.manifest(w, r, path[:i], path[i+len("/manifests/"):])
-	}
-	if i := strings.LastIndex(path, "/blobs/"); i >= 0 {
-		return s.blob(w, r, path[:i], path[i+len("/blobs/"):])
+	// A repository may have parts that are called so: the last one counts.
+	m, b := strings.LastIndex(path, "/manifests/"), strings.LastIndex(path, "/blobs/")
+	switch {
+	case m > b:
+		return s.manifest(w, r, path[:m], path[m+len("/manifests/"):])
+	case b >= 0:
+		return s.blob(w, r, path[:b], path[b+len("/blobs/"):])
 	}
 	return errNoPath
 }
