@@ -46,20 +46,22 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 // find finds a blob, first among what is known, then in the directory as it is now.
 func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.ReadSeekCloser, error) {
 	var images []image
-	var failed error
+	var failed, gone error
 	for _, fresh := range []bool{false, true} {
 		all, err := s.catalog.images(r.Context(), fresh)
 		if err != nil {
 			return nil, err
 		}
 		images = called(all, repository, r.URL.Query().Get("ns"))
-		failed = nil
+		failed, gone = nil, nil
 		for _, i := range images {
 			content, err := open(r.Context(), i.tarball, digest)
 			if content != nil {
 				return content, nil
 			}
-			if !isGone(err) {
+			if isGone(err) {
+				gone = errors.Join(gone, err)
+			} else {
 				failed = errors.Join(failed, err)
 			}
 		}
@@ -67,8 +69,8 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 	switch {
 	case failed != nil:
 		return nil, failed
-	case failed != nil: // replaced or removed since its manifest was served
-		s.failed(r, failed)
+	case gone != nil: // the tarball was replaced or removed since its manifest was served
+		s.failed(r, gone)
 	case len(images) == 0:
 		return nil, unknownName(repository)
 	}

@@ -14,7 +14,8 @@ import (
 type Options struct {
 	// Logger is told of each request, and of what could not be read. Default: silent.
 	Logger *slog.Logger
-	// Failed, when not nil, is told what kept a tarball from being read. It is called
+	// Failed, when not nil, is told what kept a tarball from being read, be it damaged,
+	// or replaced since its manifest was served. It is called
 	// concurrently.
 	Failed func(error)
 }

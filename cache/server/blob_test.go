@@ -1,0 +1,233 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// Every byte of each layer and of the config is the original's.
+func TestBlobs(t *testing.T) {
+	s := newShelf(t)
+	tarball := s.stock("image", testRef, "a", "large", "b", "a") // one comes twice
+	want := map[string][]byte{}
+	_, source := makeImage(t, "a", "large", "b")
+	for d, raw := range source {
+		want[d.String()] = raw
+	}
+	made, _ := makeImage(t, "a", "large", "b", "a")
+	config, err := made.RawConfigFile()
+	require.NoError(t, err)
+	want[tarball.Image.ConfigDigest().String()] = config
+	require.Len(t, want, 4)
+	c := connect(s)
+	for digest, raw := range want {
+		path := "/v2/team/image/blobs/" + digest
+		require.Equal(t, digest, sha256Of(raw))
+		c.requireServed(raw, path)
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			got := c.do(method, path)
+			require.Equal(t, http.StatusOK, got.StatusCode)
+			assert.Equal(t, strconv.Itoa(len(raw)), got.Header.Get("Content-Length"))
+			assert.Equal(t, "application/octet-stream", got.Header.Get("Content-Type"))
+			assert.Equal(t, digest, got.Header.Get("Docker-Content-Digest"))
+			assert.Equal(t, `"`+digest+`"`, got.Header.Get("Etag"))
+			assert.Equal(t, "bytes", got.Header.Get("Accept-Ranges"))
+			assert.Equal(t, http.StatusNotModified, c.do(method, path, `If-None-Match: "`+digest+`"`).StatusCode)
+		}
+		assert.Empty(t, c.do(http.MethodHead, path).body)
+	}
+	assert.Empty(t, c.told.take())
+}
+
+func TestBlobRanges(t *testing.T) {
+	s := newShelf(t)
+	tarball := s.stock("image", testRef, "a", "large", "b")
+	large, raw := layerOf(t, "large")
+	c := connect(s)
+	for digest, raw := range map[string][]byte{large: raw, tarball.Image.ConfigDigest().String(): tarball.Image.Config()} {
+		path, size := "/v2/team/image/blobs/"+digest, len(raw)
+		for asked, want := range map[string][2]int{
+			"0-0":                               {0, 1},
+			"0-99":                              {0, 100},
+			"17-90":                             {17, 91},
+			"100-":                              {100, size},
+			fmt.Sprintf("%d-", size-1):          {size - 1, size},
+			"-1":                                {size - 1, size},
+			"-100":                              {size - 100, size},
+			fmt.Sprintf("-%d", 10*size):         {0, size},
+			fmt.Sprintf("10-%d", 10*size):       {10, size},
+			fmt.Sprintf("%d-%d", size/2, size):  {size / 2, size},
+			fmt.Sprintf("0-%d", size-1):         {0, size},
+			fmt.Sprintf("%d-%d", 1, (size-1)/2): {1, (size-1)/2 + 1},
+		} {
+			got := c.get(path, "Range: bytes="+asked)
+			require.Equal(t, http.StatusPartialContent, got.StatusCode, asked)
+			require.NoError(t, got.err)
+			require.True(t, bytes.Equal(raw[want[0]:want[1]], got.body), asked)
+			require.Equal(t, fmt.Sprintf("bytes %d-%d/%d", want[0], want[1]-1, size), got.Header.Get("Content-Range"))
+			require.Equal(t, strconv.Itoa(want[1]-want[0]), got.Header.Get("Content-Length"))
+		}
+		for _, beyond := range []string{fmt.Sprintf("%d-", size), fmt.Sprintf("%d-%d", 2*size, 3*size), "9-3", "x-"} {
+			got := c.get(path, "Range: bytes="+beyond)
+			require.Equal(t, http.StatusRequestedRangeNotSatisfiable, got.StatusCode, beyond)
+			require.Less(t, len(got.body), 100)
+		}
+		got := c.get(path, fmt.Sprintf("Range: bytes=%d-", size))
+		assert.Equal(t, fmt.Sprintf("bytes */%d", size), got.Header.Get("Content-Range"))
+
+		// A range of what the client has begun to read, and of nothing else.
+		got = c.get(path, "Range: bytes=5-", `If-Range: "`+digest+`"`)
+		assert.Equal(t, http.StatusPartialContent, got.StatusCode)
+		assert.True(t, bytes.Equal(raw[5:], got.body))
+		got = c.get(path, "Range: bytes=5-", `If-Range: "`+absent+`"`)
+		assert.Equal(t, http.StatusOK, got.StatusCode)
+		assert.True(t, bytes.Equal(raw, got.body))
+
+		// Of several ranges the whole is served.
+		got = c.get(path, "Range: bytes=0-9,20-29")
+		assert.Equal(t, http.StatusOK, got.StatusCode)
+		assert.True(t, bytes.Equal(raw, got.body))
+	}
+	assert.Empty(t, c.told.take())
+}
+
+func TestBlobIsRefused(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a")
+	s.stock("other", "registry.test/team/other:v1", "b")
+	c := connect(s)
+	layer, raw := layerOf(t, "b")
+	c.requireServed(raw, "/v2/team/other/blobs/"+layer)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+layer)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+absent)
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/none/blobs/"+layer)
+	for _, bad := range []string{"v1", "", "sha256:12", "sha256:" + absent} {
+		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/team/image/blobs/"+bad)
+	}
+	assert.Equal(t, http.StatusNotFound, c.do(http.MethodHead, "/v2/team/image/blobs/"+absent).StatusCode)
+	assert.Empty(t, c.told.take())
+}
+
+// cutting truncates a file after the first bytes of an answer.
+type cutting struct {
+	http.ResponseWriter
+	path string
+	size int64
+	done bool
+}
+
+func (w *cutting) Write(p []byte) (int, error) {
+	if !w.done {
+		w.done = true
+		if err := os.Truncate(w.path, w.size); err != nil {
+			return 0, err
+		}
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// A layer that cannot be read to its end is never a complete answer.
+func TestLayerBecomesUnreadable(t *testing.T) {
+	large, raw := layerOf(t, "large")
+	for _, asked := range []string{"bytes=0-", "bytes=1000-", ""} {
+		s := newShelf(t)
+		tarball := s.stock("image", testRef, "large")
+		var told failures
+		h := New(s.dir, &Options{Failed: told.add})
+		c := &client{t: t, host: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(&cutting{ResponseWriter: w, path: tarball.Path, size: 150_000}, r)
+		}))}
+		got := c.get("/v2/team/image/blobs/"+large, "Range: "+asked)
+		require.ErrorIs(t, got.err, io.ErrUnexpectedEOF)
+		assert.Less(t, len(got.body), 150_000)
+		assert.Greater(t, got.ContentLength, int64(len(raw)-1001))
+		all := told.take()
+		require.Len(t, all, 1)
+		assert.ErrorIs(t, all[0], io.ErrUnexpectedEOF)
+		assert.ErrorContains(t, all[0], tarball.Path)
+	}
+}
+
+// A client that goes away is nobody's trouble.
+func TestClientGoesAway(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "large")
+	large, _ := layerOf(t, "large")
+	var told failures
+	h := New(s.dir, &Options{Failed: told.add})
+	r, w := io.Pipe()
+	require.NoError(t, r.CloseWithError(errors.New("gone")))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/team/image/blobs/"+large, nil)
+	require.NoError(t, err)
+	h.ServeHTTP(piped{w}, request)
+	assert.Empty(t, told.take())
+}
+
+// piped is the answer to one who reads from a pipe.
+type piped struct{ *io.PipeWriter }
+
+func (piped) Header() http.Header { return http.Header{} }
+func (piped) WriteHeader(int)     {}
+
+// A layer of a damaged tarball is sought in the others. If none has it, that is no
+// "unknown": the client may ask again.
+func TestLayerIsTakenFromAnother(t *testing.T) {
+	s := newShelf(t)
+	s.stockOf(cache.Run{ID: 2}, "new", testRef, "a", "b")
+	s.stockOf(cache.Run{ID: 1}, "old", "registry.test/team/image:v0", "a")
+	c := connect(s)
+	a, raw := layerOf(t, "a")
+	b, _ := layerOf(t, "b")
+	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	// Not noticed by looking at the directory: the file's times and size are as before.
+	info, err := os.Stat(s.path("new.tar"))
+	require.NoError(t, err)
+	s.damage("new.tar", 600)
+	require.NoError(t, os.Chtimes(s.path("new.tar"), info.ModTime(), info.ModTime()))
+	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	assert.Empty(t, c.told.take())
+	message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+b)
+	assert.NotContains(t, message, s.dir.Path())
+	all := c.told.take()
+	require.Len(t, all, 1)
+	assert.ErrorIs(t, all[0], cache.ErrNotTarball)
+}
+
+// fixed is a catalog that notices nothing.
+type fixed []image
+
+func (f fixed) images(context.Context, bool) ([]image, error) { return f, nil }
+
+// That one tarball has just gone is no answer where another cannot be read.
+func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
+	s := newShelf(t)
+	var all fixed
+	for _, name := range []string{"gone", "damaged", "gone2"} {
+		i, err := newImage(s.stock(name, testRef, "a"))
+		require.NoError(t, err)
+		all = append(all, i)
+	}
+	require.NoError(t, os.Remove(s.path("gone.tar")))
+	require.NoError(t, os.Remove(s.path("gone2.tar")))
+	c := &client{t: t, told: &failures{}}
+	c.host = serve(t, newServer(all, s.dir.MarkUsed, &Options{Failed: c.told.add}))
+	layer, raw := layerOf(t, "a")
+	c.requireServed(raw, "/v2/team/image/blobs/"+layer)
+	s.damage("damaged.tar", 600)
+	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+layer)
+	require.NoError(t, os.Remove(s.path("damaged.tar")))
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+layer)
+	assert.Len(t, c.told.take(), 2, "of the damage, and that all are gone")
+}

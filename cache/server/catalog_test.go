@@ -1,0 +1,242 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// requireImage proves that a tag names this tarball's image.
+func (c *client) requireImage(want *cache.Tarball, repository, tag string) {
+	c.t.Helper()
+	c.requireServed(want.Image.Manifest(), "/v2/"+repository+"/manifests/"+tag)
+}
+
+func TestNames(t *testing.T) {
+	s := newShelf(t)
+	image := s.stock("image", "registry.test/team/image:v1", "a")
+	port := s.stock("port", "registry.test:5000/team/port:v1", "b")
+	debian := s.stock("debian", "debian:12", "c")
+	hub := s.stock("hub", "team/hub:latest", "d")
+	manifests := s.stock("manifests", "registry.test/team/manifests/image:v1", "e")
+	both := s.stock("both", "registry.test/blobs/manifests/blobs/tags/list:v1", "f")
+	c := connect(s)
+	for name, want := range map[string]*cache.Tarball{
+		"team/image": image, "registry.test/team/image": image,
+		"team/port": port,
+		// As Docker completes short names.
+		"library/debian": debian, "docker.io/library/debian": debian,
+		"team/hub": hub, "docker.io/team/hub": hub,
+		// Parts that look like the API's.
+		"team/manifests/image": manifests, "registry.test/team/manifests/image": manifests,
+		"blobs/manifests/blobs/tags/list": both,
+	} {
+		tag := map[*cache.Tarball]string{debian: "12", hub: "latest"}[want]
+		if tag == "" {
+			tag = "v1"
+		}
+		c.requireImage(want, name, tag)
+		c.requireImage(want, name, want.Image.Digest().String())
+		c.requireServed(want.Image.Config(), "/v2/"+name+"/blobs/"+want.Image.ConfigDigest().String())
+		assert.Equal(t, []string{`["` + tag + `"]`}, c.list("/v2/"+name+"/tags/list", "tags"))
+	}
+	for _, name := range []string{"debian", "registry.test/debian", "team/debian", "docker.io/team/image", "registry.test:5000/team/port", "registry.test/team/port", "image", "TEAM/image"} {
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/"+name+"/manifests/v1")
+	}
+}
+
+// Two registries that have the same repository and tag are told apart by ns.
+func TestNamespace(t *testing.T) {
+	s := newShelf(t)
+	one := s.stockOf(cache.Run{ID: 1}, "one", "one.test/team/image:v1", "a")
+	port := s.stockOf(cache.Run{ID: 3}, "port", "one.test:5000/team/image:v1", "b")
+	two := s.stockOf(cache.Run{ID: 2}, "two", "two.test/team/image:v1", "c")
+	c := connect(s)
+	for path, want := range map[string]*cache.Tarball{
+		"team/image/manifests/v1":                  port, // the newest
+		"team/image/manifests/v1?ns=one.test":      one,
+		"team/image/manifests/v1?ns=one.test:5000": port,
+		"team/image/manifests/v1?ns=two.test":      two,
+		"one.test/team/image/manifests/v1":         one,
+		"two.test/team/image/manifests/v1":         two,
+		// A mirror of the name under which this is known itself.
+		"two.test/team/image/manifests/v1?ns=cache.test": two,
+	} {
+		c.requireServed(want.Image.Manifest(), "/v2/"+path)
+	}
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/manifests/v1?ns=three.test")
+	a, raw := layerOf(t, "a")
+	c.requireServed(raw, "/v2/team/image/blobs/"+a+"?ns=one.test")
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+a+"?ns=two.test")
+
+	// What that registry has comes before what is only called so.
+	proxy := s.stockOf(cache.Run{ID: 1}, "proxy", "proxy.test/two.test/team/image:v1", "d")
+	c.requireImage(two, "two.test/team/image", "v1")
+	c.requireServed(proxy.Image.Manifest(), "/v2/two.test/team/image/manifests/v1?ns=proxy.test")
+}
+
+// Of one reference, the newest run is served, whatever the files' times are; without
+// runs, what was written last.
+func TestNewestRunIsServed(t *testing.T) {
+	s := newShelf(t)
+	c := connect(s)
+	s.stock("a", testRef, "a")
+	s.age("a.tar", 1)
+	b := s.stock("b", testRef, "b")
+	s.age("b.tar", 3)
+	s.stock("c", testRef, "c")
+	s.age("c.tar", 2)
+	c.requireImage(b, "team/image", "v1")
+	d := s.stockOf(cache.Run{ID: 7, Attempt: 2}, "d", testRef, "d")
+	s.age("d.tar", 0)
+	c.requireImage(d, "team/image", "v1")
+	s.stockOf(cache.Run{ID: 7, Attempt: 1}, "e", testRef, "e")
+	c.requireImage(d, "team/image", "v1")
+	f := s.stockOf(cache.Run{ID: 8, Attempt: 1}, "f", testRef, "f")
+	c.requireImage(f, "team/image", "v1")
+	// A newer run has built the same as an older one: only its mark says so.
+	s.stockOf(cache.Run{ID: 9, Attempt: 1}, "d", testRef, "d")
+	c.requireImage(d, "team/image", "v1")
+	c.requireImage(f, "team/image", f.Image.Digest().String())
+}
+
+func TestTarballsComeAndGo(t *testing.T) {
+	s := newShelf(t)
+	c := connect(s)
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/manifests/v1")
+	a, rawA := layerOf(t, "a")
+	b, rawB := layerOf(t, "b")
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/blobs/"+a)
+
+	first := s.stock("image", testRef, "a", "b")
+	c.requireServed(rawA, "/v2/team/image/blobs/"+a) // also where no manifest was asked for
+	c.requireImage(first, "team/image", "v1")
+
+	// It is replaced after a client has got the manifest.
+	second := s.stock("image", testRef, "a", "d")
+	c.requireServed(rawA, "/v2/team/image/blobs/"+a)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+b)
+	c.requireImage(second, "team/image", "v1")
+	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/team/image/manifests/"+first.Image.Digest().String())
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+first.Image.ConfigDigest().String())
+	d, rawD := layerOf(t, "d")
+	c.requireServed(rawD, "/v2/team/image/blobs/"+d)
+
+	// A client of the old manifest finds the layer where another tarball has it.
+	s.stock("older", "registry.test/team/image:v0", "b")
+	c.requireServed(rawB, "/v2/team/image/blobs/"+b)
+
+	require.NoError(t, os.Remove(s.path("image.tar")))
+	require.NoError(t, os.Remove(s.path("older.tar")))
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/blobs/"+d)
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/manifests/v1")
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/tags/list")
+	assert.Empty(t, c.told.take())
+}
+
+// A tarball of the same size may take the place of another within the time that a file
+// server's clock has no names for.
+func TestReplacedWithinTheSameTime(t *testing.T) {
+	s := newShelf(t)
+	c := connect(s)
+	first := s.stock("image", testRef, "a")
+	s.age("image.tar", 1)
+	c.requireImage(first, "team/image", "v1")
+	second := s.stock("image", testRef, "b")
+	s.age("image.tar", 1)
+	s.unmark("image.tar")
+	require.Equal(t, first.Layout.Size(), second.Layout.Size())
+	c.requireImage(second, "team/image", "v1")
+}
+
+func TestWhatIsNoTarballIsNotServed(t *testing.T) {
+	s := newShelf(t)
+	elsewhere := newShelf(t)
+	outside := elsewhere.stock("outside", "registry.test/team/outside:v1", "a")
+	s.stock("good", testRef, "b")
+	s.stock("bad", "registry.test/team/bad:v1", "c")
+	s.stock("dot", "registry.test/team/dot:v1", "d")
+	s.stock("suffix", "registry.test/team/suffix:v1", "e")
+	c := connect(s)
+	for _, name := range []string{"bad", "dot", "suffix"} {
+		require.Equal(t, http.StatusOK, c.get("/v2/team/"+name+"/manifests/v1").StatusCode)
+	}
+	require.Equal(t, http.StatusOK, c.get("/v2/_catalog").StatusCode) // it knows the marks of these pulls
+	require.Empty(t, c.told.take())
+
+	s.damage("bad.tar", 600)
+	s.age("bad.tar", 1)
+	bad := func() {
+		t.Helper()
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/bad/manifests/v1")
+		all := c.told.take()
+		require.Len(t, all, 1)
+		assert.ErrorIs(t, all[0], cache.ErrNotTarball)
+		assert.ErrorContains(t, all[0], "bad.tar")
+	}
+	bad()
+	require.NoError(t, os.Rename(s.path("dot.tar"), s.path(".dot.tar")))
+	require.NoError(t, os.Rename(s.path("suffix.tar"), s.path("suffix.tar.old")))
+	require.NoError(t, os.Symlink(outside.Path, s.path("outside.tar")))
+	require.NoError(t, os.Mkdir(s.path("directory.tar"), 0o755))
+	bad() // once each time that the directory has changed
+	for _, name := range []string{"bad", "dot", "suffix", "outside"} {
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/"+name+"/manifests/v1")
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/"+name+"/blobs/"+outside.Image.Layers()[0].Digest.String())
+	}
+	assert.Equal(t, []string{`["registry.test/team/image"]`}, c.list("/v2/_catalog", "repositories"))
+	assert.Empty(t, c.told.take())
+}
+
+// A tarball that could not be opened for a moment is looked for again, though the
+// directory is as it was.
+func TestTroubleIsNotRemembered(t *testing.T) {
+	s := newShelf(t)
+	tarball := s.stock("image", testRef, "a")
+	var told failures
+	broken := true
+	c := &dirCatalog{path: s.dir.Path(), skipped: told.add, list: func(ctx context.Context) ([]cache.Entry, error) {
+		if broken {
+			return []cache.Entry{{Name: "image.tar", Err: os.ErrPermission}}, nil
+		}
+		return s.dir.List(ctx)
+	}}
+	all, err := c.images(t.Context(), true)
+	require.NoError(t, err)
+	require.Empty(t, all)
+	require.Equal(t, []error{os.ErrPermission}, told.take())
+	broken = false
+	all, err = c.images(t.Context(), true)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	assert.Equal(t, tarball.Image.Digest(), all[0].tarball.Image.Digest())
+	require.Empty(t, told.take())
+}
+
+func TestDirectoryGoesAndComesBack(t *testing.T) {
+	s := newShelf(t)
+	tarball := s.stock("image", testRef, "a")
+	c := connect(s)
+	c.requireImage(tarball, "team/image", "v1")
+	away := filepath.Join(filepath.Dir(s.dir.Path()), "away")
+	require.NoError(t, os.Rename(s.dir.Path(), away))
+	a, raw := layerOf(t, "a")
+	for _, path := range []string{"/v2/team/image/manifests/v1", "/v2/team/image/blobs/" + a, "/v2/team/image/tags/list", "/v2/_catalog"} {
+		message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", path)
+		assert.Equal(t, "the cache directory cannot be read", message)
+		all := c.told.take()
+		require.Len(t, all, 1)
+		assert.ErrorIs(t, all[0], os.ErrNotExist)
+	}
+	require.NoError(t, os.Rename(away, s.dir.Path()))
+	c.requireImage(tarball, "team/image", "v1")
+	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	assert.Empty(t, c.told.take())
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/imagetest"
+)
+
+// source is a layer.
+type source []byte
+
+func (s source) ReadRange(_ context.Context, _ v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(s[offset : offset+length])), nil
+}
+
+// stock writes the tarball of an image that has one layer, as docker-cache does.
+func stock(dir, name, ref string, size int) error {
+	layer, err := imagetest.Layer("a", size)
+	if err != nil {
+		return err
+	}
+	img, err := imagetest.Image(layer)
+	if err != nil {
+		return err
+	}
+	manifest, err := img.RawManifest()
+	if err != nil {
+		return err
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	image, err := cache.NewImage(ref, manifest, config)
+	if err != nil {
+		return err
+	}
+	d, err := cache.OpenDir(dir, &cache.DirOptions{DirMode: 0o755})
+	if err != nil {
+		return err
+	}
+	r, err := layer.Compressed()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	_, err = d.Put(context.Background(), name, image, source(raw), nil)
+	return err
+}
+
+// program is a serve-cache that runs.
+type program struct {
+	cmd     *exec.Cmd
+	address string // from the first line of its standard output
+	stdout  *bufio.Reader
+	stderr  bytes.Buffer
+	line    string
+}
+
+// start runs serve-cache until ctx ends, in a directory, and waits for its first line.
+func start(ctx context.Context, dir string, env []string, args ...string) (*program, error) {
+	path, err := exec.LookPath("serve-cache") // testscript.Main put it on PATH
+	if err != nil {
+		return nil, err
+	}
+	p := &program{cmd: exec.CommandContext(ctx, path, args...)}
+	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, env, &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.stdout = bufio.NewReader(out)
+	p.line, err = p.stdout.ReadString('\n')
+	_, p.address, _ = strings.Cut(strings.TrimSpace(p.line), " at http://")
+	if err != nil || p.address == "" {
+		_ = p.cmd.Process.Kill()
+		return nil, fmt.Errorf("first line %q, %w, %w: %s", p.line, err, p.cmd.Wait(), p.stderr.String())
+	}
+	return p, nil
+}
+
+// stop sends a signal and returns the exit code.
+func (p *program) stop(s os.Signal) (int, error) {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return 0, err
+	}
+	rest, err := io.ReadAll(p.stdout)
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	if len(rest) > 0 {
+		return 0, fmt.Errorf("it printed more than a line: %q", rest)
+	}
+	return p.cmd.ProcessState.ExitCode(), err
+}
