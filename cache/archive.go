@@ -42,9 +42,24 @@ func (a *Archive) Size() int64 { return a.layout.Size() }
 // with another digest ends the reading with an error that wraps [ErrBlobDigest],
 // so what was read is never a complete archive with wrong bytes in it. What
 // happens when the tarball is replaced meanwhile is as with [Tarball.ReadRange].
-func (a *Archive) Open(ctx context.Context) io.ReadCloser {
+func (a *Archive) Open(ctx context.Context) io.ReadCloser { return a.open(ctx, true) }
+
+// OpenUnproven is [Archive.Open] without the proof. It is for whoever gives the archive
+// to one that proves layers itself, and calls [Archive.Prove] when there is time.
+func (a *Archive) OpenUnproven(ctx context.Context) io.ReadCloser { return a.open(ctx, false) }
+
+func (a *Archive) open(ctx context.Context, verify bool) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return newReadAhead(ctx, cancel, &tarballReader{ctx: ctx, tarball: a.tarball, segments: a.layout.segments, verify: true})
+	return newReadAhead(ctx, cancel, &tarballReader{ctx: ctx, tarball: a.tarball, segments: a.layout.segments, verify: verify})
+}
+
+// Prove reads the archive's layers and proves each of them, with the errors of
+// reading what [Archive.Open] returns.
+func (a *Archive) Prove(ctx context.Context) error {
+	r := &tarballReader{ctx: ctx, tarball: a.tarball, segments: a.layout.layers(), verify: true}
+	defer r.Close()
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, make([]byte, hashBuffer))
+	return err
 }
 
 // verifyingReader gives out the last bytes of a layer only when all of them have

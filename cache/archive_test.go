@@ -235,3 +235,34 @@ func TestArchiveEndsWithTheContext(t *testing.T) {
 	require.Equal(t, reason, err)
 	require.NoError(t, r.Close())
 }
+
+// Without the proof all bytes are given out, wrong ones too; Prove finds these, in the
+// layers that the archive has.
+func TestArchiveProvenLater(t *testing.T) {
+	tarball, layers, _ := archived(t)
+	whole, err := tarball.Archive(nil)
+	require.NoError(t, err)
+	require.NoError(t, whole.Prove(t.Context()))
+	at, ok := tarball.segment(layers[1].Digest)
+	require.True(t, ok)
+	writeAt(t, tarball.Path, at.Offset+7, []byte("damage"))
+
+	r := whole.OpenUnproven(t.Context())
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	want, err := os.ReadFile(tarball.Path)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, got))
+	err = whole.Prove(t.Context())
+	require.ErrorIs(t, err, ErrBlobDigest)
+	require.ErrorContains(t, err, layers[1].Digest.String())
+
+	without, err := tarball.Archive(func(h v1.Hash) bool { return h == layers[1].Digest })
+	require.NoError(t, err)
+	require.NoError(t, without.Prove(t.Context()), "that one is not in it")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("enough")
+	cancel(reason)
+	require.ErrorIs(t, whole.Prove(ctx), reason)
+}

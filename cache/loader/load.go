@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -211,12 +212,15 @@ func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash,
 	if err != nil {
 		return err
 	}
-	r := archive.Open(ctx)
-	body := &source{r: r, total: archive.Size(), tell: l.options.Progress}
+	body := &source{total: archive.Size(), tell: l.options.Progress}
+	r, proof := l.open(ctx, archive, body)
 	err = l.engine.Load(ctx, body, archive.Size())
 	done, failed := body.end()
 	_ = r.Close()
 	l.result.Streamed += done
+	if failed == nil {
+		failed = proof()
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
@@ -230,6 +234,35 @@ func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash,
 		l.undo(ctx, tarball.Image, before)
 	}
 	return err
+}
+
+// open opens an archive for the engine, as its body reads it. proof waits for the proof
+// of its layers and returns why they are not right, if they were sent; it must be called
+// after the load, or never.
+func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (r io.ReadCloser, proof func() error) {
+	engine, ok := l.engine.(LayerProver)
+	if !ok || !engine.ProvesLayers(ctx) {
+		r = archive.Open(ctx)
+		body.r = r
+		return r, func() error { return nil }
+	}
+	r = archive.OpenUnproven(ctx)
+	proven := make(chan error, 1)
+	sent := false
+	body.r = r
+	body.all = func() {
+		sent = true
+		go func() { proven <- archive.Prove(ctx) }()
+	}
+	return r, func() error {
+		if !sent { // the engine has failed before
+			return nil
+		}
+		if err := <-proven; err != nil && ctx.Err() == nil {
+			return &sourceError{err}
+		}
+		return nil
+	}
 }
 
 // prove proves that the engine has what it was sent.

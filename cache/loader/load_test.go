@@ -347,7 +347,11 @@ func TestLoadCorruptTarball(t *testing.T) {
 			require.ErrorIs(t, err, cache.ErrBlobDigest)
 			require.NotErrorIs(t, err, ErrEngine)
 			assert.ErrorContains(t, err, tarball.Path)
-			assert.Less(t, result.Streamed, tarball.Layout.Size())
+			if o.Kind == enginetest.Classic { // it proves layers itself
+				assert.Equal(t, result.Streamed, tarball.Layout.Size())
+			} else {
+				assert.Less(t, result.Streamed, tarball.Layout.Size())
+			}
 			assert.LessOrEqual(t, len(engine.Loads()), 1)
 			assert.Empty(t, engine.Names())
 			assert.Empty(t, engine.IDs())

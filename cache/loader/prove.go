@@ -53,6 +53,14 @@ func (d *Docker) Prove(ctx context.Context, id v1.Hash) error {
 	return d.proveByContainer(ctx, id)
 }
 
+// ProvesLayers implements [LayerProver]. Docker's classic store unpacks a layer only
+// under the diff ID that it has, and compares that with the config's
+// (https://github.com/moby/moby/blob/v20.10.24/image/tarexport/load.go).
+func (d *Docker) ProvesLayers(ctx context.Context) bool {
+	about, err := d.about(ctx)
+	return err == nil && !about.podman && !about.containerd
+}
+
 func (d *Docker) proveByContainer(ctx context.Context, id v1.Hash) error {
 	request := containerRequest{
 		Image: id.String(), Cmd: []string{"never-started"}, Entrypoint: []string{}, NetworkDisabled: true,

@@ -15,6 +15,7 @@ type source struct {
 	r     io.Reader
 	total int64
 	tell  func(cache.Progress) // nil: nobody
+	all   func()               // is called when all of it was read; nil: nobody is
 
 	mu    sync.Mutex // net/http may still read when it has returned
 	done  int64
@@ -30,6 +31,10 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, os.ErrClosed
 	}
 	s.done += int64(n)
+	if s.all != nil && s.done == s.total {
+		s.all()
+		s.all = nil
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
 		s.err = &sourceError{err}
 	}

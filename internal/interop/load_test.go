@@ -250,6 +250,27 @@ func TestEnginesNoticeAMissingLayer(t *testing.T) {
 	})
 }
 
+// Engines that are sent archives whose layers are proven only beside them notice a wrong
+// one themselves, and give its image no name.
+func TestEnginesNoticeAWrongLayer(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		if prover, ok := e.Engine.(loader.LayerProver); !ok || !prover.ProvesLayers(t.Context()) {
+			return // this one is not sent such archives
+		}
+		s := newStore(t)
+		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		corrupt(t, tarball)
+		archive, err := tarball.Archive(nil)
+		require.NoError(t, err)
+		body := archive.OpenUnproven(t.Context())
+		defer body.Close()
+		require.ErrorIs(t, e.Load(t.Context(), body, archive.Size()), loader.ErrEngine)
+		id, _, err := e.Find(t.Context(), tarball.Image.Reference())
+		require.NoError(t, err)
+		assert.Zero(t, id)
+	})
+}
+
 // Of many that want an image one sends it.
 func TestLoadOnceForAll(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
