@@ -25,8 +25,9 @@
 // all its layers can be used ([Engine], Prove). If anything is off, or the engine is none
 // of those that the tests have tried, the whole archive is sent.
 //
-// Each layer's digest is proven on the way, by the engine when it pulls; of a damaged
-// tarball it never has an image.
+// Each layer's digest is proven: on the way; by the engine when it pulls; and beside an
+// engine that proves layers too, while it unpacks them ([LayerProver]). Of a damaged
+// tarball none has an image in the end.
 //
 // # Engines
 //
