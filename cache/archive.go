@@ -53,6 +53,10 @@ func (a *Archive) open(ctx context.Context, verify bool) io.ReadCloser {
 	return newReadAhead(ctx, cancel, &tarballReader{ctx: ctx, tarball: a.tarball, segments: a.layout.segments, verify: verify})
 }
 
+// IsLocal tells whether the tarball is on a file system of this machine, not on one of
+// a file server.
+func (a *Archive) IsLocal() bool { return !isNetworkAt(a.tarball.Path) }
+
 // Prove reads the archive's layers and proves each of them, with the errors of
 // reading what [Archive.Open] returns.
 func (a *Archive) Prove(ctx context.Context) error {

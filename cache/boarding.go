@@ -48,8 +48,9 @@ func (s *supply) await(ctx context.Context, later []awaited, failed error) (todo
 
 // disembark says that the files in which layers have landed are no longer needed.
 func (s *supply) disembark() {
-	for _, f := range s.landed {
+	for layer, f := range s.landed {
 		s.dir.flights.leave(f)
+		delete(s.landed, layer)
 	}
 }
 

@@ -10,6 +10,7 @@ const copyLength = 16 << 20
 // copyLayers copies the layers that other tarballs have, while others are fetched
 // and all are hashed. One at a time: two writers would wait for the same file.
 func (f *fill) copyLayers(ctx context.Context) error {
+	defer f.options.allCopied()
 	for _, l := range f.layers {
 		for {
 			w, from := f.takeLocal(l)
@@ -47,10 +48,17 @@ func (f *fill) copySpan(ctx context.Context, w *work, from localLayer) error {
 		if isWrite(err) || ctx.Err() != nil {
 			return err
 		}
+		if err == nil { // before anybody can find it wrong
+			f.options.copied(l.digest, from, n)
+			f.options.journal.add(l.digest, at, at+n)
+		}
 		f.mu.Lock()
 		if err != nil {
 			l.local = l.local[1:]
 			s.active, s.reserved = false, s.pos
+			if len(l.local) == 0 && l.present() == 0 {
+				l.resumed = false // what comes now is the source's alone
+			}
 		} else {
 			at += n
 			s.pos, s.said = at, at
@@ -63,8 +71,6 @@ func (f *fill) copySpan(ctx context.Context, w *work, from localLayer) error {
 			f.options.unreadable(l.digest, from, err)
 			return nil
 		}
-		f.options.copied(l.digest, from, n)
-		f.options.journal.add(l.digest, at-n, at)
 		if f.options.Progress != nil {
 			f.options.Progress(progress)
 		}

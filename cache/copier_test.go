@@ -35,7 +35,7 @@ type copying struct {
 func (c *copying) options(local map[v1.Hash][]localLayer) *FillOptions {
 	c.copied = map[v1.Hash]int64{}
 	return &FillOptions{
-		local: local,
+		local: local, allCopied: func() {},
 		copied: func(layer v1.Hash, _ localLayer, n int64) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -116,7 +116,15 @@ func TestFillNoticesWhatWasCopiedWrong(t *testing.T) {
 	layout := mustLayout(t, testImage(t, layer))
 	c := &copying{}
 	f := tempFile(t)
-	downloaded, err := testEngine(4).Fill(t.Context(), f, layout, src, c.options(map[v1.Hash][]localLayer{layer.Digest: {localFile(t, noise(2, 100_000))}}))
+	o := c.options(map[v1.Hash][]localLayer{layer.Digest: {localFile(t, noise(2, 100_000))}})
+	note := o.damaged
+	o.damaged = func(damaged v1.Hash) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		assert.Equal(t, layer.Size, c.copied[damaged], "it is known by then what was copied")
+		note(damaged)
+	}
+	downloaded, err := testEngine(4).Fill(t.Context(), f, layout, src, o)
 	require.NoError(t, err)
 	requireFilled(t, f, layout, src)
 	assert.Equal(t, []v1.Hash{layer.Digest}, c.damaged)

@@ -20,7 +20,8 @@ type EngineOptions struct {
 // An Engine fills tarballs. Its connections are shared by all fills that run at
 // the same time; one that waits to try again does not hold any.
 //
-// Memory: 1 MiB for each connection, and 256 KiB for each fill and CPU.
+// Memory: 1 MiB for each connection, and 256 KiB for each fill and CPU, and 1 MiB for each
+// fill that copies where the kernel cannot.
 type Engine struct {
 	slots   chan struct{}
 	buffers sync.Pool

@@ -41,9 +41,12 @@ type FillOptions struct {
 	verified func(layer v1.Hash) // is told of each layer that is proven
 	damaged  func(layer v1.Hash) // is told when what did not come from src is wrong
 
-	local      map[v1.Hash][]localLayer // where layers can be copied from
+	// Where layers can be copied from; the functions go with it.
+	local      map[v1.Hash][]localLayer
 	copied     func(layer v1.Hash, from localLayer, n int64)
 	unreadable func(layer v1.Hash, from localLayer, err error)
+	allCopied  func()              // local is no longer needed
+	restarted  func(layer v1.Hash) // what there was of it does not count; nil: nobody is told
 }
 
 // Fill writes all that the layout plans to file: the literal bytes, and the
@@ -164,6 +167,9 @@ func (f *fill) restart(l *layerFill) {
 	f.progress.Done -= l.present()
 	l.restart()
 	f.options.journal.forget(l.digest)
+	if f.options.restarted != nil {
+		f.options.restarted(l.digest)
+	}
 }
 
 // sayRest tells the journal what was written since its last lines.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"maps"
 	"os"
 	"sync"
 
@@ -55,8 +56,10 @@ func (f *flights) land(fl *flight, file *os.File, offset int64) {
 	if fl.over {
 		return
 	}
-	if own, err := duplicate(file); err == nil { // else the others fetch it themselves
+	if own, err := duplicate(file); err == nil {
 		fl.file, fl.offset = own, offset
+	} else { // the others fetch it themselves: nobody boards what has no file
+		maps.DeleteFunc(f.going, func(_ v1.Hash, going *flight) bool { return going == fl })
 	}
 	fl.over = true
 	close(fl.done)
@@ -67,7 +70,9 @@ func (f *flights) land(fl *flight, file *os.File, offset int64) {
 func (f *flights) retire(layer v1.Hash, fl *flight) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.going, layer)
+	if f.going[layer] == fl {
+		delete(f.going, layer)
+	}
 	fl.retired = true
 	if !fl.over {
 		fl.over = true

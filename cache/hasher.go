@@ -13,7 +13,7 @@ import (
 // CPU's cache in between.
 const hashBuffer = 256 << 10
 
-// writeStep is how many bytes go to the disk at a time, while later ones come.
+// writeStep is how many bytes go to the disk at a time at most, while later ones come.
 const writeStep = 8 << 20
 
 // hashLayers follows the downloads with sha256 over what is in the file without
@@ -44,6 +44,7 @@ type hashing struct {
 	round      int
 	state      hash.Hash
 	from, upTo int64
+	cold       bool
 }
 
 // awaitBytes waits for a layer with bytes that are not hashed yet, and takes it.
@@ -63,7 +64,7 @@ func (f *fill) awaitBytes(ctx context.Context) (*hashing, error) {
 			finished = false
 			if upTo := l.frontier(); !l.hashing && (upTo-l.hashed >= hashBuffer || upTo == l.size) {
 				l.hashing = true
-				return &hashing{l, l.round, l.state, l.hashed, upTo}, nil
+				return &hashing{l, l.round, l.state, l.hashed, upTo, l.cold}, nil
 			}
 		}
 		if finished {
@@ -79,7 +80,7 @@ func (f *fill) hash(ctx context.Context, t *hashing, buf []byte) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if l.cold {
+		if t.cold {
 			l.prefetch.keep(f.file, l.offset+t.from, l.offset+t.upTo)
 		}
 		p := buf[:min(int64(len(buf)), t.upTo-t.from)]
@@ -88,7 +89,7 @@ func (f *fill) hash(ctx context.Context, t *hashing, buf []byte) error {
 		}
 		_, _ = t.state.Write(p) // a hash never fails
 		t.from += int64(len(p))
-		if !l.cold && (t.from-begun >= writeStep || t.from == t.upTo) {
+		if !t.cold && (t.from-begun >= writeStep || t.from == t.upTo) {
 			startWriting(f.file, l.offset+begun, t.from-begun)
 			begun = t.from
 		}

@@ -56,6 +56,7 @@ func (s *supply) bring(ctx context.Context) error {
 		// in between is in a tarball by then.
 		now, later := s.board(todo)
 		err := s.bringNow(ctx, now)
+		s.disembark()
 		if todo, err = s.await(ctx, later, err); err != nil {
 			return err
 		}
@@ -67,6 +68,8 @@ func (s *supply) bring(ctx context.Context) error {
 func (s *supply) bringNow(ctx context.Context, layers []Segment) error {
 	search := slices.DeleteFunc(s.missing(layers), func(l Segment) bool { return s.landed[l.Blob] != nil })
 	local, closeLocal := findLayers(s.dir.path, search)
+	// Not longer than it is needed: open tarballs are in use, and keep their space.
+	closeLocal = sync.OnceFunc(closeLocal)
 	defer closeLocal()
 	for _, l := range layers {
 		if f := s.landed[l.Blob]; f != nil {
@@ -76,7 +79,16 @@ func (s *supply) bringNow(ctx context.Context, layers []Segment) error {
 	if err := s.prepare(layers, local); err != nil {
 		return err
 	}
-	return s.fill(ctx, layers, local)
+	missing := s.missing(layers)
+	for layer := range local {
+		if !slices.ContainsFunc(missing, func(l Segment) bool { return l.Blob == layer }) {
+			delete(local, layer) // cloned
+		}
+	}
+	if len(local) == 0 {
+		closeLocal()
+	}
+	return s.fill(ctx, layers, local, closeLocal)
 }
 
 // missing returns the layers that are not complete in the partial file.
@@ -168,8 +180,18 @@ func (s *supply) spare() int64 {
 func (s *supply) copied(layer v1.Hash, from localLayer, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.reused[layer]
-	s.reused[layer] = reuse{copied: r.copied + n, from: from.file.Name()}
+	r, name := s.reused[layer], from.file.Name()
+	if r.copied > 0 && r.from != name { // of several: none can be blamed
+		name = ""
+	}
+	s.reused[layer] = reuse{copied: r.copied + n, from: name}
+}
+
+// restarted is told of a layer of which nothing counts any more.
+func (s *supply) restarted(layer v1.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.reused, layer)
 }
 
 // unreadable is told of a layer that cannot be copied from where it is.
@@ -178,7 +200,7 @@ func (s *supply) unreadable(layer v1.Hash, from localLayer, err error) {
 }
 
 // fill copies or fetches what is still missing of some layers and proves them.
-func (s *supply) fill(ctx context.Context, layers []Segment, local map[v1.Hash][]localLayer) error {
+func (s *supply) fill(ctx context.Context, layers []Segment, local map[v1.Hash][]localLayer, closeLocal func()) error {
 	skip := map[v1.Hash]int64{}
 	for _, l := range s.layout.layers() {
 		if s.proven[l.Blob] {
@@ -194,7 +216,7 @@ func (s *supply) fill(ctx context.Context, layers []Segment, local map[v1.Hash][
 	n, err := s.dir.engine.Fill(ctx, s.p.file, s.layout, s.src, &FillOptions{
 		Progress: s.o.Progress, done: s.p.done, journal: s.p.journal, skip: skip,
 		verified: s.land, damaged: s.wasDamaged,
-		local: local, copied: s.copied, unreadable: s.unreadable,
+		local: local, copied: s.copied, unreadable: s.unreadable, allCopied: closeLocal, restarted: s.restarted,
 	})
 	s.downloaded += n
 	if err != nil {
@@ -216,7 +238,7 @@ func (s *supply) wasDamaged(layer v1.Hash) {
 		return
 	}
 	delete(s.reused, layer)
-	if r.cloned+r.copied < s.size(layer) { // an earlier run left the rest, and may be the one that is wrong
+	if r.from == "" || r.cloned+r.copied < s.size(layer) { // an earlier run left the rest, and may be the one that is wrong
 		s.dir.log.Warn("a layer that was copied in part is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
 		return
 	}

@@ -15,7 +15,8 @@
 // tarball while it is sent. No engine documents that it loads such a one.
 //
 // A pull: the engine is told to pull from a registry on loopback that has this image
-// alone, by a tag that nobody else knows, and ends with the load ([Puller]). It asks for
+// alone, by a tag that nobody else knows (other users of the machine who know its
+// digests can read it too), and ends with the load ([Puller]). It asks for
 // what it lacks, and unpacks layers while others come, so it is faster wherever it was
 // measured but with Docker's classic store. It goes to engines that are reached over a
 // socket; one that does not ask, as from a network namespace of its own, or fails, is

@@ -45,7 +45,8 @@ type Options struct {
 	// costs only that two load the same.
 	LockDir string
 	// Progress, when not nil, is told how much of what has to be sent was sent. A
-	// second try begins anew, with another total. It must be quick.
+	// second try begins anew, with another total. An engine that pulls may want less
+	// than the total: what it lacks only it knows. It must be quick.
 	Progress func(cache.Progress)
 	// Logger is told of what went otherwise than hoped. Default: silent.
 	Logger *slog.Logger
@@ -166,7 +167,7 @@ func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
 		if err == nil || errors.As(err, new(*sourceError)) || ctx.Err() != nil {
 			return err
 		}
-		l.log.Info("the engine does not pull from loopback: sending it an archive", "image", image.Reference(), "error", err)
+		l.log.Info("the pull from loopback has failed: sending an archive", "image", image.Reference(), "error", err)
 	}
 	has := l.has(ctx, image)
 	if len(has) > 0 {
@@ -219,7 +220,7 @@ func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash,
 	_ = r.Close()
 	l.result.Streamed += done
 	if failed == nil {
-		failed = proof()
+		failed = proof(err == nil)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -236,15 +237,16 @@ func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash,
 	return err
 }
 
-// open opens an archive for the engine, as its body reads it. proof waits for the proof
-// of its layers and returns why they are not right, if they were sent; it must be called
-// after the load, or never.
-func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (r io.ReadCloser, proof func() error) {
+// open opens an archive for the engine, as its body reads it. proof returns why its
+// layers are not right, if all was sent, or the engine says that it has loaded it; it
+// is for when the load and the body have ended.
+func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (r io.ReadCloser, proof func(loaded bool) error) {
 	engine, ok := l.engine.(LayerProver)
-	if !ok || !engine.ProvesLayers(ctx) {
+	// From a file server it would come twice.
+	if !ok || !archive.IsLocal() || !engine.ProvesLayers(ctx) {
 		r = archive.Open(ctx)
 		body.r = r
-		return r, func() error { return nil }
+		return r, func(bool) error { return nil }
 	}
 	r = archive.OpenUnproven(ctx)
 	proven := make(chan error, 1)
@@ -254,9 +256,12 @@ func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (
 		sent = true
 		go func() { proven <- archive.Prove(ctx) }()
 	}
-	return r, func() error {
-		if !sent { // the engine has failed before
-			return nil
+	return r, func(loaded bool) error {
+		if !sent {
+			if !loaded { // that is why
+				return nil
+			}
+			body.all()
 		}
 		if err := <-proven; err != nil && ctx.Err() == nil {
 			return &sourceError{err}
@@ -267,21 +272,31 @@ func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (
 
 // prove proves that the engine has what it was sent.
 func (l *load) prove(ctx context.Context, image *cache.Image) error {
-	id, usable, err := l.engine.Find(ctx, image.Reference())
-	switch {
-	case err != nil:
+	id, err := l.named(ctx, image)
+	if err != nil {
 		return err
-	case id == v1.Hash{}:
-		return fmt.Errorf("%w: nothing has the reference", ErrUnproven)
-	case !usable:
-		return fmt.Errorf("%w: image %s is incomplete", ErrUnproven, id)
-	case !is(image, id):
-		return fmt.Errorf("%w: the reference names %s, neither the config %s nor the manifest %s", ErrUnproven, id, image.ConfigDigest(), image.Digest())
 	}
 	if err := l.engine.Prove(ctx, id); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnproven, err)
 	}
 	return nil
+}
+
+// named proves that the reference names the image, and returns what the engine calls
+// that.
+func (l *load) named(ctx context.Context, image *cache.Image) (v1.Hash, error) {
+	id, usable, err := l.engine.Find(ctx, image.Reference())
+	switch {
+	case err != nil:
+		return id, err
+	case id == v1.Hash{}:
+		return id, fmt.Errorf("%w: nothing has the reference", ErrUnproven)
+	case !usable:
+		return id, fmt.Errorf("%w: image %s is incomplete", ErrUnproven, id)
+	case !is(image, id):
+		return id, fmt.Errorf("%w: the reference names %s, neither the config %s nor the manifest %s", ErrUnproven, id, image.ConfigDigest(), image.Digest())
+	}
+	return id, nil
 }
 
 // undoTime is how long an engine may take to put a reference right.

@@ -202,7 +202,7 @@ func TestLoadFails(t *testing.T) {
 		"error in the answer": {enginetest.Quirks{ErrorInStream: "no such driver"}, ErrEngine, "no such driver"},
 		"status":              {enginetest.Quirks{LoadStatus: 503}, ErrEngine, "status 503: load failed"},
 		"disk full":           {enginetest.Quirks{StopReadingAfter: 6000}, ErrEngine, "no space left on device"},
-		"cut answer":          {enginetest.Quirks{CutAnswerAfter: 10}, ErrEngine, "the answer to the load ends early"},
+		"cut answer":          {enginetest.Quirks{CutAnswerAfter: 10}, ErrEngine, "the answer ends early"},
 		"wrong image":         {enginetest.Quirks{WrongImage: true}, ErrUnproven, "neither the config"},
 		"no name":             {enginetest.Quirks{NoName: true}, ErrUnproven, "nothing has the reference"},
 		"no container":        {enginetest.Quirks{CreateFails: true}, ErrUnproven, "error creating overlay mount"},

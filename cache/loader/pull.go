@@ -57,8 +57,10 @@ func (l *load) pull(ctx context.Context, engine Puller, tarball *cache.Tarball, 
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
-	case failed != nil:
+	case err != nil && failed != nil: // else the engine has asked again, and got it
 		err = failed
+	case err == nil && !r.asked(): // so it was another registry, on another machine
+		err = errNotAsked
 	}
 	named := err == nil
 	if named {
@@ -66,7 +68,7 @@ func (l *load) pull(ctx context.Context, engine Puller, tarball *cache.Tarball, 
 	}
 	l.forget(ctx, r.reference)
 	if err == nil {
-		err = l.prove(ctx, tarball.Image)
+		_, err = l.named(ctx, tarball.Image)
 	}
 	if err == nil {
 		l.result.Outcome = Loaded
@@ -81,14 +83,19 @@ func (l *load) pull(ctx context.Context, engine Puller, tarball *cache.Tarball, 
 	return err
 }
 
-// rename gives what was pulled the image's reference.
+// rename proves what was pulled and gives it the image's reference.
 func (l *load) rename(ctx context.Context, image *cache.Image, from string) error {
-	id, _, err := l.engine.Find(ctx, from)
+	id, usable, err := l.engine.Find(ctx, from)
 	switch {
 	case err != nil:
 		return err
-	case !is(image, id): // whoever it was that answered the engine
+	case !is(image, id):
 		return fmt.Errorf("%w: it has pulled %s, neither the config %s nor the manifest %s", ErrUnproven, id, image.ConfigDigest(), image.Digest())
+	case !usable:
+		return fmt.Errorf("%w: image %s is incomplete", ErrUnproven, id)
+	}
+	if err := l.engine.Prove(ctx, id); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnproven, err)
 	}
 	return l.engine.Name(ctx, image.Reference(), id)
 }

@@ -3,6 +3,8 @@ package loader
 import (
 	"context"
 	"errors"
+	"path"
+	"strings"
 	"sync"
 	"testing"
 
@@ -29,16 +31,6 @@ func pulling(t *testing.T) (*Options, *logged) {
 	opts, log := options(t)
 	opts.NoPull = false
 	return opts, log
-}
-
-// pulls counts how often an engine was told to pull.
-func pulls(engine *enginetest.Engine) (n int) {
-	for _, r := range asked(engine) {
-		if r == "POST /images/create" || r == "POST /libpod/images/pull" {
-			n++
-		}
-	}
-	return n
 }
 
 // blobBytes is how much a registry sends of an image without its first n layers.
@@ -69,7 +61,7 @@ func TestPull(t *testing.T) {
 		assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o)}, engine.Names(), "the name that it was pulled by is gone")
 		requireFiles(t, engine, testRef, small("a", "b", "c")...)
 		assert.Empty(t, engine.Loads())
-		assert.Equal(t, 1, pulls(engine))
+		assert.Equal(t, 1, engine.Pulls())
 		assert.Zero(t, engine.Containers())
 		assert.Empty(t, log.String())
 
@@ -77,7 +69,7 @@ func TestPull(t *testing.T) {
 		result, err = Load(t.Context(), connect(t, engine), tarball, opts)
 		require.NoError(t, err)
 		assert.Equal(t, Present, result.Outcome)
-		assert.Zero(t, pulls(engine))
+		assert.Zero(t, engine.Pulls())
 	})
 }
 
@@ -113,7 +105,7 @@ func TestPullsNot(t *testing.T) {
 		result, err := Load(t.Context(), connect(engine), tarball, opts)
 		require.NoError(t, err)
 		assert.Equal(t, Loaded, result.Outcome)
-		assert.Zero(t, pulls(engine))
+		assert.Zero(t, engine.Pulls())
 		assert.Len(t, engine.Loads(), 1)
 	}
 	local := func(engine *enginetest.Engine) *Docker { return connect(t, engine) }
@@ -157,6 +149,36 @@ func TestPullFallsBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was pulled is proven before it gets the reference.
+func TestPullIsProvenFirst(t *testing.T) {
+	engine := enginetest.New(t, enginetest.Options{Kind: enginetest.Podman})
+	opts, _ := pulling(t)
+	_, err := Load(t.Context(), connect(t, engine), stocked(t, testRef, small("a")...), opts)
+	require.NoError(t, err)
+	var order []string
+	for _, r := range engine.Requests() {
+		if r.Path == "/containers/create" || strings.HasSuffix(r.Path, "/tag") {
+			order = append(order, path.Base(r.Path))
+		}
+	}
+	assert.Equal(t, []string{"create", "tag"}, order)
+}
+
+// elsewhere is an engine whose loopback is that of another machine.
+type elsewhere struct{ *Docker }
+
+func (elsewhere) Pull(context.Context, string) error { return nil }
+
+func TestPullFromAnotherMachine(t *testing.T) {
+	engine := enginetest.New(t, enginetest.Options{Kind: enginetest.Containerd})
+	opts, log := pulling(t)
+	result, err := Load(t.Context(), elsewhere{connect(t, engine)}, stocked(t, testRef, small("a")...), opts)
+	require.NoError(t, err)
+	assert.Equal(t, Loaded, result.Outcome)
+	assert.Len(t, engine.Loads(), 1)
+	assert.Contains(t, log.String(), errNotAsked.Error())
 }
 
 // An engine that keeps another image than it was to pull has not loaded it.

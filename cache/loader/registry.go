@@ -23,7 +23,7 @@ const pulledAs = "dockercache/image"
 // and keeps the tarball's failures apart from the engine's.
 type registry struct {
 	// reference is what the engine shall pull. Its tag is a secret: other users of the
-	// machine can reach the port too.
+	// machine can reach the port too. Who knows a digest can ask for that.
 	reference string
 	server    http.Server
 	total     int64

@@ -63,7 +63,7 @@ func readLoadStream(answer io.Reader) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%w: the answer to the load ends early: %w", ErrEngine, err)
+		return fmt.Errorf("%w: the answer ends early: %w", ErrEngine, err)
 	}
 	return nil
 }

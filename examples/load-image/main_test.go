@@ -174,9 +174,9 @@ func runScripts(t *testing.T, o enginetest.Options) {
 					ts.Fatalf("%s has %d files", args[0], len(files))
 				}
 			},
-			// loads N: so many archives were sent since the last time.
+			// loads N: so many archives were sent, or images pulled, since the last time.
 			"loads": func(ts *testscript.TestScript, _ bool, args []string) {
-				if n := len(engine(ts).Loads()); strconv.Itoa(n) != args[0] {
+				if n := len(engine(ts).Loads()) + engine(ts).Pulls(); strconv.Itoa(n) != args[0] {
 					ts.Fatalf("%d loads, want %s", n, args[0])
 				}
 				engine(ts).Forget()

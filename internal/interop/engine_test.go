@@ -88,6 +88,12 @@ func (e engine) Pulls(ctx context.Context) bool {
 	return e.pulled && e.Engine.(loader.Puller).Pulls(ctx)
 }
 
+// ProvesLayers makes an engine a [loader.LayerProver].
+func (e engine) ProvesLayers(ctx context.Context) bool {
+	prover, ok := e.Engine.(loader.LayerProver)
+	return ok && prover.ProvesLayers(ctx)
+}
+
 func (e engine) Pull(ctx context.Context, reference string) error {
 	return e.Engine.(loader.Puller).Pull(ctx, reference)
 }

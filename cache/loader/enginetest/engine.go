@@ -177,6 +177,16 @@ func (e *Engine) Loads() []int64 {
 	return received
 }
 
+// Pulls returns how often it was told to pull.
+func (e *Engine) Pulls() (n int) {
+	for _, r := range e.Requests() {
+		if r.Method == "POST" && (r.Path == "/images/create" || r.Path == "/libpod/images/pull") {
+			n++
+		}
+	}
+	return n
+}
+
 // Containers returns how many there are.
 func (e *Engine) Containers() int {
 	e.mu.Lock()

@@ -23,8 +23,14 @@ func (e *Engine) pull(w http.ResponseWriter, r *http.Request, reference string, 
 		return
 	}
 	files, err := e.fetch(r, reference, q)
-	if err == nil && q.PullFails != "" {
+	switch {
+	case err != nil:
+	case q.PullFails != "":
 		err = said(q.PullFails)
+	case q.StopReadingAfter > 0:
+		err = said("failed to copy: write /var/lib/docker/ingest/data: no space left on device")
+	case q.ErrorInStream != "":
+		err = said(q.ErrorInStream)
 	}
 	if err != nil {
 		e.refuse(out, err)

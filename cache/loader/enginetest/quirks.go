@@ -30,13 +30,13 @@ type Quirks struct {
 	WrongImage bool
 	// NoName loads an image and gives it no reference.
 	NoName bool
-	// ErrorInStream, when not empty, is why every load fails, in an answer with
+	// ErrorInStream, when not empty, is why every load and pull fails, in an answer with
 	// status 200.
 	ErrorInStream string
 	// LoadStatus, when not 0, answers every load, once it was read.
 	LoadStatus int
 	// StopReadingAfter reads so many bytes of an archive and then answers that the
-	// disk is full, when not 0.
+	// disk is full, when not 0. To a pull it answers that at its end.
 	StopReadingAfter int64
 	// CutAnswerAfter closes the connection after so many bytes of the answer to a
 	// load, when not 0. What was sent is loaded all the same.
