@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -164,6 +165,8 @@ func startPodman(t *testing.T) string {
 	t.Helper()
 	testtool.NeedRoot(t)
 	dir := shortDir(t)
+	// podman mounts its own directory, and leaves it so.
+	t.Cleanup(func() { _ = exec.Command("umount", dir+"/root/overlay").Run() })
 	socket := "unix://" + dir + "/podman.sock"
 	start(t, "API service listening", "podman", "--log-level", "info", "--root", dir+"/root", "--runroot", dir+"/run",
 		"--storage-driver", "overlay", "system", "service", "--time", "0", socket)
