@@ -56,10 +56,9 @@ func (s *supply) disembark() {
 
 // land ends the flight of a layer that is proven.
 func (s *supply) land(layer v1.Hash) {
-	for _, l := range s.layout.layers() {
-		if f := s.piloted[layer]; f != nil && l.Blob == layer {
-			s.dir.flights.land(f, s.p.file, l.Offset)
-		}
+	l, _ := s.layout.layer(layer)
+	if f := s.piloted[layer]; f != nil {
+		s.dir.flights.land(f, s.p.file, l.Offset)
 	}
 }
 

@@ -86,6 +86,16 @@ func (l *Layout) layers() []Segment {
 	return slices.DeleteFunc(slices.Clone(l.segments), func(s Segment) bool { return !s.IsBlob() })
 }
 
+// layer returns the segment of a layer, if there is one.
+func (l *Layout) layer(digest v1.Hash) (Segment, bool) {
+	for _, s := range l.segments {
+		if s.IsBlob() && s.Blob == digest {
+			return s, true
+		}
+	}
+	return Segment{}, false
+}
+
 // head returns the literal bytes before the first layer: what identifies the
 // image.
 func (l *Layout) head() []byte { return l.segments[0].Literal }

@@ -42,14 +42,7 @@ func (t *Tarball) Open(ctx context.Context) io.ReadCloser {
 	return &tarballReader{ctx: ctx, tarball: t, segments: t.Layout.segments}
 }
 
-func (t *Tarball) segment(digest v1.Hash) (Segment, bool) {
-	for _, s := range t.Layout.segments {
-		if s.IsBlob() && s.Blob == digest {
-			return s, true
-		}
-	}
-	return Segment{}, false
-}
+func (t *Tarball) segment(digest v1.Hash) (Segment, bool) { return t.Layout.layer(digest) }
 
 // openFile is what is read: an [*os.File], but in tests.
 type openFile interface {

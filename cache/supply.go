@@ -238,21 +238,12 @@ func (s *supply) wasDamaged(layer v1.Hash) {
 		return
 	}
 	delete(s.reused, layer)
-	if r.from == "" || r.cloned+r.copied < s.size(layer) { // an earlier run left the rest, and may be the one that is wrong
+	if l, _ := s.layout.layer(layer); r.from == "" || r.cloned+r.copied < l.Length { // an earlier run left the rest, and may be the one that is wrong
 		s.dir.log.Warn("a layer that was copied in part is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
 		return
 	}
 	s.dir.log.Warn("a layer in a tarball is damaged, it is fetched anew", "layer", layer.String(), "tarball", r.from)
 	s.damaged = append(s.damaged, r.from)
-}
-
-func (s *supply) size(layer v1.Hash) int64 {
-	for _, l := range s.layout.layers() {
-		if l.Blob == layer {
-			return l.Length
-		}
-	}
-	return 0
 }
 
 // account fills in a result.

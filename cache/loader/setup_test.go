@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader/enginetest"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 const testRef = "docker.io/team/image:tag"
@@ -80,21 +80,13 @@ func small(names ...string) (layers []layer) {
 // of what is there.
 func (s *shelf) stock(name, ref string, layers ...layer) *cache.Tarball {
 	s.t.Helper()
-	source := blobs{}
 	var made []v1.Layer
 	for _, l := range layers {
 		m, err := imagetest.Layer(l.name, l.size)
 		require.NoError(s.t, err)
-		source.add(s.t, m)
 		made = append(made, m)
 	}
-	img, err := imagetest.Image(made...)
-	require.NoError(s.t, err)
-	manifest, err := img.RawManifest()
-	require.NoError(s.t, err)
-	config, err := img.RawConfigFile()
-	require.NoError(s.t, err)
-	image, err := cache.NewImage(ref, manifest, config)
+	image, source, err := tarballtest.Image(ref, made...)
 	require.NoError(s.t, err)
 	_, err = s.dir.Put(context.Background(), name+"_main.tar", image, source, nil)
 	require.NoError(s.t, err)
@@ -142,24 +134,6 @@ func stocked(t *testing.T, ref string, layers ...layer) *cache.Tarball {
 		shared.made[key] = s.stock(fmt.Sprintf("image%d", len(shared.made)), ref, layers...)
 	}
 	return shared.made[key]
-}
-
-type blobs map[v1.Hash][]byte
-
-func (b blobs) add(t *testing.T, l v1.Layer) {
-	t.Helper()
-	r, err := l.Compressed()
-	require.NoError(t, err)
-	defer r.Close()
-	raw, err := io.ReadAll(r)
-	require.NoError(t, err)
-	digest, err := l.Digest()
-	require.NoError(t, err)
-	b[digest] = raw
-}
-
-func (b blobs) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(b[digest][offset : offset+length])), nil
 }
 
 // corrupt changes a byte of a tarball's nth layer, in the middle of it.

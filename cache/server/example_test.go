@@ -1,71 +1,28 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"net/http"
 	"os"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
-	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
-
-// layerSource gives the layers of an image in memory.
-type layerSource struct{ v1.Image }
-
-func (s layerSource) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	l, err := s.LayerByDigest(digest)
-	if err != nil {
-		return nil, err
-	}
-	r, err := l.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return nil, err
-	}
-	return io.NopCloser(bytes.NewReader(raw[offset : offset+length])), r.Close()
-}
 
 // stock fills a directory with a tarball of an image that has one layer.
 func stock(path, file, ref string) error {
-	layer, err := imagetest.Layer("base", 1000)
-	if err != nil {
-		return err
-	}
-	made, err := imagetest.Image(layer)
-	if err != nil {
-		return err
-	}
-	manifest, err := made.RawManifest()
-	if err != nil {
-		return err
-	}
-	config, err := made.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	image, err := cache.NewImage(ref, manifest, config)
-	if err != nil {
-		return err
-	}
 	dir, err := cache.OpenDir(path, nil)
 	if err != nil {
 		return err
 	}
-	_, err = dir.Put(context.Background(), file, image, layerSource{made}, nil)
-	return err
+	return tarballtest.Stock(dir, file, ref, 1000, "base")
 }
 
 func ExampleNew() {

@@ -11,13 +11,9 @@ import (
 
 // tags serves the list of a repository's tags.
 func (s *server) tags(w http.ResponseWriter, r *http.Request, repository string) error {
-	all, err := s.catalog.images(r.Context(), true)
+	images, err := s.images(r, repository)
 	if err != nil {
 		return err
-	}
-	images := called(all, repository, r.URL.Query().Get("ns"))
-	if len(images) == 0 {
-		return unknownName(repository)
 	}
 	var tags []string
 	for _, i := range images {

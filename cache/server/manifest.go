@@ -11,13 +11,9 @@ import (
 
 // manifest serves the manifest that a tag or a digest names.
 func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, ref string) error {
-	all, err := s.catalog.images(r.Context(), true)
+	images, err := s.images(r, repository)
 	if err != nil {
 		return err
-	}
-	images := called(all, repository, r.URL.Query().Get("ns"))
-	if len(images) == 0 {
-		return unknownName(repository)
 	}
 	wanted := func(i image) bool { return i.tag == ref }
 	if strings.Contains(ref, ":") {

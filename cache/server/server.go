@@ -70,6 +70,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// images returns those of a repository, as they are now.
+func (s *server) images(r *http.Request, repository string) ([]image, error) {
+	all, err := s.catalog.images(r.Context(), true)
+	if err != nil {
+		return nil, err
+	}
+	images := called(all, repository, r.URL.Query().Get("ns"))
+	if len(images) == 0 {
+		return nil, unknownName(repository)
+	}
+	return images, nil
+}
+
 // failed tells what kept a request from being answered, unless it was the client.
 func (s *server) failed(r *http.Request, err error) {
 	if r.Context().Err() != nil {

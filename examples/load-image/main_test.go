@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,71 +15,26 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader/enginetest"
-	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"load-image": main})
 }
 
-// source gives the layers of an image.
-type source struct{ v1.Image }
-
-func (s source) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	l, err := s.LayerByDigest(digest)
-	if err != nil {
-		return nil, err
-	}
-	r, err := l.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return nil, err
-	}
-	return io.NopCloser(bytes.NewReader(raw[offset : offset+length])), r.Close()
-}
-
 // stock writes the tarball of an image of such layers, as docker-cache does.
 func stock(dir, name, ref string, size int, layers ...string) error {
-	var made []v1.Layer
-	for _, n := range layers {
-		l, err := imagetest.Layer(n, size)
-		if err != nil {
-			return err
-		}
-		made = append(made, l)
-	}
-	img, err := imagetest.Image(made...)
-	if err != nil {
-		return err
-	}
-	manifest, err := img.RawManifest()
-	if err != nil {
-		return err
-	}
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	image, err := cache.NewImage(ref, manifest, config)
-	if err != nil {
-		return err
-	}
 	d, err := cache.OpenDir(dir, nil)
 	if err != nil {
 		return err
 	}
-	_, err = d.Put(context.Background(), name, image, source{img}, nil)
-	return err
+	return tarballtest.Stock(d, name, ref, size, layers...)
 }
 
 // The scripts run the program against an engine in this process, $DOCKER_HOST, of

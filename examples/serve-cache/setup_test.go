@@ -11,56 +11,17 @@ import (
 	"os/exec"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
-
-// source is a layer.
-type source []byte
-
-func (s source) ReadRange(_ context.Context, _ v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(s[offset : offset+length])), nil
-}
 
 // stock writes the tarball of an image that has one layer, as docker-cache does.
 func stock(dir, name, ref string, size int) error {
-	layer, err := imagetest.Layer("a", size)
-	if err != nil {
-		return err
-	}
-	img, err := imagetest.Image(layer)
-	if err != nil {
-		return err
-	}
-	manifest, err := img.RawManifest()
-	if err != nil {
-		return err
-	}
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	image, err := cache.NewImage(ref, manifest, config)
-	if err != nil {
-		return err
-	}
 	d, err := cache.OpenDir(dir, &cache.DirOptions{DirMode: 0o755})
 	if err != nil {
 		return err
 	}
-	r, err := layer.Compressed()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	_, err = d.Put(context.Background(), name, image, source(raw), nil)
-	return err
+	return tarballtest.Stock(d, name, ref, size, "a")
 }
 
 // program is a serve-cache that runs.
