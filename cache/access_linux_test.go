@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
@@ -35,7 +36,7 @@ func asAnother(t *testing.T, call func()) {
 
 // sharedDir is a directory in which every user may write, with files that only
 // their owner may write to.
-func sharedDir(t *testing.T) (*Dir, *Image, string) {
+func sharedDir(t *testing.T) (*Dir, *tarball.Image, string) {
 	t.Helper()
 	old := unix.Umask(0o022)
 	t.Cleanup(func() { unix.Umask(old) })
@@ -50,12 +51,12 @@ func sharedDir(t *testing.T) (*Dir, *Image, string) {
 func TestLockOfAnotherUser(t *testing.T) {
 	dir, _, _ := sharedDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		first, _, err := dir.lock(t.Context(), "name_main.tar", Run{}, false)
+		first, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
 		require.NoError(t, err)
 		got := make(chan time.Duration, 1)
 		start := time.Now()
 		go asAnother(t, func() {
-			second, _, err := dir.lock(t.Context(), "name_main.tar", Run{}, false)
+			second, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
 			assert.NoError(t, err)
 			got <- time.Since(start)
 			second.unlock()
@@ -66,11 +67,11 @@ func TestLockOfAnotherUser(t *testing.T) {
 		synctest.Wait()
 	})
 	writeOwner(t, dir, owner{ID: "dead", Host: "any", PID: 1 << 30})
-	dir.wait = func(context.Context, time.Duration) error { return errors.New("it waits") }
+	dir.sleep = func(context.Context, time.Duration) error { return errors.New("it waits") }
 	asAnother(t, func() {
-		l, _, err := dir.lock(t.Context(), "name_main.tar", Run{ID: 5}, false)
+		l, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{ID: 5}, false)
 		assert.NoError(t, err)
-		assert.Equal(t, Run{ID: 5}, readLock(t, dir).Run, "it says whose it is")
+		assert.Equal(t, tarball.Run{ID: 5}, readLock(t, dir).Run, "it says whose it is")
 		l.unlock()
 	})
 	assert.NoFileExists(t, filepath.Join(dir.Path(), lockName))
@@ -85,24 +86,24 @@ func TestLockOfAnotherUser(t *testing.T) {
 	assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
 }
 
-// Another user's mark does not keep this one from saying what it found.
-func TestMarkOfAnotherUser(t *testing.T) {
+// Another user's record does not keep this one from saying what it found.
+func TestRecordOfAnotherUser(t *testing.T) {
 	dir, img, _ := sharedDir(t)
 	now := time.Now()
 	dir.now = func() time.Time { return now }
 	put := func(run int64) {
-		_, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: Provenance{Run: Run{ID: run}}})
+		_, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: tarball.Provenance{Run: tarball.Run{ID: run}}})
 		assert.NoError(t, err)
 	}
 	put(5)
 	asAnother(t, func() { put(7) })
-	was, _ := readMark(dir.Path(), "name_main.tar")
-	assert.Equal(t, Run{ID: 7}, was.Run)
+	was, _ := readRecord(dir.Path(), "name_main.tar")
+	assert.Equal(t, tarball.Run{ID: 7}, was.Run)
 	require.NoError(t, os.Chown(markPath(dir.Path(), "name_main.tar"), 0, 0))
-	now = now.Add(markEvery + time.Minute)
-	require.NoError(t, os.Chtimes(markPath(dir.Path(), "name_main.tar"), now.Add(-2*markEvery), now.Add(-2*markEvery)))
+	now = now.Add(touchEvery + time.Minute)
+	require.NoError(t, os.Chtimes(markPath(dir.Path(), "name_main.tar"), now.Add(-2*touchEvery), now.Add(-2*touchEvery)))
 	asAnother(t, func() { put(6) })
-	was, used := readMark(dir.Path(), "name_main.tar")
-	assert.Equal(t, Run{ID: 7}, was.Run, "what was known stays")
-	assert.Less(t, now.Sub(used), 2*markEvery)
+	was, used := readRecord(dir.Path(), "name_main.tar")
+	assert.Equal(t, tarball.Run{ID: 7}, was.Run, "what was known stays")
+	assert.Less(t, now.Sub(used), 2*touchEvery)
 }

@@ -7,33 +7,41 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dockercache/dockercache/cache/internal/fetch"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // A Dir is a directory of tarballs that any number of processes, on any number
-// of machines, may read and write at the same time.
+// of machines, may read and write at the same time. It is safe for concurrent use.
 type Dir struct {
-	path    string
-	engine  *Engine
-	quota   int64
-	grace   time.Duration
-	mode    fs.FileMode
-	group   int  // -1: as it is
-	network bool // other hosts may write to it
-	log     *slog.Logger
-	flights flights
+	path     string
+	fetcher  *fetch.Fetcher
+	quota    int64
+	grace    time.Duration
+	mode     fs.FileMode
+	group    int  // -1: as it is
+	network  bool // other hosts may write to it
+	log      *slog.Logger
+	inflight inflight
 
-	now  func() time.Time // tests replace these
-	wait func(ctx context.Context, d time.Duration) error
-	beat time.Duration
+	now       func() time.Time // tests replace these
+	sleep     func(ctx context.Context, d time.Duration) error
+	heartbeat time.Duration
 }
 
-// DirOptions of [OpenDir]. The zero value of each field works.
-type DirOptions struct {
-	// Engine fills the tarballs. Default: one of its own, with the defaults.
-	Engine *Engine
+// Options of [Open]. The zero value of each field works.
+type Options struct {
+	// Connections is how many ranges are read from sources at a time, over all
+	// tarballs that are written at the same time. Default: [DefaultConnections].
+	Connections int
 	// Quota is how many bytes of the disk all files in the directory may take
 	// together. What files share counts for each. Default: no limit but the disk.
 	Quota int64
@@ -47,18 +55,21 @@ type DirOptions struct {
 	// Group is the group of tarballs, by name or number; this process must be
 	// allowed to give it. Default: as the file system has it.
 	Group string
-	// DirMode, when not 0, lets OpenDir create the directory, with this mode.
+	// DirMode, when not 0, lets Open create the directory, with this mode.
 	// Default: it must exist.
 	DirMode fs.FileMode
-	// Logger is told of damage that was found, and of others that are waited
-	// for. Default: silent.
+	// Logger logs damage that was found, and writers that are waited for. Default:
+	// silent.
 	Logger *slog.Logger
 }
 
-// DefaultGrace is the default of [DirOptions.Grace] on network file systems.
+// DefaultConnections is the default of [Options.Connections].
+const DefaultConnections = fetch.DefaultConnections
+
+// DefaultGrace is the default of [Options.Grace] on network file systems.
 const DefaultGrace = time.Hour
 
-// OpenDir returns the directory of tarballs at path; nil options are the
+// Open returns the directory of tarballs at path; nil options are the
 // defaults. Unless they say otherwise it must exist already: a share that is not
 // mounted must not turn into gigabytes on the local disk.
 //
@@ -67,9 +78,10 @@ const DefaultGrace = time.Hour
 // one, and NFS, SMB or a cluster's among the clients of one server.
 //
 // What is promised to readers: a name without a leading dot is a complete,
-// verified tarball, always. Who has it open reads it to its end: on the same
-// machine for as long as it likes, on others for [DirOptions.Grace] after it was
-// replaced, and with [Tarball.ReadRange] beyond that.
+// verified tarball, always. An open tarball can be read to its end, whatever happens to
+// its name: on the same machine for as long as it is open, on others for
+// [Options.Grace] after it was replaced, and beyond that as far as the file that has
+// its name has the same layers.
 //
 // What is promised to writers: those of different tarballs never wait for each
 // other. Of one tarball, one works and the others wait for it; an owner that has
@@ -78,9 +90,11 @@ const DefaultGrace = time.Hour
 // that time. Where neither is so, two do the same work, each in a file of its
 // own, and the last to finish stays, but for one of an older build run; nothing
 // is lost or mixed. No promise depends on clocks that agree.
-func OpenDir(path string, o *DirOptions) (*Dir, error) {
+//
+// The errors are those of the file system, and of a group that is not known.
+func Open(path string, o *Options) (*Dir, error) {
 	if o == nil {
-		o = &DirOptions{}
+		o = &Options{}
 	}
 	if o.DirMode != 0 {
 		if err := makeDir(path, o.DirMode); err != nil {
@@ -97,17 +111,14 @@ func OpenDir(path string, o *DirOptions) (*Dir, error) {
 		return nil, fmt.Errorf("cache directory: %s is not a directory", path)
 	}
 	d := &Dir{
-		path: path, engine: o.Engine, quota: o.Quota, grace: o.Grace, mode: o.Mode, log: o.Logger,
-		now: time.Now, wait: sleep, beat: beatEvery,
+		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, mode: o.Mode, log: o.Logger,
+		now: time.Now, sleep: wait.Sleep, heartbeat: heartbeatEvery,
 	}
 	if d.group, err = groupID(o.Group); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
-	if d.network = isNetworkAt(path); d.network && d.grace == 0 {
+	if d.network = sys.IsNetworkAt(path); d.network && d.grace == 0 {
 		d.grace = DefaultGrace
-	}
-	if d.engine == nil {
-		d.engine = NewEngine(nil)
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -118,33 +129,85 @@ func OpenDir(path string, o *DirOptions) (*Dir, error) {
 // Path returns where the directory is.
 func (d *Dir) Path() string { return d.path }
 
-// maxTarballName is the longest name of a tarball, in bytes. It leaves room in
+// maxName is the longest name of a tarball, in bytes. It leaves room in
 // a file name (255) for what a temporary name adds.
-const maxTarballName = 200
+const maxName = 200
 
-// tarballPath checks name and returns its path. The error wraps [ErrName].
+// tarballPath checks name and returns its path. The error wraps [ErrInvalidName].
 func (d *Dir) tarballPath(name string) (string, error) {
 	switch {
 	case name == "":
-		return "", fmt.Errorf("%w: it is empty", ErrName)
+		return "", fmt.Errorf("%w: it is empty", ErrInvalidName)
 	case name[0] == '.':
-		return "", fmt.Errorf("%w %q: a leading dot is kept for work in progress", ErrName, name)
+		return "", fmt.Errorf("%w %q: a leading dot is kept for work in progress", ErrInvalidName, name)
 	case strings.ContainsAny(name, "/\\\x00"):
-		return "", fmt.Errorf("%w %q: it has a path separator", ErrName, name)
+		return "", fmt.Errorf("%w %q: it has a path separator", ErrInvalidName, name)
 	case !strings.HasSuffix(name, ".tar"):
-		return "", fmt.Errorf("%w %q: it must end in .tar", ErrName, name)
-	case len(name) > maxTarballName:
-		return "", fmt.Errorf("%w %q: %d bytes, more than %d", ErrName, name, len(name), maxTarballName)
+		return "", fmt.Errorf("%w %q: it must end in .tar", ErrInvalidName, name)
+	case len(name) > maxName:
+		return "", fmt.Errorf("%w %q: %d bytes, more than %d", ErrInvalidName, name, len(name), maxName)
 	}
 	return filepath.Join(d.path, name), nil
 }
 
-// Lookup returns the tarball called name, read as [ReadTarball] does, with its
-// errors and [ErrName].
-func (d *Dir) Lookup(name string) (*Tarball, error) {
+// Get opens the tarball called name and reads its beginning, as [tarball.Read] does.
+// Close must be called in the end. Until then the tarball is in use, which keeps
+// [Dir.Prune] from removing it, and can be read to its end, see [Open].
+//
+// The errors are those of [tarball.Read]; [ErrInvalidName]; those of the file system,
+// such as [fs.ErrNotExist].
+func (d *Dir) Get(ctx context.Context, name string) (*tarball.Tarball, error) {
+	if err := wait.Err(ctx); err != nil {
+		return nil, err
+	}
 	path, err := d.tarballPath(name)
 	if err != nil {
 		return nil, err
 	}
-	return ReadTarball(path)
+	t, _, err := openTarball(path, 0)
+	return t, err
+}
+
+// setAccess gives a file that will be published the mode and group that the
+// directory's options ask for.
+func (d *Dir) setAccess(f *os.File) error {
+	if d.group >= 0 {
+		if err := f.Chown(-1, d.group); err != nil {
+			return fmt.Errorf("give the tarball to the group: %w", err)
+		}
+	}
+	if d.mode != 0 {
+		if err := f.Chmod(d.mode); err != nil {
+			return fmt.Errorf("set the tarball's mode: %w", err)
+		}
+	}
+	return nil
+}
+
+// groupID returns the number of a group, -1 for none.
+func groupID(group string) (int, error) {
+	if group == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(group, 10, 31); err == nil {
+		return int(n), nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return -1, err
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// makeDir creates the last element of path with a mode, whatever the umask is.
+// One that exists keeps its own.
+func makeDir(path string, mode fs.FileMode) error {
+	err := os.Mkdir(path, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
 }

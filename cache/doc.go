@@ -1,61 +1,51 @@
-// Package cache is the local side: it plans the tarball of an image before a
-// byte is pulled, fills it, and keeps it in a directory that many machines
-// share.
+// Package cache keeps container images as tarballs: one file, or a directory of them
+// that many machines share.
 //
-// The way of one image:
+//   - [WriteTarball] writes one tarball to any path, atomically.
+//   - [Open] opens a shared directory. [Dir.Stock] and [Dir.Put] put an image into it,
+//     [Dir.Get] opens what is there.
+//   - [Dir.List], [Dir.Verify], [Dir.Repair], [Dir.Prune], [Dir.Remove] and [Dir.Sweep]
+//     look after it.
 //
-//   - [NewImage]: manifest and config bytes, checked, and the reference to load
-//     it as
-//   - [NewLayout]: the exact byte plan of its tarball, pure and deterministic
-//   - [Engine.Fill]: plan and [BlobSource] to bytes, every layer's sha256 proven
-//   - [Dir.Put]: the last two, published under its name by rename
+// To stock an image that a registry has, with the reference that it shall have once it
+// is loaded:
 //
-// Most programs need only [NewImage], [OpenDir] and [Dir.Put]. [ReadTarball] and
-// [Dir.Lookup] go the other way: from a file to the image that it holds, by
-// reading its first few KiB.
+//	remote, err := client.Resolve(ctx, platform, mirror, image) // package registry: one request
+//	dir, err := cache.Open(path, nil)
+//	result, err := dir.Stock(ctx, "py3.12_main.tar", ref, remote, nil)
 //
-// [Dir.Check] tells from a digest alone whether there is anything to do. To look
-// after a directory: [Dir.List], [Dir.Verify] and [Dir.Repair], [Dir.Prune] and
-// [Dir.Sweep]. Prune leaves what is in use: by locks on every machine that they
-// reach and, on Linux, by leases, whatever else on this machine has the file open.
+// Any image will do that gives its manifest, its config, and its layers in ranges:
+// [tarball.NewImage] and a [tarball.Source], or one of go-containerregistry's by
+// [tarball.FromV1].
 //
-// # The tarball
+// # Packages below
 //
-// An uncompressed tar that is an OCI image layout and a Docker archive at once,
-// with the layers as the registry served them. One file loads in Docker's
-// classic and containerd stores, podman, containerd, skopeo and crane, and
-// keeps the registry's digest where the store can. The entries, in this order:
-//
-//	oci-layout
-//	index.json             the manifest's digest, the reference, the [Provenance]
-//	manifest.json          Docker's list: config, reference, layers
-//	blobs/, blobs/sha256/
-//	blobs/sha256/<digest>  the manifest, as served
-//	blobs/sha256/<digest>  the config, as served
-//	blobs/sha256/<digest>  each distinct layer, as served
-//
-// Sources of the format: the OCI image layout specification
-// (https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and
-// Docker's image specification v1.2
-// (https://github.com/moby/docker-image-spec).
+//   - [tarball]: the format. Plan, read and verify a tarball, over any [io.ReaderAt].
+//   - [atomicfile]: files that appear whole or not at all.
+//   - loader: from a tarball into a container engine, no more than it lacks.
+//   - server: the directory as a read-only registry.
 //
 // # What is promised
 //
 // A name in the directory without a leading dot is a complete tarball whose
-// every digest was verified by the one who wrote it: also after SIGKILL, with
+// every digest was verified by its writer: also after SIGKILL, with
 // a full disk, with two writers, with a registry that lies. A reader sees the old
-// tarball or the new one, whole.
+// tarball or the new one, whole, and what it has open it can read to its end.
 //
-// Layers that a tarball in the directory has, or that another image is fetching in
-// the same process, are taken from there: cloned, copied, and proven like all.
-// Beside a tarball there may be .<tarball>.mark, which says when it was last used,
-// .<tarball>.lock while somebody writes it, and .<tarball>.<time>.<unique>.retired,
-// a version that was replaced. [OpenDir] says who may share a directory.
+// A layer that another tarball already has, or that another image is fetching in
+// the same process, is not downloaded: it is cloned or copied, and verified like all.
 //
-// Work in progress is in .<tarball>.<digest>.<unique>.partial, with a journal of
-// what is in it beside. No two writers share one. What a dead one left is taken
-// over by the next for the same image, and proven before it is published.
+// # Files with a leading dot
 //
-// The package opens no network connection and imports no package of this
-// module; what it needs from outside it states as [BlobSource].
+//   - .<tarball>.<digest>.<unique>.partial is work in progress, with a journal of what is
+//     in it beside. No two writers share one. What a dead one left is adopted
+//     by the next for the same image, and verified before it is published.
+//   - .<tarball>.lock says who writes a tarball, .lock.wanted who asks for the lock.
+//   - .<tarball>.mark says when a tarball was last used, and its newest build run.
+//   - .<tarball>.<time>.<unique>.retired is a version that was replaced.
+//
+// Machines with different versions of this package may share a directory.
+//
+// The package opens no network connection and imports no other of the four packages of
+// this module; what it needs from outside it states as [Remote] and [tarball.Source].
 package cache

@@ -6,126 +6,149 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/registry"
-	"github.com/dockercache/dockercache/registry/registrytest"
-	"github.com/dockercache/dockercache/tagging"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// The whole way of an image: names, registry, tarball. And once more: nothing to
-// do.
-func Example() {
-	image, path, end := exampleImage()
-	defer end()
+// One file, wherever it shall be. The image is any of go-containerregistry's.
+func ExampleWriteTarball() {
+	ctx := context.Background()
+	path := filepath.Join(exampleDir(), "image.tar")
+	defer os.RemoveAll(filepath.Dir(path))
 
-	stock := func(ctx context.Context, image, branch, path string) (*cache.Result, error) {
-		tarball, err := tagging.Tarball(image, branch, nil)
-		if err != nil {
-			return nil, err
-		}
-		repoTag, err := tagging.RepoTag(image)
-		if err != nil {
-			return nil, err
-		}
-		remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), image)
-		if err != nil {
-			return nil, err
-		}
-		local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
-		if err != nil {
-			return nil, err
-		}
-		dir, err := cache.OpenDir(path, nil)
-		if err != nil {
-			return nil, err
-		}
-		return dir.Put(ctx, tarball, local, remote, &cache.PutOptions{Provenance: cache.Provenance{Source: remote.Source(), Branch: branch}})
+	image, source, err := tarball.FromV1("example.com/team/image:1", exampleImage(1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := cache.WriteTarball(ctx, path, image, source, nil); err != nil {
+		log.Fatal(err)
 	}
 
+	written, err := tarball.Open(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer written.Close()
+	fmt.Println(written.Image.Reference(), "has", len(written.Image.Layers()), "layers")
+	fmt.Println("damage:", written.Verify(ctx, nil))
+	// Output:
+	// example.com/team/image:1 has 2 layers
+	// damage: <nil>
+}
+
+// A directory that machines share. The second time there is nothing to do, and the
+// image's registry is not even asked for the manifest.
+func ExampleOpen() {
+	ctx := context.Background()
+	path := exampleDir()
+	defer os.RemoveAll(path)
+	remote := exampleRemote(1) // registry.Client.Resolve returns one
+
+	dir, err := cache.Open(path, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	for range 2 {
-		result, err := stock(context.Background(), image, "main", path)
+		result, err := dir.Stock(ctx, "image_main.tar", "example.com/team/image:1", remote, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println(filepath.Base(result.Path), result.Outcome)
 	}
+
+	stocked, err := dir.Get(ctx, "image_main.tar")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer stocked.Close() // until then Prune does not remove it
+	fmt.Println("from", stocked.Provenance.Source)
 	// Output:
-	// name_main.tar stocked
-	// name_main.tar unchanged
+	// image_main.tar stocked
+	// image_main.tar unchanged
+	// from mirror.example.com/team/image:1
 }
 
-// What a tarball holds, by reading its first few KiB; then all of its bytes.
-func ExampleReadTarball() {
+// Room is made from time to time. The newest tarball of each image stays.
+func ExampleDir_Prune() {
 	ctx := context.Background()
-	path, end := exampleTarball(ctx)
-	defer end()
+	dir := exampleStocked("a_hotfix.tar", "a_main.tar", "b_main.tar")
+	defer os.RemoveAll(dir.Path())
 
-	tarball, err := cache.ReadTarball(path)
+	result, err := dir.Prune(ctx, &cache.PruneOptions{MaxBytes: 1, MaxAge: 30 * 24 * time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(tarball.Image.Layers()), "layers, branch", tarball.Provenance.Branch)
-	fmt.Println("damage:", tarball.Verify(ctx))
+	for _, p := range result.Removed {
+		fmt.Println(p.Entry.Name, "is gone:", p.Why)
+	}
+	for _, p := range result.Kept {
+		fmt.Println(p.Entry.Name, "stays:", p.Kept)
+	}
 	// Output:
-	// 2 layers, branch main
-	// damage: <nil>
+	// a_hotfix.tar is gone: bytes
+	// a_main.tar stays: newest
+	// b_main.tar stays: newest
 }
 
-// Any file can be written the way tarballs are.
-func ExampleWriteFile() {
-	dir, err := os.MkdirTemp("", "example")
+func exampleDir() string {
+	path, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "state.json")
-	err = cache.WriteFile(path, 0o644, func(f *os.File) error {
-		_, err := f.WriteString("{}")
-		return err
-	})
-	content, _ := os.ReadFile(path)
-	fmt.Println(string(content), err)
-	// Output: {} <nil>
+	return path
 }
 
-func exampleImage() (ref, dir string, end func()) {
-	server, err := registrytest.Start()
+// exampleImage makes an image of two layers.
+func exampleImage(seed int64) v1.Image {
+	img, err := random.Image(1000+seed, 2)
 	if err != nil {
 		log.Fatal(err)
 	}
-	image, err := random.Image(1000, 2)
-	if err != nil {
-		log.Fatal(err)
-	}
-	if ref, err = server.Push("team/image:name-2f5e", image); err != nil {
-		log.Fatal(err)
-	}
-	if dir, err = os.MkdirTemp("", "example"); err != nil {
-		log.Fatal(err)
-	}
-	return ref, dir, func() { server.Close(); _ = os.RemoveAll(dir) }
+	return img
 }
 
-func exampleTarball(ctx context.Context) (path string, end func()) {
-	ref, path, end := exampleImage()
-	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
+// memory is a [cache.Remote] without a registry.
+type memory struct {
+	layers
+	image *tarball.Image
+}
+
+type layers interface{ tarball.Source } // Source is a method of memory
+
+func (m memory) Digest() v1.Hash { return m.image.Digest() }
+func (m memory) Source() string  { return m.image.Reference() }
+func (m memory) Content(context.Context) (manifest, config []byte, err error) {
+	return m.image.Manifest(), m.image.Config(), nil
+}
+
+func exampleRemote(seed int64) cache.Remote {
+	image, source, err := tarball.FromV1("mirror.example.com/team/image:1", exampleImage(seed))
 	if err != nil {
 		log.Fatal(err)
 	}
-	image, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
+	return memory{source, image}
+}
+
+// exampleStocked stocks an image under each name, one after the other.
+func exampleStocked(tarballs ...string) *cache.Dir {
+	dir, err := cache.Open(exampleDir(), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	dir, err := cache.OpenDir(path, nil)
-	if err != nil {
-		log.Fatal(err)
+	for i, name := range tarballs {
+		result, err := dir.Stock(context.Background(), name, "example.com/team/image:1", exampleRemote(int64(i)), nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		at := time.Now().Add(time.Duration(i-len(tarballs)) * time.Hour)
+		if err := os.Chtimes(result.Path, at, at); err != nil {
+			log.Fatal(err)
+		}
 	}
-	result, err := dir.Put(ctx, "name_main.tar", image, remote, &cache.PutOptions{Provenance: cache.Provenance{Branch: "main"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	return result.Path, end
+	return dir
 }

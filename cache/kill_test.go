@@ -18,11 +18,17 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/internal/fetch"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // Environment of the child that TestMain turns this test binary into.
 const (
 	killDirVar  = "DOCKERCACHE_TEST_KILL_DIR"
+	killFileVar = "DOCKERCACHE_TEST_KILL_FILE"
 	killStepVar = "DOCKERCACHE_TEST_KILL_STEP"
 )
 
@@ -31,41 +37,37 @@ func TestMain(m *testing.M) {
 		fmt.Println("error:", victim(dir, os.Getenv(killStepVar)))
 		os.Exit(1) // it should have been killed
 	}
-	// The examples are not about the credentials of whoever runs them.
+	if path := os.Getenv(killFileVar); path != "" {
+		fmt.Println("error:", fileVictim(path, os.Getenv(killStepVar)))
+		os.Exit(1)
+	}
+	// The examples are not about the credentials of the user that runs them.
 	_ = os.Setenv("DOCKER_CONFIG", os.DevNull+"/none")
 	os.Exit(m.Run())
 }
 
 // killImages are the two images that the child stocks in turn.
-func killImages(t testing.TB) (blobs, []*Image) {
-	src := blobs{}
-	shared := src.add(noise(3, 300_000))
-	return src, []*Image{
-		testImage(t, shared, src.add(noise(4, 700_000))),
-		testImage(t, shared, src.add(noise(5, 600_000))),
+func killImages(t testing.TB) (cachetest.Blobs, []*tarball.Image) {
+	src := cachetest.Blobs{}
+	shared := src.Add(cachetest.Noise(3, 300_000))
+	return src, []*tarball.Image{
+		testImage(t, shared, src.Add(cachetest.Noise(4, 700_000))),
+		testImage(t, shared, src.Add(cachetest.Noise(5, 600_000))),
 	}
 }
 
-// victim stocks the two images in turn for ever, and says each step. With a
+// victim stocks the two images in turn for ever, and prints each step. With a
 // step it kills itself at it, the way a crash would: no deferred call runs.
 func victim(path, step string) error {
 	t := &testing.T{}
 	src, images := killImages(t)
-	dir, err := OpenDir(path, &DirOptions{Engine: killEngine()})
+	dir, err := Open(path, nil)
 	if err != nil {
 		return err
 	}
-	atStep = func(at string) {
-		fmt.Println(at)
-		if at == step {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	}
-	chatty := sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
-		r, err := src.ReadRange(ctx, d, off, n)
-		return &stepping{r}, err
-	})
+	dir.fetcher = killFetcher()
+	dieAt(step)
+	chatty := chattySource(src)
 	for i := 0; i == 0 || step != "once"; i++ {
 		if _, err := dir.Put(context.Background(), "name_main.tar", images[i%2], chatty, nil); err != nil {
 			return err
@@ -74,20 +76,49 @@ func victim(path, step string) error {
 	select {} // done; killed all the same
 }
 
+// fileVictim is [victim] for the first image and WriteTarball.
+func fileVictim(path, step string) error {
+	src, images := killImages(&testing.T{})
+	dieAt(step)
+	return WriteTarball(context.Background(), path, images[0], chattySource(src), nil)
+}
+
+func dieAt(step string) {
+	sys.AtStep = func(at string) {
+		fmt.Println(at)
+		if at == step {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+}
+
+func chattySource(src tarball.Source) tarball.Source {
+	return cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+		r, err := src.ReadRange(ctx, d, off, n)
+		return &stepping{r}, err
+	})
+}
+
 // stepping makes each read of a layer a step.
 type stepping struct{ io.ReadCloser }
 
 func (s *stepping) Read(p []byte) (int, error) {
-	atStep("read")
+	sys.AtStep("read")
 	return s.ReadCloser.Read(p[:min(len(p), 32<<10)])
 }
 
 func startVictim(t *testing.T, dir, step string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	return startChild(t, killDirVar+"="+dir, killStepVar+"="+step)
+}
+
+func startChild(t *testing.T, env ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), killDirVar+"="+dir, killStepVar+"="+step)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -104,17 +135,15 @@ func requireKilled(t *testing.T, cmd *exec.Cmd) {
 
 // requireAbsentOrWhole is the invariant: whatever has no leading dot is a
 // complete tarball of one of the images.
-func requireAbsentOrWhole(t *testing.T, dir string, images []*Image) (found string) {
+func requireAbsentOrWhole(t *testing.T, dir string, images []*tarball.Image) (found string) {
 	t.Helper()
 	for _, name := range names(t, dir) {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
 		require.Equal(t, "name_main.tar", name)
-		tarball, err := ReadTarball(filepath.Join(dir, name))
-		require.NoError(t, err)
-		require.NoError(t, tarball.Verify(t.Context()))
-		found = tarball.Image.Digest().String()
+		info := requireWhole(t, filepath.Join(dir, name))
+		found = info.Image.Digest().String()
 		require.Contains(t, []string{images[0].Digest().String(), images[1].Digest().String()}, found)
 	}
 	return found
@@ -147,7 +176,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s with old %.10s network %v", c.step, old, network), func(t *testing.T) {
 				path := t.TempDir()
-				dir, err := OpenDir(path, nil)
+				dir, err := Open(path, nil)
 				require.NoError(t, err)
 				if old != "" {
 					_, err = dir.Put(t.Context(), "name_main.tar", images[1], src, nil)
@@ -161,11 +190,11 @@ func TestKilledAtEachStep(t *testing.T) {
 				assert.Equal(t, c.want, requireAbsentOrWhole(t, path, images))
 
 				// The next run is not hindered by what the dead one left, and does not
-				// wait for it: not where the kernel tells that it is dead, and not on a
+				// wait for it: not where the kernel knows that it is dead, and not on a
 				// network file system either, if the lock says that it was this host's.
 				require.FileExists(t, filepath.Join(path, lockName))
 				dir.network = network
-				dir.wait = func(context.Context, time.Duration) error { return errors.New("it waits") }
+				dir.sleep = func(context.Context, time.Duration) error { return errors.New("it waits") }
 				_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 				require.NoError(t, err)
 				assert.Equal(t, first, requireAbsentOrWhole(t, path, images))
@@ -181,13 +210,13 @@ func TestKilledAtEachStep(t *testing.T) {
 
 // Two hundred times: killed anywhere in the making of one tarball, and run again.
 // Each time the tarball is right, nothing else is left, and what the dead one had
-// read is not read again, but what it had not told its journal.
+// read is not read again, but for what it had not yet journaled.
 func TestKilledAndRunAgain(t *testing.T) {
 	src, images := killImages(t)
 	rnd := rand.New(rand.NewPCG(5, 6))
 	total := images[0].Layers()[0].Size + images[0].Layers()[1].Size
 	resumed := 0
-	for round := range 200 {
+	for attempt := range 200 {
 		path := t.TempDir()
 		cmd, lines := startVictim(t, path, "once")
 		reads := int64(0)
@@ -206,8 +235,9 @@ func TestKilledAndRunAgain(t *testing.T) {
 		_ = cmd.Wait() // killed, or done before that
 		requireAbsentOrWhole(t, path, images)
 
-		dir, err := OpenDir(path, &DirOptions{Engine: killEngine()})
+		dir, err := Open(path, nil)
 		require.NoError(t, err)
+		dir.fetcher = killFetcher()
 		result, err := dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 		require.NoError(t, err)
 		require.Equal(t, images[0].Digest().String(), requireAbsentOrWhole(t, path, images))
@@ -215,7 +245,7 @@ func TestKilledAndRunAgain(t *testing.T) {
 			_, err = dir.Sweep(t.Context(), &SweepOptions{Age: 1})
 			require.NoError(t, err)
 		}
-		require.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)), "round %d", round)
+		require.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)), "attempt %d", attempt)
 		if result.Outcome == Stocked {
 			require.LessOrEqual(t, result.Downloaded, total)
 			if result.Downloaded < total {
@@ -223,15 +253,15 @@ func TestKilledAndRunAgain(t *testing.T) {
 			}
 		}
 	}
-	assert.Greater(t, resumed, 50, "many rounds found something to resume")
+	assert.Greater(t, resumed, 50, "many attempts found something to resume")
 }
 
-// killEngine cuts the small layers of these tests into ranges, so that journals
+// killFetcher cuts the small layers of these tests into ranges, so that journals
 // say something.
-func killEngine() *Engine {
-	e := NewEngine(&EngineOptions{Connections: 3})
-	e.ranging = ranging{least: 50_000, most: 50_000, split: 10_000}
-	return e
+func killFetcher() *fetch.Fetcher {
+	f := fetch.New(3)
+	f.SetSizes(50_000, 50_000, 10_000)
+	return f
 }
 
 // Killed from outside, at no step in particular: the signal arrives anywhere,
@@ -252,7 +282,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		requireKilled(t, cmd)
 		requireAbsentOrWhole(t, path, images)
 	}
-	dir, err := OpenDir(path, nil)
+	dir, err := Open(path, nil)
 	require.NoError(t, err)
 	_, err = dir.Put(t.Context(), "name_main.tar", images[0], src, nil)
 	require.NoError(t, err)

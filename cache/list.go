@@ -11,35 +11,42 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // An Entry is a tarball in a directory, as [Dir.List] found it.
 type Entry struct {
 	// Name is the file's, without a path. It may have any character but "/".
 	Name string
-	// Tarball is what the file holds; nil if Err is not.
-	Tarball *Tarball
+	// Info is what the file holds; nil if Err is not.
+	Info *tarball.Info
 	// Size is the file's length in bytes.
 	Size int64
 	// Allocated is how many bytes of the disk it has. Space that it shares with
-	// another file counts for both, as for [DirOptions.Quota].
+	// another file counts for both, as for [Options.Quota].
 	Allocated int64
 	// Shared is how many bytes are in layers, each once, that another tarball of
-	// the directory has too, by their digests. Whether the two also share space on
+	// the directory also has, by their digests. Whether the two also share space on
 	// the disk is for the file system to know.
 	Shared int64
 	// Written is when the file was last written, by the clock of the machine or
 	// file server that did.
 	Written time.Time
 	// LastUsed is when a [Dir.Put] last wrote the tarball or found it to be what it
-	// would have written, or when [Dir.MarkUsed] said so, give or take an hour.
+	// would have written, or when [Dir.Touch] was called, give or take an hour.
 	LastUsed time.Time
 	// Run is the newest build run that is known to have built what it holds.
-	Run Run
-	// Err says why the file cannot be read. It wraps [ErrNotTarball] when it is
-	// none, [ErrName] when no tarball can have its name, or is the file system's.
+	Run tarball.Run
+	// Group is what [Dir.Prune] keeps the newest tarball of, see [PutOptions.Group].
+	Group string
+	// Err says why the file cannot be read. It wraps [tarball.ErrNotTarball] when it is
+	// none, [ErrInvalidName] when no tarball can have its name, or is the file system's.
 	Err error
+
+	file os.FileInfo // that was read
 }
 
 // listAtOnce is how many tarballs are read at a time. A head is a few KiB, so
@@ -61,7 +68,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	for i, name := range names {
 		group.Go(func() error {
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return wait.Err(ctx)
 			}
 			found[i] = d.entry(name)
 			return nil
@@ -92,21 +99,25 @@ func (d *Dir) entry(name string) *Entry {
 		_, e.Err = d.tarballPath(name)
 	}
 	if e.Err == nil {
-		e.Tarball, e.Err = readTarball(path, unix.O_NOFOLLOW)
+		var t *tarball.Tarball
+		if t, e.file, e.Err = openTarball(path, sys.NoFollow); e.Err == nil {
+			e.Info = &t.Info
+			_ = t.Close()
+		}
 	}
 	switch {
 	case errors.Is(e.Err, fs.ErrNotExist):
 		return nil
 	case e.Err == nil:
-		info = e.Tarball.file // what was read, if it was replaced in between
+		info = e.file // what was read, if it was replaced in between
 	}
 	if info != nil {
-		e.Size, e.Allocated, e.Written = info.Size(), allocated(info), info.ModTime()
+		e.Size, e.Allocated, e.Written = info.Size(), sys.Allocated(info), info.ModTime()
 		e.LastUsed = e.Written
 	}
-	if e.Tarball != nil {
-		m, used := readMark(d.path, name)
-		e.Run = e.Tarball.runWith(m)
+	if e.Info != nil {
+		r, used := readRecord(d.path, name)
+		e.Run, e.Group = runOf(e.Info, r), groupOf(name, e.Info, r)
 		if used.After(e.LastUsed) {
 			e.LastUsed = used
 		}
@@ -117,18 +128,18 @@ func (d *Dir) entry(name string) *Entry {
 // countShared fills in what entries share.
 func countShared(entries []Entry) {
 	holders := map[v1.Hash]int{}
-	each := func(do func(e *Entry, layer Segment)) {
+	each := func(do func(e *Entry, layer tarball.Segment)) {
 		for i := range entries {
-			if entries[i].Tarball == nil {
+			if entries[i].Info == nil {
 				continue
 			}
-			for _, l := range entries[i].Tarball.Layout.layers() {
+			for _, l := range entries[i].Info.Layout.Layers() {
 				do(&entries[i], l)
 			}
 		}
 	}
-	each(func(_ *Entry, l Segment) { holders[l.Blob]++ })
-	each(func(e *Entry, l Segment) {
+	each(func(_ *Entry, l tarball.Segment) { holders[l.Blob]++ })
+	each(func(e *Entry, l tarball.Segment) {
 		if holders[l.Blob] > 1 {
 			e.Shared += l.Length
 		}

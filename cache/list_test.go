@@ -14,32 +14,27 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// putAs stocks an image under a name.
-func putAs(t testing.TB, dir *Dir, name string, img *Image, src BlobSource, p Provenance) string {
-	t.Helper()
-	result, err := dir.Put(t.Context(), name, img, src, &PutOptions{Provenance: p})
-	require.NoError(t, err)
-	return result.Path
-}
-
 func TestList(t *testing.T) {
-	src := blobs{}
-	base, twice := src.add(noise(1, 50_000)), src.add(noise(2, 300))
-	dir, err := OpenDir(t.TempDir(), nil)
+	src := cachetest.Blobs{}
+	base, twice := src.Add(cachetest.Noise(1, 50_000)), src.Add(cachetest.Noise(2, 300))
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
-	a := putAs(t, dir, "b_main.tar", testImage(t, base, twice, twice), src, Provenance{Run: Run{7, 1}})
-	alone := testImage(t, src.add(noise(3, 1000)))
-	putAs(t, dir, "c_main.tar", alone, src, Provenance{})
-	putAs(t, dir, "a_main.tar", testImage(t, twice, base, src.add(noise(4, 1000))), src, Provenance{})
+	a := putAs(t, dir, "b_main.tar", testImage(t, base, twice, twice), src, tarball.Provenance{Run: tarball.Run{ID: 7, Attempt: 1}})
+	alone := testImage(t, src.Add(cachetest.Noise(3, 1000)))
+	putAs(t, dir, "c_main.tar", alone, src, tarball.Provenance{})
+	putAs(t, dir, "a_main.tar", testImage(t, twice, base, src.Add(cachetest.Noise(4, 1000))), src, tarball.Provenance{})
 	written := time.Unix(1_700_000_000, 0)
 	require.NoError(t, os.Chtimes(a, written, written))
 
 	// The same again, by a newer run, an hour and more after.
 	used := written.Add(2 * time.Hour)
 	dir.now = func() time.Time { return used }
-	result, err := dir.Put(t.Context(), "b_main.tar", testImage(t, base, twice, twice), none, &PutOptions{Provenance: Provenance{Run: Run{9, 2}}})
+	result, err := dir.Put(t.Context(), "b_main.tar", testImage(t, base, twice, twice), none, &PutOptions{Provenance: tarball.Provenance{Run: tarball.Run{ID: 9, Attempt: 2}}})
 	require.NoError(t, err)
 	require.Equal(t, Unchanged, result.Outcome)
 	require.NoError(t, os.Chtimes(markPath(dir.Path(), "b_main.tar"), used, used))
@@ -51,20 +46,19 @@ func TestList(t *testing.T) {
 		e := entries[i]
 		assert.Equal(t, name, e.Name)
 		require.NoError(t, e.Err)
-		assert.Equal(t, filepath.Join(dir.Path(), name), e.Tarball.Path)
-		assert.Equal(t, e.Tarball.Layout.Size(), e.Size)
+		assert.Equal(t, e.Info.Layout.Size(), e.Size)
 		assert.Positive(t, e.Allocated)
 	}
 	assert.Equal(t, base.Size+twice.Size, entries[0].Shared)
 	assert.Equal(t, base.Size+twice.Size, entries[1].Shared, "a layer that is there twice is stored once")
 	assert.Zero(t, entries[2].Shared)
-	assert.Equal(t, Run{9, 2}, entries[1].Run, "the mark's")
+	assert.Equal(t, tarball.Run{ID: 9, Attempt: 2}, entries[1].Run, "the record's")
 	assert.Zero(t, entries[0].Run)
 	assert.Equal(t, written, entries[1].Written)
 	assert.Equal(t, used, entries[1].LastUsed)
-	assert.Equal(t, entries[2].Written, entries[2].LastUsed, "without a mark")
+	assert.Equal(t, entries[2].Written, entries[2].LastUsed, "without a record")
 
-	// A mark that is older than the file says nothing.
+	// A record that is older than the file says nothing.
 	require.NoError(t, os.Chtimes(markPath(dir.Path(), "b_main.tar"), written.Add(-time.Hour), written.Add(-time.Hour)))
 	entries, err = dir.List(t.Context())
 	require.NoError(t, err)
@@ -75,17 +69,17 @@ func TestList(t *testing.T) {
 // is opened.
 func TestListHostile(t *testing.T) {
 	elsewhere, img, src, outside := stocked(t)
-	dir, err := OpenDir(t.TempDir(), nil)
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	at := func(name string) string { return filepath.Join(dir.Path(), name) }
-	putAs(t, dir, "new\nline_main.tar", img, src, Provenance{})
+	putAs(t, dir, "new\nline_main.tar", img, src, tarball.Provenance{})
 	whole, err := os.ReadFile(outside)
 	require.NoError(t, err)
 	lying := bytes.Replace(whole, []byte(`"schemaVersion":2`), []byte(`"schemaVersion":3`), 1)
 	require.NoError(t, os.WriteFile(at("lying_main.tar"), lying, 0o644))
 	require.NoError(t, os.WriteFile(at("short_main.tar"), whole[:len(whole)-1], 0o644))
 	require.NoError(t, os.WriteFile(at(`back\slash.tar`), whole, 0o644))
-	long := strings.Repeat("n", maxTarballName) + ".tar"
+	long := strings.Repeat("n", maxName) + ".tar"
 	require.NoError(t, os.WriteFile(at(long), whole, 0o644))
 	require.NoError(t, os.Mkdir(at("dir_main.tar"), 0o755))
 	require.NoError(t, unix.Mkfifo(at("pipe_main.tar"), 0o644))
@@ -103,12 +97,12 @@ func TestListHostile(t *testing.T) {
 		case "new\nline_main.tar":
 			require.NoError(t, e.Err)
 		case "lying_main.tar", "short_main.tar":
-			require.ErrorIs(t, e.Err, ErrNotTarball)
-			assert.Nil(t, e.Tarball)
+			require.ErrorIs(t, e.Err, tarball.ErrNotTarball)
+			assert.Nil(t, e.Info)
 			assert.NotZero(t, e.Size)
 			assert.False(t, e.LastUsed.IsZero())
 		default:
-			require.ErrorIs(t, e.Err, ErrName)
+			require.ErrorIs(t, e.Err, ErrInvalidName)
 		}
 	}
 	assert.Equal(t, []string{`back\slash.tar`, "lying_main.tar", "new\nline_main.tar", long, "short_main.tar"}, have)

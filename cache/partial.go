@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,60 +10,56 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/cache/internal/fetch"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 const (
 	partialKind = "partial"
 	journalKind = ".journal" // follows the partial file's whole name
-
-	// abandonedAfter is how long a partial file that nobody resumes stays.
-	abandonedAfter = time.Hour
-	// quietAfter is how long a partial file on a network file system must be
-	// untouched before its writer counts as dead: there a lock that can be had
-	// is no proof, since it may not reach from host to host. A live writer is
-	// quiet for 30 s at most, its longest wait.
-	quietAfter = 2 * time.Minute
 )
 
 // A partialFile is a tarball in the making: the file, locked, and its journal.
 type partialFile struct {
 	file    *os.File
-	lock    *os.File               // the same open file: holds the lock while file is closed and renamed
-	done    map[v1.Hash][]interval // what an earlier run wrote
-	journal *journal
+	lock    *os.File                   // the same open file: holds the lock while file is closed and renamed
+	done    map[v1.Hash][]sys.Interval // what an earlier attempt wrote
+	journal *fetch.Journal
 	log     *os.File // the journal's
 	discard bool     // remove both on close
 }
 
-// openPartial takes over what a dead writer of the same image left, or creates
+// openPartial adopts what a dead writer of the same image left, or creates
 // a new file.
-//
-// Taking over is a rename to a new unique name: of any number of processes, on
-// any number of hosts, one succeeds. Should the old owner be alive after all,
-// its file is gone from under its name, so it cannot publish it; and until it
-// notices, it writes the same bytes to the same places.
-func openPartial(dir, name string, digest v1.Hash, layout *Layout) (*partialFile, error) {
+func openPartial(dir, name string, digest v1.Hash, layout *tarball.Layout) (*partialFile, error) {
 	base := name + "." + digest.Hex[:12] // tells a person what is in it
-	atStep("create")
-	p, err := takeOver(dir, base, layout)
+	sys.AtStep("create")
+	p, err := adopt(dir, base, layout)
 	if err != nil || p != nil {
 		return p, err
 	}
-	f, err := createTemp(dir, base, partialKind, 0o666)
+	f, err := sys.CreateTemp(dir, base, partialKind, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	return beginPartial(f, f.Name(), layout, nil)
 }
 
-func takeOver(dir, base string, layout *Layout) (*partialFile, error) {
-	for _, old := range partials(dir, base) {
-		f := lockDead(old, time.Now(), 0)
+// adopt takes a dead writer's partial file, nil if there is none.
+//
+// Adopting is a rename to a new unique name: of any number of processes, on
+// any number of hosts, one succeeds. Should the old owner be alive after all,
+// its file is gone from under its name, so it cannot publish it; and until it
+// notices, it writes the same bytes to the same places.
+func adopt(dir, base string, layout *tarball.Layout) (*partialFile, error) {
+	for _, old := range sys.Temporaries(dir, base, partialKind) {
+		f := sys.LockDead(old, time.Now(), 0)
 		if f == nil {
 			continue
 		}
-		path := filepath.Join(dir, uniqueName(base, partialKind))
+		path := filepath.Join(dir, sys.UniqueName(base, partialKind))
 		if os.Rename(old, path) != nil {
 			_ = f.Close() // another was quicker
 			continue
@@ -75,10 +72,10 @@ func takeOver(dir, base string, layout *Layout) (*partialFile, error) {
 }
 
 // beginPartial makes a partial file of an open and locked one, which is at path.
-func beginPartial(locked *os.File, path string, layout *Layout, done map[v1.Hash][]interval) (*partialFile, error) {
+func beginPartial(locked *os.File, path string, layout *tarball.Layout, done map[v1.Hash][]sys.Interval) (*partialFile, error) {
 	p := &partialFile{lock: locked, done: done}
 	var err error
-	if p.file, err = duplicateAs(locked, path); err != nil {
+	if p.file, err = sys.Duplicate(locked, path); err != nil {
 		_ = os.Remove(path)
 		_ = locked.Close()
 		return nil, err
@@ -91,19 +88,9 @@ func beginPartial(locked *os.File, path string, layout *Layout, done map[v1.Hash
 	return p, nil
 }
 
-// duplicate returns another handle of an open file.
-func duplicate(f *os.File) (*os.File, error) { return duplicateAs(f, f.Name()) }
-
-func duplicateAs(f *os.File, name string) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "dup", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// begin makes the file's size right and opens the journal.
-func (p *partialFile) begin(layout *Layout) error {
+// begin makes the file's size right and begins a journal with what is done and no more,
+// so that it does not grow from attempt to attempt.
+func (p *partialFile) begin(layout *tarball.Layout) (err error) {
 	if len(p.done) == 0 {
 		if err := p.file.Truncate(0); err != nil {
 			return err
@@ -112,16 +99,15 @@ func (p *partialFile) begin(layout *Layout) error {
 	if err := p.file.Truncate(layout.Size()); err != nil {
 		return err
 	}
-	log, err := rewriteJournal(p.file.Name()+journalKind, layout, p.done)
-	if err != nil {
+	if p.log, err = os.OpenFile(p.file.Name()+journalKind, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o666); err != nil {
 		return err
 	}
-	p.log, p.journal = log, &journal{log}
-	return nil
+	p.journal, err = fetch.NewJournal(p.log, layout, p.done)
+	return err
 }
 
-// close gives the file up, for the next run or for good. What cannot be removed
-// is no reason to fail: a later run sweeps it.
+// close gives the file up, for the next attempt or for good. What cannot be removed
+// is no reason to fail: a later attempt sweeps it.
 func (p *partialFile) close() {
 	if p.discard {
 		// Gone before the lock is. After a rename to the final name there is
@@ -136,58 +122,33 @@ func (p *partialFile) close() {
 	}
 }
 
-func partials(dir, base string) []string { return temporaries(dir, base, partialKind) }
+// maxJournal bounds what is read of a journal: 20 GB in steps of 1 MiB with
+// lines of 100 bytes are 2 MB.
+const maxJournal = 64 << 20
 
-// temporaries returns the files that [createTemp] made of this base and kind.
-func temporaries(dir, base, kind string) []string {
-	entries, err := os.ReadDir(dir)
+// readJournal returns what the journal at path says, which is nothing if it is
+// not a file of its own: a link might lead anywhere, and a pipe never end.
+func readJournal(path string, layout *tarball.Layout) map[v1.Hash][]sys.Interval {
+	f, err := os.OpenFile(path, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
 	if err != nil {
 		return nil
 	}
-	var found []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+base+".") && strings.HasSuffix(e.Name(), "."+kind) && e.Type().IsRegular() {
-			found = append(found, filepath.Join(dir, e.Name()))
-		}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxJournal {
+		return nil
 	}
-	return found
-}
-
-// lockDead opens and locks a partial file whose writer is dead and that was not
-// written to for at least age; nil if that cannot be said.
-func lockDead(path string, now time.Time, age time.Duration) *os.File {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	content, err := io.ReadAll(io.LimitReader(f, maxJournal))
 	if err != nil {
 		return nil
 	}
-	if isNetwork(f) {
-		age = max(age, quietAfter)
-	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || ageOf(info.ModTime(), now) < age || unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !isAt(f, path) {
-		_ = f.Close()
-		return nil
-	}
-	return f
-}
-
-// sweepAbandoned removes those of the files, with the journal if there is one,
-// whose writers are dead and that nobody touched for abandonedAfter.
-func sweepAbandoned(paths []string, now time.Time) {
-	for _, path := range paths {
-		if f := lockDead(path, now, abandonedAfter); f != nil {
-			_ = os.Remove(path)
-			_ = os.Remove(path + journalKind)
-			_ = f.Close()
-		}
-	}
+	return fetch.ParseJournal(content, layout)
 }
 
 // sweepPartials removes what dead writers of the tarball called name left and
-// nobody took over for abandonedAfter, and journals without a partial file. It
+// no other adopted for [sys.AbandonedAfter], and journals without a partial file. It
 // is best effort: what stays now is found again by the next writer.
 func sweepPartials(dir, name string, now time.Time) {
-	sweepAbandoned(partials(dir, name), now)
+	sys.SweepAbandoned(sys.Temporaries(dir, name, partialKind), now, journalKind)
 	entries, _ := os.ReadDir(dir) // what cannot be read cannot be swept
 	for _, e := range entries {
 		partial, ok := strings.CutSuffix(e.Name(), "."+partialKind+journalKind)

@@ -7,14 +7,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // PruneOptions of [Dir.Prune]. A limit that is 0 is none; without any only
 // leftovers are swept.
 type PruneOptions struct {
+	// Filter, when not nil, reports whether a tarball may be removed. Others stay, and
+	// count for nothing.
+	Filter func(Entry) bool
+	// Group, when not nil, says what belongs together, see Newest. Default:
+	// [Entry.Group].
+	Group func(Entry) string
 	// Count is how many tarballs may stay.
 	Count int
 	// MaxAge is for how long a tarball may stay unused, see [Entry.LastUsed].
@@ -26,29 +34,28 @@ type PruneOptions struct {
 	// more than this. Default: MaxBytes. Less keeps prune from having something to do
 	// after each build.
 	LowWater int64
-	// Newest lets the newest tarball of a name go too. Default: it stays, whatever
-	// the limits say. The name is the file's without "_<suffix>.tar", so those of
-	// two branches are of one name. The newest is of the newest build run, or where
-	// that is not known, the one that was written last.
+	// Newest lets the newest tarball of a group go too. Default: it stays, whatever
+	// the limits say. Tarballs of two branches are of one group. The newest is of the
+	// newest build run, or where that is not known, the one that was written last.
 	Newest bool
-	// DryRun removes nothing, and tells what it would remove.
+	// DryRun removes nothing, and reports what it would remove.
 	DryRun bool
 	// LeftoverAge is [SweepOptions.Age].
 	LeftoverAge time.Duration
 }
 
-// A PruneResult tells what [Dir.Prune] did, or with [PruneOptions.DryRun] would do.
+// A PruneResult says what [Dir.Prune] did, or with [PruneOptions.DryRun] would do.
 type PruneResult struct {
 	// Removed are the tarballs that are gone, in the order in which they went: the
 	// last used first.
-	Removed []Pruned
+	Removed []PruneAction
 	// Kept are those that are beyond a limit and stay, and why.
-	Kept []Pruned
+	Kept []PruneAction
 	// Freed is how many bytes of the disk the removed had. What they shared with
 	// others is not free.
 	Freed int64
-	// Left and LeftBytes are how many tarballs there still are, and how many bytes
-	// of the disk they have.
+	// Left and LeftBytes are how many tarballs there still are, of those that
+	// [PruneOptions.Filter] lets go, and how many bytes of the disk they have.
 	Left      int
 	LeftBytes int64
 	// Swept are the leftovers of writers that are gone.
@@ -59,13 +66,12 @@ type PruneResult struct {
 // were last used the longest time ago, and sweeps as [Dir.Sweep] does. What is in
 // the directory and is no tarball counts for nothing and stays.
 //
-// A tarball that somebody reads or writes stays, and another goes in its place.
+// A tarball that is being read or written stays, and another goes in its place.
 // Writers, and readers of this package, are seen on every machine that locks
 // reach; other readers on this machine only, on Linux, and if the tarball is this
-// user's or the process is root's. One that comes later finds no file; one that
-// has it open reads on, but on another machine of a network file system where
-// locks do not work. Of several Prunes one works and the others wait, but for dry
-// runs.
+// user's or the process is root's. A reader that comes later gets [fs.ErrNotExist].
+// One that has the file open can finish, except on another NFS client when locks do
+// not work. Prunes run one at a time; dry runs do not wait.
 //
 // The result is never nil. A tarball that cannot be removed does not stop the
 // others. The errors: limits that contradict each other; those of the file system;
@@ -92,43 +98,60 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 			return r, err
 		}
 	}
-	entries, listErr := d.List(ctx)
+	all, listErr := d.List(ctx)
 	if listErr != nil {
 		return r, errors.Join(err, fmt.Errorf("prune: %w", listErr))
 	}
-	for _, e := range entries {
-		if e.Err == nil {
-			r.Left++
-			r.LeftBytes += e.Allocated
+	var entries []Entry
+	for _, e := range all {
+		if e.Err != nil || o.Filter != nil && !o.Filter(e) {
+			continue
 		}
+		if o.Group != nil {
+			e.Group = o.Group(e)
+		}
+		entries = append(entries, e)
+		r.Left++
+		r.LeftBytes += e.Allocated
 	}
 	return r, errors.Join(err, d.prune(ctx, entries, o, r))
 }
 
-// pruneLock is what the lock of all prunes of a directory is called, .prune.lock;
-// no tarball can be called so. With two at work each would find in use what the
-// other is about to remove, and remove another in its place.
-const pruneLock = "prune"
-
-// lockPrune waits for other prunes.
-func (d *Dir) lockPrune(ctx context.Context) (unlock func(), err error) {
-	lock, _, err := d.lock(ctx, pruneLock, Run{}, false)
-	switch {
-	case err == nil:
-		return lock.unlock, nil
-	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
-		return func() {}, nil // then above all it must work
+// Remove removes the tarball called name, whatever its age, and what is recorded of
+// it. The errors: [ErrInvalidName]; [ErrInUse] when it is being read or written, see
+// [Dir.Prune]; [fs.ErrNotExist]; those of the file system; that of ctx.
+func (d *Dir) Remove(ctx context.Context, name string) error {
+	if err := wait.Err(ctx); err != nil {
+		return err
 	}
-	return nil, fmt.Errorf("prune: %w", err)
+	path, err := d.tarballPath(name)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("remove %s: not a regular file", path)
+	}
+	used, err := d.removeTarball(&Entry{Name: name, LastUsed: d.now().Add(touchEvery), file: info}, false)
+	switch {
+	case err != nil:
+		return fmt.Errorf("remove %s: %w", path, err)
+	case used:
+		return fmt.Errorf("remove %s: %w", path, ErrInUse)
+	}
+	return nil
 }
 
 // prune follows the plan. Whenever a tarball turns out to be in use the plan is
-// made anew, so that another goes in its place.
+// made again, so that another goes in its place.
 func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *PruneResult) error {
 	now := d.now()
 	var errs []error
 	inUse, failed, gone := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	var plan []Pruned
+	var plan []PruneAction
 	for again := true; again; {
 		again = false
 		plan = planPrune(entries, o, inUse, now)
@@ -138,7 +161,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 				continue
 			}
 			if ctx.Err() != nil {
-				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, context.Cause(ctx)))...)
+				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
 			}
 			used, err := d.removeTarball(&p.Entry, o.DryRun)
 			switch {
@@ -182,88 +205,44 @@ func (d *Dir) removeTarball(e *Entry, dryRun bool) (used bool, err error) {
 		}
 		defer lock.unlock()
 	}
-	path := e.Tarball.Path
+	path := filepath.Join(d.path, e.Name)
 	f, err := openToRemove(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
-	case errors.Is(err, unix.EWOULDBLOCK): // a file server has promised it to a client
+	case errors.Is(err, syscall.EWOULDBLOCK): // a file server has promised it to a client
 		return true, nil
 	case err != nil:
 		return false, err
 	}
 	defer f.Close()
-	// Not what was listed, or somebody has just found it to be of use.
+	// Not what was listed, or it has just been used.
 	info, err := f.Stat()
-	if err != nil || !os.SameFile(info, e.Tarball.file) || !isAt(f, path) {
+	if err != nil || !os.SameFile(info, e.file) || !sys.IsAt(f, path) {
 		return true, err
 	}
-	if _, marked := readMark(d.path, e.Name); marked.After(e.LastUsed) {
+	if _, marked := readRecord(d.path, e.Name); marked.After(e.LastUsed) {
 		return true, nil
 	}
-	if inUse(f) {
+	if sys.InUse(f) {
 		return true, nil
 	}
 	if dryRun {
 		return false, nil
 	}
-	if err := unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := sys.Unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	_ = unlink(markPath(d.path, e.Name)) // one that is left is swept later
+	_ = sys.Unlink(markPath(d.path, e.Name)) // one that is left is swept later
 	return false, nil
 }
 
-// openToRemove opens a tarball in such a way that [inUse] can tell most: on NFS
+// openToRemove opens a tarball in such a way that [sys.InUse] sees most: on NFS
 // only a file that is open for writing can be locked against readers.
 func openToRemove(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|sys.NoFollow|sys.NonBlock, 0)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return os.OpenFile(path, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
 	}
 	return f, err
-}
-
-// tryLock is [Dir.lock] without waiting, for work of an instant: nil if another
-// has the tarball. An owner on another host counts as alive; a dead one's lock is
-// swept in time.
-func (d *Dir) tryLock(name string) (*writerLock, error) {
-	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	f, _, err := openLock(path)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	me := newOwner(Run{})
-	if !mayOwn(f, path, me.Host) {
-		_ = f.Close()
-		return nil, nil
-	}
-	ended := make(chan struct{}) // there are no signs of life to wait for
-	close(ended)
-	l := &writerLock{file: f, path: path, me: me, stop: func() {}, ended: ended}
-	_ = l.write() // a full disk must not keep prune from making room
-	return l, nil
-}
-
-// isBeingWritten tells whether [Dir.tryLock] would not get the lock, and creates
-// nothing.
-func (d *Dir) isBeingWritten(name string) bool {
-	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	f, err := openOldLock(path)
-	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return !mayOwn(f, path, newOwner(Run{}).Host)
-}
-
-// mayOwn tells whether nobody has the lock at path, which f is: f has the
-// kernel's lock on it, and it names no owner, or one that has died on this host.
-func mayOwn(f *os.File, path, host string) bool {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if info, statErr := f.Stat(); statErr != nil || !info.Mode().IsRegular() || errors.Is(err, unix.EWOULDBLOCK) || !isAt(f, path) {
-		return false
-	}
-	was := readOwner(f)
-	return was.ID == "" || was.Host == host && err == nil
 }

@@ -7,10 +7,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
 )
 
-// A PruneReason says which limit a tarball is beyond. Its text is the one of the
-// examples' -json output.
+// A PruneReason says which limit a tarball is beyond. Programs print its text.
 type PruneReason string
 
 // The limits of [PruneOptions].
@@ -20,19 +21,18 @@ const (
 	PruneBytes PruneReason = "bytes"
 )
 
-// A KeepReason says why a tarball that is beyond a limit stays. Its text is the
-// one of the examples' -json output.
+// A KeepReason says why a tarball that is beyond a limit stays. Programs print its text.
 type KeepReason string
 
 const (
-	// KeepNewest: it is the newest of its name.
+	// KeepNewest: it is the newest of its group.
 	KeepNewest KeepReason = "newest"
-	// KeepInUse: somebody reads or writes it, or did while prune was at work.
+	// KeepInUse: it is being read or written, or was while prune was at work.
 	KeepInUse KeepReason = "in-use"
 )
 
-// A Pruned is a tarball that is beyond a limit.
-type Pruned struct {
+// A PruneAction is a tarball that is beyond a limit.
+type PruneAction struct {
 	// Entry is what [Dir.List] has of it.
 	Entry Entry
 	// Why is the first limit that it is beyond: age, count, bytes.
@@ -56,24 +56,22 @@ func (o *PruneOptions) check() error {
 // they go: the last used first. It reads nothing but its arguments. inUse are
 // names that were found to be in use: others go in their place, so a name more in
 // it never takes another out of the plan.
-func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []Pruned {
+func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []PruneAction {
 	var order []Entry
 	left, bytes := 0, int64(0)
 	for _, e := range entries {
-		if e.Err == nil { // what is no tarball counts for nothing, and stays
-			order = append(order, e)
-			left++
-			bytes += e.Allocated
-		}
+		order = append(order, e)
+		left++
+		bytes += e.Allocated
 	}
 	slices.SortFunc(order, func(a, b Entry) int {
 		return cmp.Or(a.LastUsed.Compare(b.LastUsed), strings.Compare(a.Name, b.Name))
 	})
 	newest := map[string]bool{}
 	if !o.Newest {
-		newest = newestOfNames(order)
+		newest = newestOfGroups(order)
 	}
-	var plan []Pruned
+	var plan []PruneAction
 	decided := map[string]bool{}
 	// round goes through the tarballs while a limit says so.
 	round := func(why PruneReason, beyond func(e Entry) bool) {
@@ -82,7 +80,7 @@ func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time
 				continue
 			}
 			decided[e.Name] = true
-			p := Pruned{Entry: e, Why: why}
+			p := PruneAction{Entry: e, Why: why}
 			switch {
 			case newest[e.Name]:
 				p.Kept = KeepNewest
@@ -96,7 +94,7 @@ func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time
 		}
 	}
 	if o.MaxAge > 0 {
-		round(PruneAge, func(e Entry) bool { return ageOf(e.LastUsed, now) > o.MaxAge })
+		round(PruneAge, func(e Entry) bool { return sys.Age(e.LastUsed, now) > o.MaxAge })
 	}
 	if o.Count > 0 {
 		round(PruneCount, func(Entry) bool { return left > o.Count })
@@ -108,30 +106,30 @@ func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time
 	return plan
 }
 
-// newestOfNames returns which tarballs are the newest of their names: of the
+// newestOfGroups returns which tarballs are the newest of their groups: of the
 // newest build run. Where a run is not known the time of writing decides; then a
-// name may have two that are newest, one by its run and one by its time.
-func newestOfNames(entries []Entry) map[string]bool {
+// group may have two that are newest, one by its run and one by its time.
+func newestOfGroups(entries []Entry) map[string]bool {
 	byRun, byTime := map[string]Entry{}, map[string]Entry{}
-	known := map[string]bool{} // every run of the name is
+	known := map[string]bool{} // every run of the group is
 	for _, e := range entries {
-		name := imageName(e.Name)
-		last, ok := byTime[name]
+		group := e.Group
+		last, ok := byTime[group]
 		if !ok {
-			known[name] = true
+			known[group] = true
 		}
-		known[name] = known[name] && e.Run.ID != 0
+		known[group] = known[group] && e.Run.ID != 0
 		if !ok || cmp.Or(e.Written.Compare(last.Written), strings.Compare(e.Name, last.Name)) > 0 {
-			byTime[name] = e
+			byTime[group] = e
 		}
-		if last, ok := byRun[name]; e.Run.ID != 0 && (!ok || e.Run.newerThan(last.Run) ||
-			!last.Run.newerThan(e.Run) && cmp.Or(e.Written.Compare(last.Written), strings.Compare(e.Name, last.Name)) > 0) {
-			byRun[name] = e
+		if last, ok := byRun[group]; e.Run.ID != 0 && (!ok || e.Run.NewerThan(last.Run) ||
+			!last.Run.NewerThan(e.Run) && cmp.Or(e.Written.Compare(last.Written), strings.Compare(e.Name, last.Name)) > 0) {
+			byRun[group] = e
 		}
 	}
 	newest := map[string]bool{}
-	for name, e := range byTime {
-		if !known[name] {
+	for group, e := range byTime {
+		if !known[group] {
 			newest[e.Name] = true
 		}
 	}
@@ -139,15 +137,4 @@ func newestOfNames(entries []Entry) map[string]bool {
 		newest[e.Name] = true
 	}
 	return newest
-}
-
-// imageName returns what the tarballs of an image for several branches have in
-// common: the file's name without "_<suffix>.tar". A suffix that has a "_" itself
-// makes a name of its own, of which the newest stays too.
-func imageName(tarball string) string {
-	name := strings.TrimSuffix(tarball, ".tar")
-	if i := strings.LastIndexByte(name, '_'); i > 0 {
-		return name[:i]
-	}
-	return name
 }

@@ -1,13 +1,14 @@
 package cache
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // pruneNow is when the plans of these tests are made.
@@ -16,24 +17,24 @@ var pruneNow = time.Unix(1_800_000_000, 0)
 // unused is a tarball of 100 bytes that was not used for so many days, nor written.
 func unused(name string, days int) Entry {
 	at := pruneNow.Add(-time.Duration(days) * 24 * time.Hour)
-	return Entry{Name: name, Allocated: 100, Written: at, LastUsed: at}
+	return Entry{Name: name, Group: nameGroup(name), Allocated: 100, Written: at, LastUsed: at}
 }
 
-func ofRun(e Entry, id int64) Entry { e.Run = Run{ID: id}; return e }
+func ofRun(e Entry, id int64) Entry { e.Run = tarball.Run{ID: id}; return e }
 
-func saidPlan(plan []Pruned) (said []string) {
+func inGroup(e Entry, group string) Entry { e.Group = group; return e }
+
+func planText(plan []PruneAction) (lines []string) {
 	for _, p := range plan {
-		said = append(said, fmt.Sprintf("%s %s %s", p.Entry.Name, p.Why, p.Kept))
+		lines = append(lines, fmt.Sprintf("%s %s %s", p.Entry.Name, p.Why, p.Kept))
 	}
-	return said
+	return lines
 }
 
 func TestPlanPrune(t *testing.T) {
 	const day = 24 * time.Hour
 	// One name each, so that with Newest only the limits decide.
 	four := []Entry{unused("b_main.tar", 2), unused("d_main.tar", 4), unused("a_main.tar", 1), unused("c_main.tar", 3)}
-	broken := unused("x_main.tar", 100)
-	broken.Err = errors.New("not a tarball")
 	future := unused("f_main.tar", -1000)
 	// Two branches of one image, and of another.
 	branches := []Entry{unused("a_main.tar", 9), unused("a_release.tar", 8), unused("b_main.tar", 7), unused("b_release.tar", 6)}
@@ -58,17 +59,19 @@ func TestPlanPrune(t *testing.T) {
 		"in use, another in its place":    {four, PruneOptions{Count: 2, Newest: true}, []string{"d_main.tar"}, []string{"d_main.tar count in-use", "c_main.tar count ", "b_main.tar count "}},
 		"in use and too old":              {four, PruneOptions{MaxAge: 3 * day, Newest: true}, []string{"d_main.tar"}, []string{"d_main.tar age in-use"}},
 		"all in use":                      {four[:2], PruneOptions{Count: 1, Newest: true}, []string{"d_main.tar", "b_main.tar"}, []string{"d_main.tar count in-use", "b_main.tar count in-use"}},
-		"no tarball counts for nothing":   {append([]Entry{broken}, four...), PruneOptions{Count: 4, MaxAge: 50 * day, MaxBytes: 400, Newest: true}, nil, nil},
 		"the future is not old":           {[]Entry{future}, PruneOptions{MaxAge: 1, Newest: true}, nil, nil},
 		"the newest stays":                {branches, PruneOptions{MaxAge: day}, nil, []string{"a_main.tar age ", "a_release.tar age newest", "b_main.tar age ", "b_release.tar age newest"}},
 		"the newest stays, for count":     {branches, PruneOptions{Count: 1}, nil, []string{"a_main.tar count ", "a_release.tar count newest", "b_main.tar count ", "b_release.tar count newest"}},
 		"the newest may go":               {branches, PruneOptions{Count: 1, Newest: true}, nil, []string{"a_main.tar count ", "a_release.tar count ", "b_main.tar count "}},
 		"used is not newest": {
-			[]Entry{{Name: "a_main.tar", LastUsed: pruneNow, Written: pruneNow.Add(-9 * day)}, unused("a_release.tar", 8)},
+			[]Entry{{Name: "a_main.tar", Group: "a", LastUsed: pruneNow, Written: pruneNow.Add(-9 * day)}, unused("a_release.tar", 8)},
 			PruneOptions{Count: 1}, nil, []string{"a_release.tar count newest", "a_main.tar count "}},
 		"the same time, the order of names": {
 			[]Entry{unused("b_main.tar", 1), unused("a_main.tar", 1), unused("c_main.tar", 1)},
 			PruneOptions{Count: 1, Newest: true}, nil, []string{"a_main.tar count ", "b_main.tar count "}},
+		"groups, whatever the names say": {
+			[]Entry{inGroup(unused("a_hotfix_1.tar", 3), "a"), inGroup(unused("a_hotfix_2.tar", 2), "a"), unused("a_main.tar", 1), inGroup(unused("a_x.tar", 4), "b")},
+			PruneOptions{Count: 1}, nil, []string{"a_x.tar count newest", "a_hotfix_1.tar count ", "a_hotfix_2.tar count ", "a_main.tar count newest"}},
 		"none": {nil, PruneOptions{Count: 1, MaxAge: 1, MaxBytes: 1}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +80,7 @@ func TestPlanPrune(t *testing.T) {
 			for _, name := range c.inUse {
 				inUse[name] = true
 			}
-			assert.Equal(t, c.want, saidPlan(planPrune(c.entries, &c.o, inUse, pruneNow)))
+			assert.Equal(t, c.want, planText(planPrune(c.entries, &c.o, inUse, pruneNow)))
 		})
 	}
 }
@@ -116,7 +119,7 @@ func TestPlanPruneOnlyGrows(t *testing.T) {
 	}
 }
 
-func TestNewestOfNames(t *testing.T) {
+func TestNewestOfGroups(t *testing.T) {
 	for name, c := range map[string]struct {
 		entries []Entry
 		want    []string
@@ -126,7 +129,7 @@ func TestNewestOfNames(t *testing.T) {
 		"both where one is not known":    {[]Entry{ofRun(unused("a_main.tar", 9), 7), unused("a_release.tar", 1), unused("a_x.tar", 2)}, []string{"a_main.tar", "a_release.tar"}},
 		"the same run, by time":          {[]Entry{ofRun(unused("a_main.tar", 2), 7), ofRun(unused("a_release.tar", 1), 7), ofRun(unused("a_x.tar", 3), 7)}, []string{"a_release.tar"}},
 		"the attempt counts": {[]Entry{
-			{Name: "a_main.tar", Run: Run{7, 2}, Written: pruneNow.Add(-time.Hour)}, {Name: "a_release.tar", Run: Run{7, 1}, Written: pruneNow},
+			{Name: "a_main.tar", Group: "a", Run: tarball.Run{ID: 7, Attempt: 2}, Written: pruneNow.Add(-time.Hour)}, {Name: "a_release.tar", Group: "a", Run: tarball.Run{ID: 7, Attempt: 1}, Written: pruneNow},
 		}, []string{"a_main.tar"}},
 		"the same time": {[]Entry{unused("a_x.tar", 1), unused("a_main.tar", 1)}, []string{"a_x.tar"}},
 		"several names": {[]Entry{unused("a_b_main.tar", 1), unused("a_main.tar", 1), unused("a-b_main.tar", 1), unused("plain.tar", 1)},
@@ -137,15 +140,15 @@ func TestNewestOfNames(t *testing.T) {
 			for _, w := range c.want {
 				want[w] = true
 			}
-			assert.Equal(t, want, newestOfNames(c.entries))
+			assert.Equal(t, want, newestOfGroups(c.entries))
 		})
 	}
 }
 
-func TestImageName(t *testing.T) {
+func TestNameGroup(t *testing.T) {
 	for tarball, want := range map[string]string{
 		"x_main.tar": "x", "x_release.tar": "x", "x_y_main.tar": "x_y", "x.tar": "x", "_main.tar": "_main", "x_.tar": "x", "x_main.tar.tar": "x",
 	} {
-		assert.Equal(t, want, imageName(tarball), tarball)
+		assert.Equal(t, want, nameGroup(tarball), tarball)
 	}
 }

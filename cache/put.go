@@ -6,11 +6,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache/atomicfile"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// An Outcome says what [Dir.Put] did. Its text is the one of the examples'
-// -json output.
+// An Outcome says what [Dir.Put] did.
 type Outcome string
 
 const (
@@ -23,8 +29,9 @@ const (
 	Superseded Outcome = "superseded"
 )
 
-// A Result tells what [Dir.Put] did. All counts are in bytes.
+// A Result says what [Dir.Put] did. All counts are in bytes.
 type Result struct {
+	// Outcome is empty when Put failed.
 	Outcome Outcome
 	// Path is where the tarball is.
 	Path string
@@ -46,29 +53,83 @@ type Result struct {
 	Damaged []string
 }
 
-// PutOptions of [Dir.Put]. The zero value of each field works.
+// PutOptions of [Dir.Put] and [Dir.Stock]. The zero value of each field works.
 type PutOptions struct {
-	// Provenance is recorded in the tarball.
-	Provenance Provenance
-	// Progress is as in [FillOptions].
-	Progress func(Progress)
+	// Provenance is recorded in the tarball. Stock fills in Source when it is empty.
+	Provenance tarball.Provenance
+	// Group is recorded beside the tarball: [Dir.Prune] keeps the newest tarball of
+	// each group. Tarballs of one image for several branches belong together, and so
+	// its name without the suffix serves. At most 200 bytes. Default: the tarball's name
+	// up to the last "_".
+	Group string
+	// Progress, when not nil, is called at the beginning and whenever bytes of
+	// layers were written.
+	Progress func(tarball.Progress)
 	// Force lets an older build run replace the tarball of a newer one.
 	Force bool
 	// Rewrite writes the tarball even when it seems to be there, for a layer of it
-	// is damaged, which its beginning does not tell: intact layers are taken from
+	// is damaged, which its beginning does not show: intact layers are taken from
 	// it, the others come from the source. Default: it is [Unchanged].
 	Rewrite bool
 	// Verify reads and hashes all of a tarball that seems to be there, as
-	// [Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
-	// anew, as with Rewrite. Default: its beginning and its size are believed.
+	// [tarball.Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
+	// again, as with Rewrite. Default: its beginning and its size are believed.
 	Verify bool
-	// TakeOver makes the writer of an older build run that is still at work give
-	// up, within seconds: its Put returns [ErrTakenOver]. What it has fetched is
+	// Preempt makes the writer of an older build run that is still at work give
+	// up, within seconds: its Put returns [ErrPreempted]. What it has fetched is
 	// used if it is of the same image. Default: wait for it.
-	TakeOver bool
+	Preempt bool
+}
 
-	repairs *Tarball // what must be there, and be no other; nil: anything
-	damaged *Tarball // what Verify has found to be so
+// A Remote is an image of which the digest is known, and that gives the rest when it
+// is asked for. What registry.Client.Resolve returns is one: it has made one
+// request.
+type Remote interface {
+	tarball.Source
+	// Digest returns the digest of the image's manifest.
+	Digest() v1.Hash
+	// Source returns the complete reference that the image was resolved at.
+	Source() string
+	// Content returns the manifest and the config as served. Afterwards Digest and
+	// Source are those of this manifest, should it be another one than before.
+	Content(ctx context.Context) (manifest, config []byte, err error)
+}
+
+// Stock is [Dir.Put] for an image of which no more than the digest is known: manifest
+// and config are asked for only when something is to be done. So a tarball that is
+// there already costs what it took to resolve the image, one request. ref is as for
+// [tarball.NewImage].
+//
+// The result is never nil. The errors are those of Put and of remote;
+// [tarball.ErrInvalidImage].
+func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *PutOptions) (*Result, error) {
+	if remote == nil {
+		return &Result{}, errors.New("stock: no image was given")
+	}
+	p, err := d.newPut(name, o)
+	if err != nil {
+		return &Result{}, err
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return p.result, fmt.Errorf("%w: reference %q: %w", tarball.ErrInvalidImage, ref, err)
+	}
+	p.digest, p.reference = remote.Digest(), named.String()
+	if done, err := p.isDone(ctx); done || err != nil {
+		return p.result, err
+	}
+	manifest, config, err := remote.Content(ctx)
+	if err != nil {
+		return p.result, err
+	}
+	img, err := tarball.NewImage(ref, manifest, config)
+	if err != nil {
+		return p.result, fmt.Errorf("%s: %w", remote.Source(), err)
+	}
+	if p.Provenance.Source == "" {
+		p.Provenance.Source = remote.Source()
+	}
+	return p.result, p.run(ctx, img, remote)
 }
 
 // Put stocks img as the tarball called name, which must end in .tar and must
@@ -76,7 +137,7 @@ type PutOptions struct {
 // them, and from src.
 //
 // When the tarball is there already, with the same manifest digest and
-// reference and the size that its layout needs, nothing is done but to note that
+// reference and the size that its layout needs, nothing is done but to record that
 // it was used, and the outcome is [Unchanged]. When what is there comes from a
 // newer build run, the outcome is [Superseded]. Otherwise it is written to a
 // partial file, verified, flushed, and renamed; what was under the name stays
@@ -87,167 +148,201 @@ type PutOptions struct {
 // partial file stays, and the next Put of the same image under the same name
 // downloads only what is missing.
 //
-// The result is never nil. The errors: [ErrName]; [*RoomError]; [ErrTakenOver];
-// those of [Engine.Fill]; those of the file system.
-func (d *Dir) Put(ctx context.Context, name string, img *Image, src BlobSource, o *PutOptions) (*Result, error) {
-	var own PutOptions
-	if o != nil {
-		own = *o
-	}
-	o = &own
-	path, err := d.tarballPath(name)
+// A range that fails is asked for again from where it stopped, until nothing has come
+// for six times in a row. A layer with wrong bytes is fetched once more. What an error
+// of src says by [tarball.TemporaryError] and the like is obeyed.
+//
+// The result is never nil. The errors: [ErrInvalidName]; [*SpaceError]; [ErrPreempted];
+// [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the layer's; those of
+// src and of the file system; when ctx ends, both ctx.Err() and its cause.
+func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
+	p, err := d.newPut(name, o)
 	if err != nil {
 		return &Result{}, err
 	}
-	layout, err := NewLayout(img, o.Provenance)
-	if err != nil {
-		return &Result{}, fmt.Errorf("plan %s: %w", name, err)
+	if img == nil || src == nil {
+		return p.result, fmt.Errorf("stock %s: an image and a source are required", name)
 	}
-	result := &Result{Path: path, Total: layout.Size()}
-	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
-		return result, err
-	}
-	lock, ctx, err := d.lock(ctx, name, o.Provenance.Run, o.TakeOver)
-	if err != nil {
-		return result, d.spaceError(err, layout)
-	}
-	defer lock.unlock()
-	// Whoever had the lock may have done it.
-	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
-		return result, err
-	}
-	err = d.write(ctx, name, path, img, layout, src, o, result)
-	if err == nil && result.Outcome == "" {
-		result.Outcome = Stocked
-	}
-	return result, d.spaceError(err, layout)
+	return p.result, p.run(ctx, img, src)
 }
 
-// spaceError says how much space was needed when there was not enough.
-func (d *Dir) spaceError(err error, layout *Layout) error {
-	if errors.As(err, new(*RoomError)) || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+// put is one call of Put or of what is like it.
+type put struct {
+	PutOptions
+	dir        *Dir
+	name, path string
+	digest     v1.Hash
+	reference  string
+	repairs    os.FileInfo // what must be there, and be no other; nil: anything
+	damaged    os.FileInfo // what Verify has found to be damaged
+	result     *Result
+}
+
+func (d *Dir) newPut(name string, o *PutOptions) (*put, error) {
+	path, err := d.tarballPath(name)
+	if err != nil {
+		return nil, err
+	}
+	p := &put{dir: d, name: name, path: path, result: &Result{Path: path}}
+	if o != nil {
+		p.PutOptions = *o
+	}
+	if len(p.Group) > maxName { // the record beside the tarball has little room
+		return nil, fmt.Errorf("%w: group %.40q… has %d bytes, more than %d", ErrInvalidName, p.Group, len(p.Group), maxName)
+	}
+	return p, nil
+}
+
+func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) error {
+	layout, err := tarball.NewLayout(img, p.Provenance)
+	if err != nil {
+		return fmt.Errorf("plan %s: %w", p.name, err)
+	}
+	p.digest, p.reference = img.Digest(), img.Reference()
+	p.result.Total = layout.Size()
+	if done, err := p.isDone(ctx); done || err != nil {
 		return err
 	}
-	return fmt.Errorf("not enough space in %s for the %d bytes of the tarball: %w", d.path, layout.Size(), err)
-}
-
-// isDone tells whether nothing is to be done, and fills in the result.
-func (d *Dir) isDone(ctx context.Context, name, path string, img *Image, o *PutOptions, result *Result) (bool, error) {
-	current, err := d.current(path)
-	if err == nil && o.repairs != nil && (current == nil || !os.SameFile(current.file, o.repairs.file)) {
-		err = fmt.Errorf("%s: %w", path, ErrReplaced)
-	}
-	if current == nil || err != nil {
-		return false, err
-	}
-	if current.holds(img.Digest(), img.Reference()) {
-		if o.Rewrite {
-			return false, nil
-		}
-		if o.Verify {
-			if err := d.prove(ctx, current, o); err != nil {
-				return false, err
-			} else if o.damaged != nil {
-				return false, nil
-			}
-		}
-		sweepPartials(d.path, name, d.now())
-		sweepRetired(d.path, name, d.sweepGrace(), d.now())
-		setMark(d.path, name, current, o.Provenance.Run, d.now())
-		result.Outcome, result.Total = Unchanged, current.Layout.Size()
-		return true, nil
-	}
-	was, _ := readMark(d.path, name)
-	if current.runWith(was).newerThan(o.Provenance.Run) && !o.Force {
-		result.Outcome, result.Total = Superseded, current.Layout.Size()
-		return true, nil
-	}
-	return false, nil
-}
-
-// prove notes in o whether what is there is damaged. The error is that of ctx.
-func (d *Dir) prove(ctx context.Context, current *Tarball, o *PutOptions) error {
-	if o.damaged != nil && os.SameFile(current.file, o.damaged.file) {
-		return nil // as it was
-	}
-	o.damaged = nil
-	err := current.Verify(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+	lock, ctx, err := p.dir.lock(ctx, p.name, p.Provenance.Run, p.Preempt)
 	if err != nil {
-		o.damaged = current
+		return withNeed(err, p.dir.path, layout)
 	}
-	if err != nil && !errors.Is(err, ErrReplaced) { // else what is there now will be looked at
-		d.log.Warn("a tarball is damaged, it is written anew", "tarball", current.Path, "error", err)
+	defer lock.unlock()
+	// The owner before may have done it.
+	if done, err := p.isDone(ctx); done || err != nil {
+		return err
+	}
+	if err := p.write(ctx, img, layout, src); err != nil {
+		return withNeed(err, p.dir.path, layout)
 	}
 	return nil
 }
 
-// write fills a partial file, this run's or one that an earlier run left, and
+// isDone reports whether nothing is to be done, and fills in the result.
+func (p *put) isDone(ctx context.Context) (bool, error) {
+	d := p.dir
+	current, info, err := d.current(p.path)
+	if current != nil {
+		defer current.Close()
+	}
+	if err == nil && p.repairs != nil && (current == nil || !os.SameFile(info, p.repairs)) {
+		err = fmt.Errorf("%s: %w", p.path, ErrReplaced)
+	}
+	if current == nil || err != nil {
+		return false, err
+	}
+	was, _ := readRecord(d.path, p.name)
+	outcome := Unchanged
+	switch {
+	case current.Image.Digest() == p.digest && current.Image.Reference() == p.reference:
+		if damaged, err := p.isDamaged(ctx, current, info); damaged || err != nil {
+			return false, err
+		}
+		sweepPartials(d.path, p.name, d.now())
+		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
+		setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now())
+	case runOf(&current.Info, was).NewerThan(p.Provenance.Run) && !p.Force:
+		outcome = Superseded
+	default:
+		return false, nil
+	}
+	p.result.Outcome, p.result.Total = outcome, current.Layout.Size()
+	return true, nil
+}
+
+// isDamaged reports whether the tarball that is there is known to be damaged, or is
+// found to be so if that is to be looked for. The error is that of ctx.
+func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.FileInfo) (bool, error) {
+	if p.Rewrite || p.damaged != nil && os.SameFile(info, p.damaged) {
+		return true, nil
+	}
+	if !p.Verify {
+		return false, nil
+	}
+	err := current.Verify(ctx, nil)
+	if ctx.Err() != nil {
+		return false, wait.Err(ctx)
+	}
+	if err != nil {
+		p.damaged = info
+		p.dir.log.WarnContext(ctx, "a tarball is damaged, it is written again", "tarball", p.path, "error", err)
+	}
+	return err != nil, nil
+}
+
+// write fills a partial file, a new one or one that an earlier attempt left, and
 // publishes it.
-func (d *Dir) write(ctx context.Context, name, path string, img *Image, layout *Layout, src BlobSource, o *PutOptions, result *Result) error {
-	p, err := openPartial(d.path, name, img.digest, layout)
+func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
+	d := p.dir
+	partial, err := openPartial(d.path, p.name, p.digest, layout)
 	if err != nil {
-		return fmt.Errorf("create a partial file for %s: %w", path, err)
+		return fmt.Errorf("create a partial file for %s: %w", p.path, err)
 	}
-	defer p.close()
+	defer partial.close()
 	// Not before: what is to be resumed may be as old as what is to be swept.
-	sweepPartials(d.path, name, d.now())
-	sweepRetired(d.path, name, d.sweepGrace(), d.now())
-	s := newSupply(d, p, layout, src, o)
-	defer s.retire()
-	err = s.bring(ctx)
-	s.account(result)
+	sweepPartials(d.path, p.name, d.now())
+	sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
+	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
+	defer a.release()
+	err = a.run(ctx)
+	a.account(p.result)
 	if err == nil && ctx.Err() != nil {
-		err = context.Cause(ctx) // the caller gave up: do not publish
+		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
 	if err != nil {
-		// What a source has given stays for the next run, unless there is nothing,
+		// What a source has given stays for the next attempt, unless there is nothing,
 		// or it was wrong, or space is what lacks. ext4 keeps the space that it
 		// could get.
-		p.discard = s.downloaded == 0 && !s.resumed || isWrite(err) || errors.As(err, new(*RoomError)) ||
-			errors.Is(err, ErrBlobDigest) || errors.Is(err, ErrBlobSize)
+		partial.discard = a.downloaded == 0 && !a.resumed || sys.IsWrite(err) || errors.As(err, new(*SpaceError)) ||
+			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize)
 		return err
 	}
-	if err := d.setAccess(p.file); err != nil {
+	if err := d.setAccess(partial.file); err != nil {
 		return err
 	}
-	if o.repairs != nil && d.mode == 0 {
-		if err := p.file.Chmod(o.repairs.file.Mode().Perm()); err != nil {
+	if p.repairs != nil && d.mode == 0 {
+		if err := partial.file.Chmod(p.repairs.Mode().Perm()); err != nil {
 			return fmt.Errorf("set the tarball's mode: %w", err)
 		}
 	}
 	// Where locks do not work another one may have published meanwhile.
-	if done, err := d.isDone(ctx, name, path, img, o, result); done || err != nil {
-		p.discard = done || errors.Is(err, ErrReplaced)
+	if done, err := p.isDone(ctx); done || err != nil {
+		partial.discard = done || errors.Is(err, ErrReplaced)
 		return err
 	}
 	if d.grace > 0 {
-		retire(path, d.now())
+		keepPrevious(p.path, d.now())
 	}
-	p.discard, err = publish(p.file, path)
-	return err
+	file := atomicfile.New(partial.file, p.path)
+	err = file.Commit()
+	if partial.discard = file.Committed(); !partial.discard || err != nil {
+		return err
+	}
+	p.result.Outcome = Stocked
+	if p.Group != "" && p.Group != nameGroup(p.name) {
+		setUsed(d.path, p.name, &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}, tarball.Run{}, p.Group, d.now())
+	}
+	return nil
 }
 
-// current returns the tarball at path, nil if there is none. What is there and is
+// current opens the tarball at path, nil if there is none. What is there and is
 // no complete tarball counts as absent, and so does a symbolic link, whose target
-// is nobody's promise; a directory is an error, since no rename can replace it.
-func (d *Dir) current(path string) (*Tarball, error) {
+// is under nobody's control; a directory is an error, since no rename can replace it.
+func (d *Dir) current(path string) (*tarball.Tarball, os.FileInfo, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
+		return nil, nil, nil
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case info.IsDir():
-		return nil, fmt.Errorf("%s is a directory: a tarball of this name cannot be stocked", path)
+		return nil, nil, fmt.Errorf("%s is a directory: a tarball of this name cannot be stocked", path)
 	case !info.Mode().IsRegular():
-		return nil, nil
+		return nil, nil, nil
 	}
-	t, err := ReadTarball(path)
+	t, info, err := openTarball(path, 0)
 	if err != nil {
-		return nil, nil // unreadable is absent: Put replaces it, or says why it cannot
+		return nil, nil, nil // unreadable is absent: Put replaces it, or says why it cannot
 	}
-	return t, nil
+	return t, info, nil
 }

@@ -18,31 +18,31 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
 // none is a source that must not be asked.
-var none = sourceFunc(func(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
+var none = cachetest.SourceFunc(func(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
 	return nil, errors.New("asked for a blob")
 })
 
 func TestPut(t *testing.T) {
-	src := blobs{}
-	img := testImage(t, src.add(noise(1, 5000)))
-	dir, err := OpenDir(t.TempDir(), nil)
+	src := cachetest.Blobs{}
+	img := testImage(t, src.Add(cachetest.Noise(1, 5000)))
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
 	require.NoError(t, err)
 	path := filepath.Join(dir.Path(), "name_main.tar")
-	layout, err := NewLayout(img, Provenance{})
+	layout, err := tarball.NewLayout(img, tarball.Provenance{})
 	require.NoError(t, err)
 	assert.Equal(t, &Result{Outcome: Stocked, Path: path, Total: layout.Size(), Downloaded: 5000}, result)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 
-	tarball, err := dir.Lookup("name_main.tar")
-	require.NoError(t, err)
-	assert.Equal(t, img, tarball.Image)
-	require.NoError(t, tarball.Verify(t.Context()))
+	assert.Equal(t, img, requireStocked(t, dir, "name_main.tar").Image)
 }
 
 // docker save writes 0600, which other users' runners cannot read.
@@ -62,7 +62,7 @@ func TestPutUnchanged(t *testing.T) {
 	before, err := os.Stat(path)
 	require.NoError(t, err)
 	// Another mirror or branch gives the same image: still nothing to do.
-	result, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: Provenance{Source: "other"}})
+	result, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: tarball.Provenance{Source: "other"}})
 	require.NoError(t, err)
 	assert.Equal(t, &Result{Outcome: Unchanged, Path: path, Total: before.Size()}, result)
 	after, err := os.Stat(path)
@@ -70,13 +70,13 @@ func TestPutUnchanged(t *testing.T) {
 	assert.True(t, os.SameFile(before, after))
 	assert.Equal(t, before.ModTime(), after.ModTime())
 
-	// Once it is marked, not even the directory is written to: no lock, no
+	// Once its use is recorded, not even the directory is written to: no lock, no
 	// temporary file, however short.
 	past := time.Unix(1_700_000_000, 0)
 	require.NoError(t, os.Chtimes(dir.Path(), past, past))
 	_, err = dir.Put(t.Context(), "name_main.tar", img, none, nil)
 	require.NoError(t, err)
-	_, err = dir.Check("name_main.tar", img.Digest(), img.Reference(), nil)
+	_, err = dir.Stock(t.Context(), "name_main.tar", img.Reference(), remoteOf(img, none), nil)
 	require.NoError(t, err)
 	info, err := os.Stat(dir.Path())
 	require.NoError(t, err)
@@ -85,12 +85,12 @@ func TestPutUnchanged(t *testing.T) {
 
 // However long ago it was interrupted.
 func TestPutResumesOldWork(t *testing.T) {
-	src := blobs{}
-	img := testImage(t, src.add(noise(1, 100)), src.add(noise(2, 200)))
-	dir, err := OpenDir(t.TempDir(), nil)
+	src := cachetest.Blobs{}
+	img := testImage(t, src.Add(cachetest.Noise(1, 100)), src.Add(cachetest.Noise(2, 200)))
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	second := img.Layers()[1].Digest
-	_, err = dir.Put(t.Context(), "name_main.tar", img, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+	_, err = dir.Put(t.Context(), "name_main.tar", img, cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
 		if d == second { // when the other one is there
 			for {
 				found, err := filepath.Glob(filepath.Join(dir.Path(), ".*"+journalKind))
@@ -119,10 +119,10 @@ func TestPutResumesOldWork(t *testing.T) {
 // The sweep runs even when there is nothing else to do, which is the rule.
 func TestPutSweepsWhenUnchanged(t *testing.T) {
 	dir, img, _, _ := stocked(t)
-	f, err := createTemp(dir.Path(), "name_main.tar.0123456789ab", partialKind, 0o666)
+	f, err := sys.CreateTemp(dir.Path(), "name_main.tar.0123456789ab", partialKind, 0o666)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	past := time.Now().Add(-abandonedAfter)
+	past := time.Now().Add(-sys.AbandonedAfter)
 	require.NoError(t, os.Chtimes(f.Name(), past, past))
 	result, err := dir.Put(t.Context(), "name_main.tar", img, none, nil)
 	require.NoError(t, err)
@@ -147,16 +147,14 @@ func TestPutReplaces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, img, src, path := stocked(t)
 			if name == "another image" {
-				img = testImage(t, src.add(noise(9, 100)))
+				img = testImage(t, src.Add(cachetest.Noise(9, 100)))
 			}
 			prepare(t, path)
 			result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			assert.Equal(t, Stocked, result.Outcome)
-			tarball, err := dir.Lookup("name_main.tar")
-			require.NoError(t, err)
-			assert.Equal(t, img.Digest(), tarball.Image.Digest())
-			require.NoError(t, tarball.Verify(t.Context()))
+			stored := requireStocked(t, dir, "name_main.tar")
+			assert.Equal(t, img.Digest(), stored.Image.Digest())
 			info, err := os.Lstat(path)
 			require.NoError(t, err)
 			assert.True(t, info.Mode().IsRegular())
@@ -168,7 +166,7 @@ func TestPutReplaces(t *testing.T) {
 // for the reference that is inside.
 func TestPutReplacesAnotherReference(t *testing.T) {
 	dir, img, src, _ := stocked(t)
-	other, err := NewImage("ghcr.io/pytorch/ci-image:name-2f5e", img.Manifest(), img.Config())
+	other, err := tarball.NewImage("ghcr.io/pytorch/ci-image:name-2f5e", img.Manifest(), img.Config())
 	require.NoError(t, err)
 	result, err := dir.Put(t.Context(), "name_main.tar", other, src, nil)
 	require.NoError(t, err)
@@ -177,32 +175,32 @@ func TestPutReplacesAnotherReference(t *testing.T) {
 
 func TestPutFailsAndLeavesTheOldOne(t *testing.T) {
 	dir, old, src, path := stocked(t)
-	layer := src.add(noise(9, 100))
+	layer := src.Add(cachetest.Noise(9, 100))
 	src[layer.Digest][50] ^= 1
 	result, err := dir.Put(t.Context(), "name_main.tar", testImage(t, layer), src, nil)
-	require.ErrorIs(t, err, ErrBlobDigest)
+	require.ErrorIs(t, err, tarball.ErrDigest)
 	assert.Empty(t, result.Outcome)
 	assert.EqualValues(t, 200, result.Downloaded, "what was read counts, used or not")
-	tarball, err := ReadTarball(path)
-	require.NoError(t, err)
-	assert.Equal(t, old.Digest(), tarball.Image.Digest())
+	stored := infoOf(t, path)
+	assert.Equal(t, old.Digest(), stored.Image.Digest())
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
 
 // A caller who gave up must not find the file changed afterwards, even when the
 // last byte was there already.
 func TestPutCanceledDoesNotPublish(t *testing.T) {
-	src := blobs{}
-	img := testImage(t, src.add(noise(1, 100)))
-	dir, err := OpenDir(t.TempDir(), nil)
+	src := cachetest.Blobs{}
+	img := testImage(t, src.Add(cachetest.Noise(1, 100)))
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("interrupted")
-	_, err = dir.Put(ctx, "name_main.tar", img, sourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+	_, err = dir.Put(ctx, "name_main.tar", img, cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
 		r, err := src.ReadRange(ctx, d, off, n)
 		return &closing{r, func() { cancel(reason) }}, err
 	}), nil)
 	require.ErrorIs(t, err, reason)
+	require.ErrorIs(t, err, context.Canceled)
 	assert.NoFileExists(t, filepath.Join(dir.Path(), "name_main.tar"))
 
 	// What was read is not read again.
@@ -217,19 +215,19 @@ func TestPutRefusesNames(t *testing.T) {
 	dir, img, _, _ := stocked(t)
 	for _, name := range []string{"", ".tar", ".x.tar", "..", "../x.tar", "a/b.tar", `a\b.tar`, "x", "x.tar.tmp", "x\x00.tar", strings.Repeat("n", 197) + ".tar"} {
 		_, err := dir.Put(t.Context(), name, img, none, nil)
-		require.ErrorIs(t, err, ErrName, name)
-		_, err = dir.Lookup(name)
-		require.ErrorIs(t, err, ErrName, name)
+		require.ErrorIs(t, err, ErrInvalidName, name)
+		_, err = dir.Get(t.Context(), name)
+		require.ErrorIs(t, err, ErrInvalidName, name)
 	}
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
 
 func TestLongestTarballName(t *testing.T) {
-	src := blobs{}
-	dir, err := OpenDir(t.TempDir(), nil)
+	src := cachetest.Blobs{}
+	dir, err := Open(t.TempDir(), nil)
 	require.NoError(t, err)
-	name := strings.Repeat("n", maxTarballName-4) + ".tar"
-	_, err = dir.Put(t.Context(), name, testImage(t, src.add(noise(1, 10))), src, nil)
+	name := strings.Repeat("n", maxName-4) + ".tar"
+	_, err = dir.Put(t.Context(), name, testImage(t, src.Add(cachetest.Noise(1, 10))), src, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{name}, names(t, dir.Path()))
 }
@@ -242,46 +240,44 @@ func TestPutOverADirectory(t *testing.T) {
 	require.ErrorContains(t, err, "is a directory")
 }
 
-func TestOpenDirRefuses(t *testing.T) {
-	_, err := OpenDir(filepath.Join(t.TempDir(), "missing"), nil)
+func TestOpenRefuses(t *testing.T) {
+	_, err := Open(filepath.Join(t.TempDir(), "missing"), nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.ErrorContains(t, err, "create it, or mount")
-	_, err = OpenDir(tempFile(t).Name(), nil)
+	_, err = Open(tempFile(t).Name(), nil)
 	require.ErrorContains(t, err, "is not a directory")
 }
 
 func TestPutWithoutWritePermission(t *testing.T) {
 	path := mountTmpfs(t, "size=4m")
 	require.NoError(t, unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	dir, err := OpenDir(path, nil)
+	dir, err := Open(path, nil)
 	require.NoError(t, err)
-	src := blobs{}
-	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.add(noise(1, 10))), none, nil)
+	src := cachetest.Blobs{}
+	_, err = dir.Put(t.Context(), "name_main.tar", testImage(t, src.Add(cachetest.Noise(1, 10))), none, nil)
 	require.ErrorIs(t, err, syscall.EROFS)
 	assert.ErrorContains(t, err, path)
 }
 
 func TestPutOnAFullDisk(t *testing.T) {
-	dir, err := OpenDir(mountTmpfs(t, "size=1m"), nil)
+	dir, err := Open(mountTmpfs(t, "size=1m"), nil)
 	require.NoError(t, err)
-	src := blobs{}
-	small := testImage(t, src.add(noise(1, 100<<10)))
+	src := cachetest.Blobs{}
+	small := testImage(t, src.Add(cachetest.Noise(1, 100<<10)))
 	_, err = dir.Put(t.Context(), "name_main.tar", small, src, nil)
 	require.NoError(t, err)
 
-	large := testImage(t, src.add(noise(2, 2<<20)))
+	large := testImage(t, src.Add(cachetest.Noise(2, 2<<20)))
 	result, err := dir.Put(t.Context(), "name_main.tar", large, none, nil)
 	require.ErrorIs(t, err, syscall.ENOSPC, "known before a byte is asked for")
-	var room *RoomError
-	require.ErrorAs(t, err, &room)
-	assert.EqualValues(t, 2<<20, room.Need)
+	var space *SpaceError
+	require.ErrorAs(t, err, &space)
+	assert.EqualValues(t, 2<<20, space.Need)
 	assert.ErrorContains(t, err, "2097152 bytes more are needed")
 	assert.Positive(t, result.Total)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
-	tarball, err := dir.Lookup("name_main.tar")
-	require.NoError(t, err)
-	assert.Equal(t, small.Digest(), tarball.Image.Digest())
-	require.NoError(t, tarball.Verify(t.Context()))
+	stored := requireStocked(t, dir, "name_main.tar")
+	assert.Equal(t, small.Digest(), stored.Image.Digest())
 }
 
 func mountTmpfs(t *testing.T, options string) string {
@@ -297,11 +293,11 @@ func mountTmpfs(t *testing.T, options string) string {
 // is there is always whole, and one of the two.
 func TestPutConcurrently(t *testing.T) {
 	dir, first, src, path := stocked(t)
-	second := testImage(t, src.add(noise(7, 20_000)))
+	second := testImage(t, src.Add(cachetest.Noise(7, 20_000)))
 	var writers errgroup.Group
 	for i := range 16 {
 		writers.Go(func() error {
-			_, err := dir.Put(t.Context(), "name_main.tar", []*Image{first, second}[i%2], src, nil)
+			_, err := dir.Put(t.Context(), "name_main.tar", []*tarball.Image{first, second}[i%2], src, nil)
 			return err
 		})
 	}
@@ -317,22 +313,22 @@ func TestPutConcurrently(t *testing.T) {
 		// One open file, so that a rename in between does not mix two.
 		content, err := os.ReadFile(path)
 		require.NoError(t, err)
-		tarball, err := readHead(bytes.NewReader(content), int64(len(content)))
+		read, err := tarball.Read(bytes.NewReader(content), int64(len(content)), path)
 		require.NoError(t, err)
-		for _, s := range tarball.Layout.Segments() {
+		for _, s := range read.Layout.Segments() {
 			if s.IsBlob() {
-				require.Equal(t, s.Blob, sha256Of(content[s.Offset:s.Offset+s.Length]))
+				require.Equal(t, s.Blob, cachetest.Digest(content[s.Offset:s.Offset+s.Length]))
 			}
 		}
 	}
 	assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
 }
 
-// The beginning and the size of a tarball do not tell that a layer is damaged, or
+// The beginning and the size of a tarball do not show that a layer is damaged, or
 // what is between the layers; hashing does.
 func TestPutVerify(t *testing.T) {
 	dir, img, src, path := stocked(t)
-	verify := &PutOptions{Provenance: Provenance{Source: "mirror/x:t", Branch: "main"}, Verify: true}
+	verify := &PutOptions{Provenance: tarball.Provenance{Source: "mirror/x:t", Branch: "main"}, Verify: true}
 	result, err := dir.Put(t.Context(), "name_main.tar", img, none, verify)
 	require.NoError(t, err)
 	assert.Equal(t, Unchanged, result.Outcome)
@@ -359,11 +355,12 @@ func TestPutVerify(t *testing.T) {
 		assert.Equal(t, c.downloaded, result.Downloaded, name)
 		assert.True(t, before == content(t, path), name)
 	}
-	assert.False(t, verify.Rewrite || verify.damaged != nil, "the caller's options are as they were")
+	assert.False(t, verify.Rewrite, "the caller's options are as they were")
 
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	_, err = dir.Put(ctx, "name_main.tar", img, none, verify)
-	require.Equal(t, reason, err)
+	require.ErrorIs(t, err, reason)
+	require.ErrorIs(t, err, context.Canceled)
 }

@@ -7,11 +7,79 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/wait"
 )
+
+// A LeftoverKind says what a file beside the tarballs is for. Programs print its text.
+type LeftoverKind string
+
+// The kinds of files that writers leave when they are killed, or leave on purpose
+// for a time.
+const (
+	// PartialLeftover: a tarball that was begun, .<tarball>.<digest>.<unique>.partial.
+	PartialLeftover LeftoverKind = "partial"
+	// JournalLeftover: what is in such a file, under its name and .journal.
+	JournalLeftover LeftoverKind = "journal"
+	// PreviousLeftover: a version that was replaced, .<tarball>.<time>.<unique>.retired.
+	PreviousLeftover LeftoverKind = "retired"
+	// MarkLeftover: when a tarball was last used, .<tarball>.mark.
+	MarkLeftover LeftoverKind = "mark"
+	// LockLeftover: who writes a tarball, .<tarball>.lock.
+	LockLeftover LeftoverKind = "lock"
+	// WantedLeftover: who wants that lock, .<tarball>.lock.wanted.
+	WantedLeftover LeftoverKind = "wanted"
+	// TemporaryLeftover: a file of package atomicfile, .<name>.<unique>.tmp.
+	TemporaryLeftover LeftoverKind = "temporary"
+)
+
+// A Leftover is a file that [Dir.Sweep] removed, or would remove.
+type Leftover struct {
+	// Name is the file's, without a path. It may have any character but "/".
+	Name string
+	Kind LeftoverKind
+	// Bytes is how much of the disk it had.
+	Bytes int64
+	// Age is how long ago it was last written; for a previous version, replaced.
+	Age time.Duration
+}
+
+// leftoverForms are the exact forms of the names that this package makes. A file with
+// any other name is not this package's, and stays. They are compiled when they are needed.
+var leftoverForms = sync.OnceValue(func() []leftoverForm {
+	return []leftoverForm{
+		{PartialLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
+		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
+		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
+		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.mark$`)},
+		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
+		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
+		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
+	}
+})
+
+type leftoverForm struct {
+	kind LeftoverKind
+	form *regexp.Regexp
+}
+
+// leftoverOf returns what kind of file this package gives such a name, and of
+// which tarball it is; "" if it gives none.
+func leftoverOf(name string) (kind LeftoverKind, tarball string) {
+	for _, f := range leftoverForms() {
+		m := f.form.FindStringSubmatch(name)
+		if m == nil || f.kind != TemporaryLeftover && len(m[1]) > maxName {
+			continue
+		}
+		return f.kind, m[1]
+	}
+	return "", ""
+}
 
 // DefaultSweepAge is the default of [SweepOptions.Age]: a build that failed is
 // repeated within a day, and then goes on with what the partial file has.
@@ -23,19 +91,19 @@ type SweepOptions struct {
 	// this machine and the time of the file; one from the future is new. Default:
 	// [DefaultSweepAge].
 	Age time.Duration
-	// DryRun removes nothing, and tells what it would remove.
+	// DryRun removes nothing, and reports what it would remove.
 	DryRun bool
 }
 
 // Sweep removes what writers of any tarball have left: partial files of writers
 // that are dead, with their journals; versions that were replaced, when the grace
-// for their readers is over ([DirOptions.Grace], where there is none
+// for their readers is over ([Options.Grace], where there is none
 // [DefaultGrace], for the directory may be another machine's network file system);
 // marks of tarballs that are gone; locks of dead owners; temporary files. [Dir.Put]
 // sweeps after its own tarball alone.
 //
 // A file goes only if its name has the exact form of this package, it is a
-// regular file, it is old enough, and nobody has it locked. Tarballs are never
+// regular file, it is old enough, and no other process has it locked. Tarballs are never
 // touched, and no link is followed.
 //
 // It returns what is gone, in the order of the names, also with an error: that
@@ -55,7 +123,7 @@ func (d *Dir) Sweep(ctx context.Context, o *SweepOptions) ([]Leftover, error) {
 	}
 	for _, e := range entries {
 		if ctx.Err() != nil {
-			s.errs = append(s.errs, fmt.Errorf("sweep %s: %w", d.path, context.Cause(ctx)))
+			s.errs = append(s.errs, fmt.Errorf("sweep %s: %w", d.path, wait.Err(ctx)))
 			break
 		}
 		if kind, tarball := leftoverOf(e.Name()); kind != "" {
@@ -82,13 +150,13 @@ func (s *sweeper) sweep(kind LeftoverKind, name, tarball string) {
 		return // gone meanwhile, or nothing that this package makes
 	}
 	switch kind {
-	case RetiredLeftover:
-		if at, ok := retiredAt(path); ok && ageOf(at, s.now) >= s.grace {
+	case PreviousLeftover:
+		if at, ok := replacedAt(path); ok && sys.Age(at, s.now) >= s.grace {
 			s.remove(kind, name)
 		}
 		return
 	case PartialLeftover, TemporaryLeftover:
-		if f := lockDead(path, s.now, s.age); f != nil {
+		if f := sys.LockDead(path, s.now, s.age); f != nil {
 			// The journal goes while the lock is held: it may not be the next writer's.
 			s.remove(kind, name)
 			if kind == PartialLeftover {
@@ -111,7 +179,7 @@ func (s *sweeper) sweep(kind LeftoverKind, name, tarball string) {
 		WantedLeftover:  strings.TrimSuffix(name, askKind),
 		MarkLeftover:    tarball,
 	}[kind]
-	if _, err := os.Lstat(filepath.Join(s.dir, of)); errors.Is(err, fs.ErrNotExist) && ageOf(info.ModTime(), s.now) >= s.age {
+	if _, err := os.Lstat(filepath.Join(s.dir, of)); errors.Is(err, fs.ErrNotExist) && sys.Age(info.ModTime(), s.now) >= s.age {
 		s.remove(kind, name)
 	}
 }
@@ -124,45 +192,16 @@ func (s *sweeper) remove(kind LeftoverKind, name string) {
 		return
 	}
 	at := info.ModTime()
-	if kind == RetiredLeftover {
-		at, _ = retiredAt(path)
+	if kind == PreviousLeftover {
+		at, _ = replacedAt(path)
 	}
 	if !s.dryRun {
-		if err := unlink(path); err != nil {
+		if err := sys.Unlink(path); err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				s.errs = append(s.errs, err)
 			}
 			return
 		}
 	}
-	s.gone = append(s.gone, Leftover{Name: name, Kind: kind, Bytes: allocated(info), Age: ageOf(at, s.now)})
-}
-
-// lockDeadLock opens and locks a writer's lock whose owner is dead; nil if that
-// cannot be said. Where the kernel's lock does not reach the owner, or does not
-// work, its signs of life tell: it writes them into the file every [beatEvery].
-func lockDeadLock(path string, now time.Time, age time.Duration) *os.File {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if host, _ := os.Hostname(); err != nil || isNetwork(f) || readOwner(f).Host != host {
-		age = max(age, deadAfter)
-	}
-	info, statErr := f.Stat()
-	if statErr != nil || !info.Mode().IsRegular() || ageOf(info.ModTime(), now) < age || errors.Is(err, unix.EWOULDBLOCK) || !isAt(f, path) {
-		_ = f.Close()
-		return nil
-	}
-	return f
-}
-
-// unlink removes a file. [os.Remove] would remove a directory too, if one had
-// come into its place.
-func unlink(path string) error {
-	if err := unix.Unlink(path); err != nil {
-		return &os.PathError{Op: "remove", Path: path, Err: err}
-	}
-	return nil
+	s.gone = append(s.gone, Leftover{Name: name, Kind: kind, Bytes: sys.Allocated(info), Age: sys.Age(at, s.now)})
 }

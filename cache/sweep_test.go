@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
 )
 
 const (
@@ -111,11 +114,11 @@ func TestSweep(t *testing.T) {
 
 	again, err := dir.Sweep(t.Context(), nil)
 	require.NoError(t, err)
-	assert.Equal(t, gone, again, "a dry run tells what would happen")
+	assert.Equal(t, gone, again, "a dry run reports what would happen")
 	assert.ElementsMatch(t, append(kept, filepath.Base(path)), names(t, dir.Path()))
 	for _, l := range again {
 		assert.Positive(t, l.Bytes, l.Name)
-		if l.Kind == RetiredLeftover {
+		if l.Kind == PreviousLeftover {
 			assert.Equal(t, DefaultGrace, l.Age)
 		} else {
 			assert.Equal(t, day, l.Age, l.Name)
@@ -150,7 +153,7 @@ func TestSweepOfLocksOfOtherHosts(t *testing.T) {
 // The grace is the directory's, and none at all if it says so.
 func TestSweepGrace(t *testing.T) {
 	for grace, age := range map[time.Duration]time.Duration{time.Minute: time.Minute, -1: 0} {
-		dir, err := OpenDir(t.TempDir(), &DirOptions{Grace: grace})
+		dir, err := Open(t.TempDir(), &Options{Grace: grace})
 		require.NoError(t, err)
 		now := time.Unix(1_800_000_000, 0)
 		dir.now = func() time.Time { return now }
@@ -193,7 +196,7 @@ func TestSweepHostile(t *testing.T) {
 	assert.Equal(t, before, names(t, dir.Path()))
 	assert.Equal(t, []string{"target"}, names(t, outside))
 
-	// An old partial file beside which somebody put a link for its journal.
+	// An old partial file beside which another user put a link for its journal.
 	partial := aged(t, dir, ".x_main.tar"+sweepDigest+sweepUnique+".partial", 100*time.Hour, "")
 	require.NoError(t, os.Symlink(target, partial+journalKind))
 	gone, err = dir.Sweep(t.Context(), nil)
@@ -216,9 +219,68 @@ func TestSweepEnds(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// unlink never removes a directory, not even an empty one.
+func TestLeftoverOf(t *testing.T) {
+	const digest, unique = ".0123456789ab", ".0123456789abcdef"
+	for name, want := range map[string]LeftoverKind{
+		".x.tar" + digest + unique + ".partial":         PartialLeftover,
+		".x.tar" + digest + unique + ".partial.journal": JournalLeftover,
+		".x.tar.1700000000" + unique + ".retired":       PreviousLeftover,
+		".x.tar.mark":                                MarkLeftover,
+		".x.tar.lock":                                LockLeftover,
+		".x.tar.lock.wanted":                         WantedLeftover,
+		".manifest.json" + unique + ".tmp":           TemporaryLeftover,
+		".new\nline.tar.mark":                        MarkLeftover,
+		"." + strings.Repeat("n", 196) + ".tar.mark": MarkLeftover,
+		"." + strings.Repeat("n", 197) + ".tar.mark": "",
+		"x.tar":                                "",
+		".x.tar":                               "",
+		"x.tar.lock":                           "",
+		"x.tar" + digest + unique + ".partial": "",
+		".x" + digest + unique + ".partial":    "",
+		".x.tar" + unique + ".partial":         "",
+		".x.tar" + digest + ".0123456789abcdeg.partial":       "",
+		".x.tar" + digest + ".0123456789ABCDEF.partial":       "",
+		".x.tar" + digest + unique + ".partial.tar":           "",
+		".x.tar.soon" + unique + ".retired":                   "",
+		".x.tar.-5" + unique + ".retired":                     "",
+		".x.tar.9999999999999999999999" + unique + ".retired": "",
+		".x.mark":                        "",
+		"..tar.mark":                     "",
+		"...tar.lock":                    "",
+		".x.tar.wanted":                  "",
+		".gitignore.lock":                "",
+		unique + ".tmp":                  "",
+		".x.tmp":                         "",
+		".nfs000000000012345600000001":   "",
+		".name_main.tar.1a2b.partial.md": "",
+	} {
+		kind, of := leftoverOf(name)
+		assert.Equal(t, want, kind, name)
+		if want != "" && want != TemporaryLeftover {
+			assert.Regexp(t, `\.tar$`, of)
+		}
+	}
+}
+
+// What the package makes is what it finds.
+func TestLeftoverFormsAreThoseOfWriters(t *testing.T) {
+	name := strings.Repeat("n", maxName-4) + ".tar"
+	for kind, made := range map[LeftoverKind]string{
+		PartialLeftover:   sys.UniqueName(name+".0123456789ab", partialKind),
+		JournalLeftover:   sys.UniqueName(name+".0123456789ab", partialKind) + journalKind,
+		MarkLeftover:      "." + name + "." + markKind,
+		LockLeftover:      "." + name + "." + lockKind,
+		WantedLeftover:    "." + name + "." + lockKind + askKind,
+		TemporaryLeftover: sys.UniqueName("any", "tmp"),
+	} {
+		got, _ := leftoverOf(made)
+		assert.Equal(t, kind, got)
+	}
+}
+
+// Unlink never removes a directory, not even an empty one.
 func TestUnlink(t *testing.T) {
 	dir := t.TempDir()
-	require.Error(t, unlink(dir))
+	require.Error(t, sys.Unlink(dir))
 	assert.DirExists(t, dir)
 }

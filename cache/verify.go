@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
+	"sync"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // VerifyOptions of [Dir.Verify]. The zero value of each field works.
@@ -19,30 +24,32 @@ type VerifyOptions struct {
 	// are processors for Go, for sha256 takes more time than a fast disk.
 	Parallel int
 	// Progress, when not nil, is called at the beginning and whenever something
-	// was read; Done and Total are bytes of tarballs. It is called concurrently and
-	// must be quick. What was not read, since a file is no tarball or has changed,
-	// is never done.
-	Progress func(Progress)
+	// was read, by one goroutine at a time; Done and Total are bytes of tarballs. What
+	// was not read, since a file is no tarball, is never done.
+	Progress func(tarball.Progress)
 }
 
-// Verified is what [Dir.Verify] found out about one tarball.
-type Verified struct {
+// A VerifyResult is what [Dir.Verify] found out about one tarball.
+type VerifyResult struct {
 	// Name is the tarball's.
 	Name string
-	// Tarball is what its beginning says that it holds; nil if that cannot be read.
-	Tarball *Tarball
+	// Info is what its beginning says that it holds; nil if that cannot be read.
+	Info *tarball.Info
 	// Damaged are the layers with wrong bytes, in the order of the file.
 	Damaged []v1.Hash
-	// Err is nil when every byte is right. Otherwise it is that of [ReadTarball] or
-	// [Tarball.Verify], or [ErrName].
+	// Err is nil when every byte is right. Otherwise it is that of [Dir.Get] or
+	// [tarball.Tarball.Verify].
 	Err error
+
+	file os.FileInfo
 }
 
 // Verify reads whole tarballs, those called names or all of the directory if
-// there are none, and proves every byte, as [Tarball.Verify] does. It returns what
+// there are none, and verifies every byte, as [tarball.Tarball.Verify] does. It returns what
 // it found in the order of the names, and no error for damage: that is in the
-// results. The error is the directory's, or the reason for which ctx ended.
-func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]Verified, error) {
+// results. No link is followed. The error is the directory's, or the reason for which
+// ctx ended.
+func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]VerifyResult, error) {
 	if o == nil {
 		o = &VerifyOptions{}
 	}
@@ -56,52 +63,94 @@ func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]V
 			return nil, fmt.Errorf("verify tarballs: %w", err)
 		}
 	}
-	results := make([]Verified, len(names))
-	var total, done atomic.Int64
+	results := make([]VerifyResult, len(names))
+	var progress tarball.Progress
 	for i, name := range names {
-		results[i] = d.toVerify(name)
-		if t := results[i].Tarball; t != nil {
-			total.Add(t.Layout.Size())
+		results[i] = d.examine(ctx, name, nil)
+		if info := results[i].Info; info != nil {
+			progress.Total += info.Layout.Size()
 		}
 	}
-	tell := func(n int64) {
-		if now := done.Add(n); o.Progress != nil {
-			o.Progress(Progress{now, total.Load()})
+	var mu sync.Mutex
+	report := func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if progress.Done += n; o.Progress != nil {
+			o.Progress(progress)
 		}
 	}
-	tell(0)
+	report(0)
 	var group errgroup.Group
 	group.SetLimit(parallel)
 	for i := range results {
 		group.Go(func() error {
-			r := &results[i]
-			if ctx.Err() != nil || r.Tarball == nil {
-				return nil
-			}
-			r.Err = r.Tarball.verify(ctx, tell)
-			if damage := (*DamageError)(nil); errors.As(r.Err, &damage) {
-				r.Damaged = damage.Layers
+			if r := &results[i]; ctx.Err() == nil && r.Info != nil {
+				*r = d.examine(ctx, r.Name, report)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // no function returns an error
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("verify tarballs in %s: %w", d.path, context.Cause(ctx))
+		return nil, fmt.Errorf("verify tarballs in %s: %w", d.path, wait.Err(ctx))
 	}
 	return results, nil
 }
 
-// toVerify reads the beginning of a tarball, and not of what a link leads to.
-func (d *Dir) toVerify(name string) Verified {
-	v := Verified{Name: name}
-	var path string
-	if path, v.Err = d.tarballPath(name); v.Err != nil {
-		return v
+// examine opens a tarball, and verifies all of it if there is a progress function.
+func (d *Dir) examine(ctx context.Context, name string, progress func(n int64)) VerifyResult {
+	r := VerifyResult{Name: name}
+	path, err := d.tarballPath(name)
+	if err != nil {
+		r.Err = err
+		return r
 	}
-	v.Tarball, v.Err = readTarball(path, unix.O_NOFOLLOW)
-	if errors.Is(v.Err, unix.ELOOP) {
-		v.Err = fmt.Errorf("%s: %w: a symbolic link", filepath.Join(d.path, name), ErrNotTarball)
+	t, file, err := openTarball(path, sys.NoFollow)
+	if errors.Is(err, syscall.ELOOP) {
+		err = fmt.Errorf("%s: %w: a symbolic link", filepath.Join(d.path, name), tarball.ErrNotTarball)
 	}
-	return v
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	defer t.Close()
+	r.Info, r.file = &t.Info, file
+	if progress == nil {
+		return r
+	}
+	r.Err = t.Verify(ctx, progress)
+	if damage := (*tarball.DamageError)(nil); errors.As(r.Err, &damage) {
+		r.Damaged = damage.Layers
+	}
+	return r
+}
+
+// RepairOptions of [Dir.Repair]. The zero value of each field works.
+type RepairOptions struct {
+	// Progress is as in [PutOptions].
+	Progress func(tarball.Progress)
+}
+
+// Repair writes a tarball of the directory again, since [Dir.Verify] found damage in
+// it: the same bytes as it had when it was first published, under the same name.
+// Layers that are intact, there or in another tarball, are taken from where they
+// are; the others come from src, which must be of the same image. Until the whole is
+// verified the damaged file stays, and it stays when anything fails.
+//
+// The outcome is [Stocked], and the errors are those of [Dir.Put], and
+// [ErrReplaced] when the file that was verified is no longer the one that is
+// there: then whatever another writer has published stays.
+func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Source, o *RepairOptions) (*Result, error) {
+	if damaged == nil || damaged.Info == nil || damaged.file == nil || src == nil {
+		return &Result{}, errors.New("repair: the result of Verify for a tarball, and a source, are required")
+	}
+	if o == nil {
+		o = &RepairOptions{}
+	}
+	p, err := d.newPut(damaged.Name, &PutOptions{Provenance: damaged.Info.Provenance, Progress: o.Progress, Rewrite: true})
+	if err != nil {
+		return &Result{}, err
+	}
+	p.repairs = damaged.file
+	return p.result, p.run(ctx, damaged.Info.Image, src)
 }

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -17,6 +18,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // client returns what speaks to the host, and what its URLs begin with.
@@ -26,7 +29,7 @@ func (h Host) client() (client *http.Client, base string, err error) {
 	}
 	u, err := url.Parse(h.Address)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrHost, err)
+		return nil, "", fmt.Errorf("%w: %w", ErrInvalidHost, err)
 	}
 	// An engine is no server on the internet: no proxy, and no time limit on an
 	// answer, for a load takes minutes to give one.
@@ -44,14 +47,14 @@ func (h Host) client() (client *http.Client, base string, err error) {
 		return client, "http://engine", nil
 	}
 	secure := u.Scheme == "https" || u.Scheme == "tcp" && h.TLS
-	if u.Scheme == "tcp" && u.Port() == "" { // as Docker's client has it
+	if u.Scheme == "tcp" && u.Port() == "" { // as Docker's client does
 		u.Host = net.JoinHostPort(u.Hostname(), map[bool]string{false: "2375", true: "2376"}[secure])
 	}
 	if !secure {
 		return client, "http://" + u.Host, nil
 	}
 	if transport.TLSClientConfig, err = h.tlsConfig(); err != nil {
-		return nil, "", fmt.Errorf("%w %s: %w", ErrHost, h.Address, err)
+		return nil, "", fmt.Errorf("%w %s: %w", ErrInvalidHost, h.Address, err)
 	}
 	return client, "https://" + u.Host, nil
 }
@@ -116,7 +119,7 @@ func (e *statusError) Error() string {
 }
 func (e *statusError) Unwrap() error { return ErrEngine }
 
-// isStatus tells whether an error is an answer with this status.
+// isStatus reports whether an error is an answer with this status.
 func isStatus(err error, status int) bool {
 	answer := (*statusError)(nil)
 	return errors.As(err, &answer) && answer.status == status
@@ -126,7 +129,7 @@ func isStatus(err error, status int) bool {
 const libpodPath = "/libpod"
 
 // do sends a request and returns a successful answer, whose body must be closed.
-func (d *Docker) do(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64, contentType string) (*http.Response, error) {
+func (d *docker) do(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64, contentType string) (*http.Response, error) {
 	base := d.base
 	if strings.HasPrefix(path, libpodPath) {
 		base = d.libpod
@@ -137,7 +140,7 @@ func (d *Docker) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrHost, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalidHost, err)
 	}
 	if body != nil {
 		req.ContentLength = size
@@ -152,17 +155,17 @@ func (d *Docker) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer resp.Body.Close()
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-	var said struct{ Message string }
-	if json.Unmarshal(raw, &said) != nil || said.Message == "" {
-		said.Message = string(bytes.ToValidUTF8(raw, nil))
+	var answer struct{ Message string }
+	if json.Unmarshal(raw, &answer) != nil || answer.Message == "" {
+		answer.Message = string(bytes.ToValidUTF8(raw, nil))
 	}
-	return nil, &statusError{resp.StatusCode, said.Message}
+	return nil, &statusError{resp.StatusCode, answer.Message}
 }
 
 // unreachable says what a failed connection may mean.
 func unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return wait.Err(ctx)
 	}
 	inner := (*url.Error)(nil)
 	if errors.As(err, &inner) {
@@ -179,13 +182,13 @@ func unreachable(ctx context.Context, err error) error {
 }
 
 // get decodes an answer in JSON.
-func (d *Docker) get(ctx context.Context, path string, answer any) error {
+func (d *docker) get(ctx context.Context, path string, answer any) error {
 	return d.call(ctx, http.MethodGet, path, nil, nil, answer)
 }
 
 // call sends a request in JSON, if it is not nil, and decodes the answer, if that
 // is wanted.
-func (d *Docker) call(ctx context.Context, method, path string, query url.Values, request, answer any) error {
+func (d *docker) call(ctx context.Context, method, path string, query url.Values, request, answer any) error {
 	var body io.Reader
 	var raw []byte
 	if request != nil {
@@ -209,6 +212,52 @@ func (d *Docker) call(ctx context.Context, method, path string, query url.Values
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
 		return fmt.Errorf("%w: the answer to %s is not what an engine gives: %w", ErrEngine, path, err)
+	}
+	return nil
+}
+
+// readStream reads the answer to a load or a pull to its end.
+func readStream(ctx context.Context, answer io.Reader) error {
+	err := readLoadStream(answer)
+	if err != nil && ctx.Err() != nil {
+		return wait.Err(ctx)
+	}
+	return err
+}
+
+// loadMessage is a line of the answer to POST /images/load, and to a pull.
+type loadMessage struct {
+	Stream string `json:"stream"`
+	Status string `json:"status"`
+	Error  string `json:"error"`
+}
+
+// maxLine is how long a line of that answer may be.
+const maxLine = 1 << 20
+
+// readLoadStream reads the answer to a load to its end. The status is 200 also when
+// it fails; the reason is in the last line then. Docker 27 to 29 with containerd's
+// store report an image that cannot be unpacked as loaded, in a line of text
+// (https://github.com/moby/moby/issues/48293).
+func readLoadStream(answer io.Reader) error {
+	lines := bufio.NewScanner(answer)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		var m loadMessage
+		if json.Unmarshal(lines.Bytes(), &m) != nil {
+			continue // not the last word: the image is looked at
+		}
+		if m.Error != "" {
+			return fmt.Errorf("%w: %s", ErrEngine, strings.TrimSpace(m.Error))
+		}
+		for _, text := range []string{m.Stream, m.Status} {
+			if strings.HasPrefix(strings.TrimSpace(text), "Error ") {
+				return fmt.Errorf("%w: %s", ErrEngine, strings.TrimSpace(text))
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%w: the answer ends early: %w", ErrEngine, err)
 	}
 	return nil
 }

@@ -1,17 +1,22 @@
 package loader
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache/loader/enginetest"
+	"github.com/dockercache/dockercache/internal/enginetest"
 )
 
 // An image can be loaded over everything that an engine listens on.
@@ -47,13 +52,13 @@ func TestTransports(t *testing.T) {
 		"no authority":          {Host{Address: secure, TLS: true, CertDir: filepath.Join(alone, "certs")}, ErrUnreachable, "unknown authority"},
 		"no client certificate": {Host{Address: secure, TLS: true, SkipVerify: true}, ErrUnreachable, "certificate required"},
 		"tls without":           {Host{Address: secure}, ErrEngine, "status 400"},
-		"bad authority":         {Host{Address: secure, TLS: true, CertDir: bad}, ErrHost, "ca.pem has no certificate"},
+		"bad authority":         {Host{Address: secure, TLS: true, CertDir: bad}, ErrInvalidHost, "ca.pem has no certificate"},
 		"no socket":             {Host{Address: "unix:///no/such.sock"}, ErrUnreachable, "is an engine running, and its address right"},
 		"nobody listens":        {Host{Address: "tcp://127.0.0.1:1"}, ErrUnreachable, "connection refused"},
-		"no address":            {Host{}, ErrHost, "want unix:///PATH"},
+		"no address":            {Host{}, ErrInvalidHost, "want unix:///PATH"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			docker, err := Connect(t.Context(), c.host)
+			docker, err := openDocker(t.Context(), c.host)
 			if c.want != nil {
 				require.ErrorIs(t, err, c.want)
 				require.ErrorContains(t, err, c.text)
@@ -94,7 +99,66 @@ func TestCallsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	_, _, err := docker.Find(ctx, testRef)
-	require.Equal(t, reason, err)
-	_, err = Connect(ctx, Host{Address: engine.Address()})
 	require.ErrorIs(t, err, reason)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = openDocker(ctx, Host{Address: engine.Address()})
+	require.ErrorIs(t, err, reason)
+}
+
+// answers are what engines answer to a load, and what that means; "" is success.
+var answers = map[string]string{
+	"": "",
+	`{"stream":"Loaded image: docker.io/team/image:tag\n"}` + "\r\n": "",
+	`{"stream":"Loaded image: Error unpacking:tag\n"}`:               "",
+	`{"status":"Loading layer","progressDetail":{"current":1,"total":2},"progress":"[=>  ]","id":"ab"}` + "\r\n" + `{"stream":"Loaded image ID: sha256:00\n"}`: "",
+	"not JSON\n{\"stream\":\"Loaded image: x\"}":                          "",
+	`{"errorDetail":{"message":"no space left"},"error":"no space left"}`: "no space left",
+	`{"status":"Loading layer"}` + "\n" + `{"error":"unexpected EOF\n"}`:  "unexpected EOF",
+	// Docker 27 to 29 with containerd's store.
+	`{"stream":"Loaded image: x:1\n"}` + "\r\n" + `{"stream":"Error unpacking image x:1: content digest sha256:00: not found\n"}` + "\r\n": "Error unpacking image x:1: content digest sha256:00: not found",
+	`{"status":"  Error unpacking image x:1"}`: "Error unpacking image x:1",
+	// The last line may come without its end.
+	`{"stream":"a"}` + "\n" + `{"error":"late"}`: "late",
+}
+
+func TestReadLoadStream(t *testing.T) {
+	for answer, want := range answers {
+		for _, r := range []io.Reader{strings.NewReader(answer), iotest.OneByteReader(strings.NewReader(answer))} {
+			err := readLoadStream(r)
+			if want == "" {
+				require.NoError(t, err, answer)
+				continue
+			}
+			require.ErrorIs(t, err, ErrEngine, answer)
+			assert.EqualError(t, err, "engine failed: "+want)
+		}
+	}
+	// All of it is read: what is wrong comes last.
+	err := readLoadStream(io.MultiReader(strings.NewReader(`{"stream":"Loaded image: x"}`+"\n"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	require.ErrorIs(t, err, ErrEngine)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	err = readLoadStream(strings.NewReader(`{"stream":"` + strings.Repeat("x", maxLine) + `"}`))
+	require.ErrorIs(t, err, ErrEngine)
+}
+
+func FuzzReadLoadStream(f *testing.F) {
+	for answer := range answers {
+		f.Add([]byte(answer))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		err := readLoadStream(bytes.NewReader(answer))
+		if err != nil && !errors.Is(err, ErrEngine) {
+			t.Fatalf("%v is not the engine's", err)
+		}
+		failed := false
+		for line := range bytes.SplitSeq(answer, []byte("\n")) {
+			var m struct{ Error string }
+			if json.Unmarshal(line, &m) == nil && m.Error != "" {
+				failed = true
+			}
+		}
+		if failed && err == nil {
+			t.Fatal("an error was not seen")
+		}
+	})
 }

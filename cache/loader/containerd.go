@@ -8,39 +8,41 @@ import (
 	"io"
 	"net/url"
 	"os/exec"
+	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // containerdScheme begins the address of a containerd: containerd:///PATH.
 const containerdScheme = "containerd"
 
-// Containerd is a containerd without Docker, spoken to through its own program ctr:
+// containerd is a containerd without Docker, spoken to through its own program ctr:
 // its Go client would bring more modules than all the rest of this one. It is made
-// by [ConnectContainerd].
+// by [openContainerd], and safe for concurrent use.
 //
 // The namespace, such as k8s.io, and the snapshotter are ctr's: the variables
 // CONTAINERD_NAMESPACE and, from 2.0 on, CONTAINERD_SNAPSHOTTER say which.
-type Containerd struct {
+type containerd struct {
 	socket string
 	ctr    string
 }
 
-// ConnectContainerd finds out whether a containerd answers at containerd:///PATH.
-// The error wraps [ErrHost] or [ErrUnreachable].
-func ConnectContainerd(ctx context.Context, address string) (*Containerd, error) {
+// openContainerd connects to the containerd at containerd:///PATH, with the errors of
+// [Open].
+func openContainerd(ctx context.Context, address string) (*containerd, error) {
 	socket, err := containerdSocket(address)
 	if err != nil {
 		return nil, err
 	}
 	ctr, err := exec.LookPath("ctr")
 	if err != nil {
-		return nil, fmt.Errorf("%w %s: the program ctr, which comes with containerd, is needed: %w", ErrHost, address, err)
+		return nil, fmt.Errorf("%w %s: the program ctr, which comes with containerd, is needed: %w", ErrInvalidHost, address, err)
 	}
-	c := &Containerd{socket, ctr}
+	c := &containerd{socket, ctr}
 	if _, err := c.run(ctx, nil, "version"); err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
 	}
@@ -51,26 +53,26 @@ func ConnectContainerd(ctx context.Context, address string) (*Containerd, error)
 func containerdSocket(address string) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != containerdScheme || u.Host != "" || !strings.HasPrefix(u.Path, "/") {
-		return "", fmt.Errorf("%w %q: want containerd:///PATH", ErrHost, address)
+		return "", fmt.Errorf("%w %q: want containerd:///PATH", ErrInvalidHost, address)
 	}
 	return u.Path, nil
 }
 
 // run runs ctr, and returns what it prints.
-func (c *Containerd) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func (c *containerd) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	var stdout bytes.Buffer
 	err := c.exec(ctx, stdin, &stdout, args...)
 	return stdout.String(), err
 }
 
-func (c *Containerd) exec(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
+func (c *containerd) exec(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, c.ctr, append([]string{"--address", c.socket}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, &stderr
 	err := runBound(cmd)
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return wait.Err(ctx)
 	case errors.As(err, new(*exec.ExitError)):
 		return fmt.Errorf("%w: ctr %s: %s", ErrEngine, args[0], strings.TrimSpace(strings.TrimPrefix(stderr.String(), "ctr: ")))
 	case err != nil:
@@ -80,16 +82,16 @@ func (c *Containerd) exec(ctx context.Context, stdin io.Reader, stdout io.Writer
 }
 
 // ID implements [Engine].
-func (c *Containerd) ID(context.Context) (string, error) {
+func (c *containerd) ID(context.Context) (string, error) {
 	return containerdScheme + "://" + c.socket, nil
 }
 
 // Find implements [Engine]. The identity is the manifest's digest.
-func (c *Containerd) Find(ctx context.Context, reference string) (id v1.Hash, usable bool, err error) {
+func (c *containerd) Find(ctx context.Context, reference string) (id v1.Hash, state State, err error) {
 	// REF TYPE DIGEST STATUS SIZE UNPACKED, where the size is two fields
 	out, err := c.run(ctx, nil, "images", "check", "name=="+reference)
 	if err != nil {
-		return v1.Hash{}, false, err
+		return v1.Hash{}, Usable, err
 	}
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
@@ -98,15 +100,18 @@ func (c *Containerd) Find(ctx context.Context, reference string) (id v1.Hash, us
 		}
 		id, err := v1.NewHash(fields[2])
 		if err != nil {
-			return v1.Hash{}, false, fmt.Errorf("%w: ctr images check: %w", ErrEngine, err)
+			return v1.Hash{}, Usable, fmt.Errorf("%w: ctr images check: %w", ErrEngine, err)
 		}
-		return id, fields[3] == "complete" && fields[len(fields)-1] == "true", nil
+		if fields[3] != "complete" || fields[len(fields)-1] != "true" {
+			return id, Incomplete, nil
+		}
+		return id, Usable, nil
 	}
-	return v1.Hash{}, false, nil
+	return v1.Hash{}, Usable, nil
 }
 
 // Has implements [Engine].
-func (c *Containerd) Has(ctx context.Context, image *cache.Image) (map[v1.Hash]bool, error) {
+func (c *containerd) Has(ctx context.Context, image *tarball.Image) (map[v1.Hash]bool, error) {
 	out, err := c.run(ctx, nil, "content", "ls", "-q")
 	if err != nil {
 		return nil, err
@@ -123,16 +128,16 @@ func (c *Containerd) Has(ctx context.Context, image *cache.Image) (map[v1.Hash]b
 }
 
 // Load implements [Engine].
-func (c *Containerd) Load(ctx context.Context, archive io.Reader, _ int64) error {
+func (c *containerd) Load(ctx context.Context, archive io.Reader, _ int64) error {
 	_, err := c.run(ctx, archive, "images", "import", "-")
 	return err
 }
 
-// Prove implements [Engine]. [Containerd.Find] has proven all that there is.
-func (c *Containerd) Prove(context.Context, v1.Hash) error { return nil }
+// Verify implements [Engine]. [containerd.Find] has checked all that there is.
+func (c *containerd) Verify(context.Context, v1.Hash) error { return nil }
 
-// Name implements [Engine]. ctr names only what has a name already.
-func (c *Containerd) Name(ctx context.Context, reference string, id v1.Hash) error {
+// Name implements [Engine]. ctr can only tag an image that already has a name.
+func (c *containerd) Name(ctx context.Context, reference string, id v1.Hash) error {
 	if id != (v1.Hash{}) {
 		other, err := c.nameOf(ctx, id)
 		if err != nil {
@@ -145,14 +150,14 @@ func (c *Containerd) Name(ctx context.Context, reference string, id v1.Hash) err
 	}
 	_, err := c.run(ctx, nil, "images", "rm", reference)
 	if err == nil && id != (v1.Hash{}) {
-		// What had the name before has lost it, and containerd will remove it.
-		err = fmt.Errorf("%w: ctr cannot give %s back to %s, so nothing has it", ErrEngine, reference, id)
+		// The image that had the name before has lost it, and containerd will remove that.
+		err = fmt.Errorf("%w: ctr cannot give the reference %s back to %s, so nothing has it", ErrEngine, reference, id)
 	}
 	return err
 }
 
 // nameOf returns a name of the image with this identity, "" if it has none.
-func (c *Containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
+func (c *containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
 	out, err := c.run(ctx, nil, "images", "ls") // REF TYPE DIGEST ...
 	if err != nil {
 		return "", err
@@ -163,4 +168,13 @@ func (c *Containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// Pulls implements [Puller].
+func (c *containerd) Pulls(context.Context) bool { return runtime.GOOS == "linux" }
+
+// Pull implements [Puller].
+func (c *containerd) Pull(ctx context.Context, reference string) error {
+	// It paints its progress, which is no use here and has no end.
+	return c.exec(ctx, nil, io.Discard, "images", "pull", "--plain-http", reference)
 }

@@ -9,18 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParseHost(t *testing.T) {
-	for _, good := range []string{"unix:///run/docker.sock", "tcp://127.0.0.1:2375", "containerd:///run/containerd/containerd.sock"} {
-		h, err := ParseHost(good)
-		require.NoError(t, err, good)
-		assert.Equal(t, Host{Address: good}, h)
-	}
-	for _, bad := range []string{"", "-dir", "/run/docker.sock", "containerd:", "containerd://run/x.sock", "ssh://host", "unix://relative"} {
-		_, err := ParseHost(bad)
-		require.ErrorIs(t, err, ErrHost, bad)
-	}
-}
-
 // fakeCtr puts a program in ctr's place that prints and exits as the script says.
 func fakeCtr(t *testing.T, script string) {
 	t.Helper()
@@ -30,15 +18,15 @@ func fakeCtr(t *testing.T, script string) {
 }
 
 func TestContainerdErrors(t *testing.T) {
-	_, err := ConnectContainerd(t.Context(), "unix:///x")
-	require.ErrorIs(t, err, ErrHost)
+	_, err := openContainerd(t.Context(), "unix:///x")
+	require.ErrorIs(t, err, ErrInvalidHost)
 	fakeCtr(t, `echo "ctr: failed to dial: connection refused" >&2; exit 1`)
-	_, err = ConnectContainerd(t.Context(), "containerd:///x")
+	_, err = openContainerd(t.Context(), "containerd:///x")
 	require.ErrorIs(t, err, ErrUnreachable)
 	require.ErrorContains(t, err, "ctr version: failed to dial: connection refused")
 	t.Setenv("PATH", t.TempDir())
-	_, err = ConnectContainerd(t.Context(), "containerd:///x")
-	require.ErrorIs(t, err, ErrHost)
+	_, err = openContainerd(t.Context(), "containerd:///x")
+	require.ErrorIs(t, err, ErrInvalidHost)
 	require.ErrorContains(t, err, "the program ctr, which comes with containerd, is needed")
 }
 
@@ -47,21 +35,22 @@ func TestContainerdFind(t *testing.T) {
 	const digest = "sha256:d960f1b545b9c3f34fe44c172f5ab93c79c835937a27bed07a68c8ee71161382"
 	const head = "REF TYPE DIGEST STATUS SIZE UNPACKED"
 	for name, c := range map[string]struct {
-		lines         string
-		found, usable bool
+		lines string
+		found bool
+		state State
 	}{
-		"none":       {head, false, false},
-		"another":    {"registry.test/b:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", false, false},
-		"whole":      {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", true, true},
-		"unpacked":   {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB false", true, false},
-		"incomplete": {"registry.test/a:1 type " + digest + " incomplete (5/6) 1.0 MiB/2.0 MiB true", true, false},
+		"none":       {head, false, Usable},
+		"another":    {"registry.test/b:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", false, Usable},
+		"whole":      {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", true, Usable},
+		"unpacked":   {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB false", true, Incomplete},
+		"incomplete": {"registry.test/a:1 type " + digest + " incomplete (5/6) 1.0 MiB/2.0 MiB true", true, Incomplete},
 	} {
 		fakeCtr(t, "cat <<'EOF'\n"+c.lines+"\nEOF\n")
-		containerd, err := ConnectContainerd(t.Context(), "containerd:///x")
+		containerd, err := openContainerd(t.Context(), "containerd:///x")
 		require.NoError(t, err)
-		id, usable, err := containerd.Find(t.Context(), "registry.test/a:1")
+		id, state, err := containerd.Find(t.Context(), "registry.test/a:1")
 		require.NoError(t, err)
-		assert.Equal(t, c.usable, usable, name)
+		assert.Equal(t, c.state, state, name)
 		if c.found {
 			assert.Equal(t, digest, id.String(), name)
 		} else {
@@ -69,7 +58,7 @@ func TestContainerdFind(t *testing.T) {
 		}
 	}
 	fakeCtr(t, `[ "$3" = version ] || echo "registry.test/a:1 type nonsense complete true"`)
-	containerd, err := ConnectContainerd(t.Context(), "containerd:///x")
+	containerd, err := openContainerd(t.Context(), "containerd:///x")
 	require.NoError(t, err)
 	_, _, err = containerd.Find(t.Context(), "registry.test/a:1")
 	require.ErrorIs(t, err, ErrEngine)

@@ -4,30 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// Docker is an engine that speaks Docker's Engine API: Docker's own, or podman. It
-// is made by [Connect].
-type Docker struct {
+// docker is an engine that speaks Docker's Engine API: Docker's own, or podman. It
+// is made by [openDocker], and safe for concurrent use.
+type docker struct {
 	host   Host
 	client *http.Client
 	base   string // of the URLs, with the API's version
 	podman bool
 	libpod string // of the URLs of podman's own API
-	// silent: with containerd's store it does not say whether an image is whole.
+	// silent: with containerd's store it does not report whether an image is whole.
 	silent bool
 
 	mu   sync.Mutex
 	info *info // nil until it is needed
 }
 
-// info is what an engine says of itself.
+// info is what an engine reports of itself.
 type info struct {
 	id      string
 	version string // such as 20.10.24+dfsg1
@@ -38,14 +47,13 @@ type info struct {
 	driver     string // of layers, such as overlay2
 }
 
-// Connect finds out whether an engine listens at a host. The error wraps [ErrHost],
-// [ErrUnreachable], or [ErrEngine] when what answers is none.
-func Connect(ctx context.Context, host Host) (*Docker, error) {
+// openDocker connects to what listens at a host, with the errors of [Open].
+func openDocker(ctx context.Context, host Host) (*docker, error) {
 	client, base, err := host.client()
 	if err != nil {
 		return nil, err
 	}
-	d := &Docker{host: host, client: client, base: base}
+	d := &docker{host: host, client: client, base: base}
 	resp, err := d.do(ctx, http.MethodGet, "/_ping", nil, nil, 0, "")
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w", host.Address, err)
@@ -67,29 +75,29 @@ func Connect(ctx context.Context, host Host) (*Docker, error) {
 }
 
 // saysManifests is the version of the API from which on the manifests of an image
-// are told, and which of them are whole.
+// are listed, and which of them are whole.
 var saysManifests = version(1, 48)
 
 // about asks the engine about itself, once. It is not cheap: Docker runs other
 // programs for their versions, some 100 ms in all, so what needs no more than a
 // look at an image does without.
-func (d *Docker) about(ctx context.Context) (info, error) {
+func (d *docker) about(ctx context.Context) (info, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.info != nil {
 		return *d.info, nil
 	}
-	var said struct {
+	var answer struct {
 		ID            string
 		ServerVersion string
 		Driver        string
 		DriverStatus  [][2]string
 	}
-	if err := d.get(ctx, "/info", &said); err != nil {
+	if err := d.get(ctx, "/info", &answer); err != nil {
 		return info{}, err
 	}
-	i := info{id: said.ID, version: said.ServerVersion, podman: d.podman, driver: said.Driver}
-	i.containerd = slices.Contains(said.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
+	i := info{id: answer.ID, version: answer.ServerVersion, podman: d.podman, driver: answer.Driver}
+	i.containerd = slices.Contains(answer.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
 	if i.id == "" || i.podman { // podman makes up a new ID for each answer
 		i.id = d.host.Address
 	}
@@ -110,8 +118,8 @@ func (i info) String() string {
 }
 
 // ID implements [Engine]: the engine's own ID, or its address if it has none or
-// does not tell.
-func (d *Docker) ID(ctx context.Context) (string, error) {
+// does not say.
+func (d *docker) ID(ctx context.Context) (string, error) {
 	about, err := d.about(ctx)
 	if errors.Is(err, ErrEngine) { // an authorization plugin may deny it
 		return d.host.Address, nil
@@ -119,13 +127,13 @@ func (d *Docker) ID(ctx context.Context) (string, error) {
 	return about.id, err
 }
 
-// Describe names the engine for people: product, version, store, address.
-func (d *Docker) Describe(ctx context.Context) (string, error) {
+// Describe implements [Describer].
+func (d *docker) Describe(ctx context.Context) (string, error) {
 	about, err := d.about(ctx)
 	return about.String() + " at " + d.host.Address, err
 }
 
-// knownToTakeDeltas tells whether this kind of engine was seen to load an archive
+// knownToTakeDeltas reports whether this kind of engine was seen to load an archive
 // without the layers that it has.
 func (i info) knownToTakeDeltas() bool {
 	v, err := parseVersion(i.version)
@@ -142,6 +150,266 @@ func (i info) knownToTakeDeltas() bool {
 	default:
 		return v >= version(20, 10)
 	}
+}
+
+// imageJSON is what is used of GET /images/{name}/json.
+type imageJSON struct {
+	ID     string `json:"Id"`
+	RootFS struct{ Layers []v1.Hash }
+	// Manifests is there with containerd's store since API 1.48.
+	Manifests []struct {
+		ID        string
+		Available bool // all blobs are there
+		ImageData *struct {
+			Size struct{ Unpacked int64 }
+		}
+	}
+}
+
+// inspect asks about the image that has a name or an ID.
+func (d *docker) inspect(ctx context.Context, image string, found *imageJSON) error {
+	// An engine that does not know "manifests" leaves them out.
+	return d.call(ctx, http.MethodGet, "/images/"+image+"/json", url.Values{"manifests": {"1"}}, nil, found)
+}
+
+// Find implements [Engine].
+func (d *docker) Find(ctx context.Context, reference string) (id v1.Hash, state State, err error) {
+	var found imageJSON
+	err = d.inspect(ctx, reference, &found)
+	// An engine fails at an image that it has lost a part of: there is none to use.
+	if isStatus(err, http.StatusNotFound) || isStatus(err, http.StatusInternalServerError) {
+		return v1.Hash{}, Usable, nil
+	}
+	if err != nil {
+		return v1.Hash{}, Usable, err
+	}
+	if id, err = parseID(found.ID); err != nil {
+		return v1.Hash{}, Usable, err
+	}
+	switch {
+	case found.isIncomplete():
+		return id, Incomplete, nil
+	case d.silent:
+		return id, Unknown, nil
+	}
+	return id, Usable, nil
+}
+
+// isIncomplete reports whether an image in containerd's store is not whole or not
+// unpacked: that of a broken archive is kept all the same
+// (https://github.com/moby/moby/issues/48293). Other stores have no such images,
+// and report nothing of it.
+func (i *imageJSON) isIncomplete() bool {
+	for _, m := range i.Manifests {
+		if m.ID == i.ID && (!m.Available || m.ImageData != nil && m.ImageData.Size.Unpacked == 0 && len(i.RootFS.Layers) > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// isWhole reports whether the engine itself reports that all of the image can be used.
+func (i *imageJSON) isWhole() bool {
+	for _, m := range i.Manifests {
+		if m.ID == i.ID && m.Available && m.ImageData != nil && m.ImageData.Size.Unpacked > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inspectAtOnce is how many images are asked about at a time.
+const inspectAtOnce = 8
+
+// Has implements [Engine]. It asks for every local image: their layers are listed
+// nowhere else.
+func (d *docker) Has(ctx context.Context, image *tarball.Image) (map[v1.Hash]bool, error) {
+	about, err := d.about(ctx)
+	if err != nil || !about.knownToTakeDeltas() {
+		return nil, err
+	}
+	var list []struct {
+		ID string `json:"Id"`
+	}
+	if err := d.get(ctx, "/images/json", &list); err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var rootFS [][]v1.Hash
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(inspectAtOnce)
+	for _, l := range list {
+		group.Go(func() error {
+			var found imageJSON
+			err := d.inspect(ctx, l.ID, &found)
+			switch {
+			case errors.Is(err, ErrEngine): // removed meanwhile, or damaged
+				return nil
+			case err != nil:
+				return err
+			case found.isIncomplete(): // it lists what is not there
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			rootFS = append(rootFS, found.RootFS.Layers)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if about.containerd {
+		return blobHas(image, rootFS), nil
+	}
+	return chainHas(image, rootFS), nil
+}
+
+// Name implements [Engine].
+func (d *docker) Name(ctx context.Context, name string, id v1.Hash) error {
+	if (id == v1.Hash{}) {
+		err := d.call(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil)
+		if isStatus(err, http.StatusNotFound) {
+			return nil
+		}
+		return err
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return err
+	}
+	tag := ""
+	if tagged, ok := named.(reference.Tagged); ok {
+		tag = tagged.Tag()
+	}
+	query := url.Values{"repo": {named.Name()}, "tag": {tag}}
+	return d.call(ctx, http.MethodPost, "/images/"+id.String()+"/tag", query, nil, nil)
+}
+
+// Load implements [Engine].
+func (d *docker) Load(ctx context.Context, archive io.Reader, size int64) error {
+	// Quiet leaves out the progress, not what failed.
+	resp, err := d.do(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {"1"}}, archive, size, "application/x-tar")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return readStream(ctx, resp.Body)
+}
+
+// Pulls implements [Puller]. Measured (BENCHMARKS.md): with containerd's store, and
+// with podman, pulling is faster than loading, since layers are unpacked while others
+// come; with Docker's classic store it is slower.
+func (d *docker) Pulls(ctx context.Context) bool {
+	// Elsewhere an engine on a socket is in a virtual machine.
+	if runtime.GOOS != "linux" || !strings.HasPrefix(d.host.Address, "unix:") {
+		return false
+	}
+	about, err := d.about(ctx)
+	return err == nil && (about.podman || about.containerd)
+}
+
+// Pull implements [Puller]. Docker connects to 127.0.0.0/8 without TLS by default;
+// podman needs an option for that, which its Docker-compatible API does not have.
+func (d *docker) Pull(ctx context.Context, reference string) error {
+	path := "/images/create"
+	i := strings.LastIndex(reference, ":")
+	query := url.Values{"fromImage": {reference[:i]}, "tag": {reference[i+1:]}}
+	if d.podman {
+		path, query = libpodPath+"/images/pull", url.Values{"reference": {reference}, "tlsVerify": {"false"}}
+	}
+	resp, err := d.do(ctx, http.MethodPost, path, query, nil, 0, "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return readStream(ctx, resp.Body)
+}
+
+// containerRequest asks for the container that verifies an image. It is never
+// started.
+type containerRequest struct {
+	Image           string
+	Cmd             []string
+	Entrypoint      []string
+	NetworkDisabled bool
+	Labels          map[string]string
+	HostConfig      struct{ NetworkMode string }
+}
+
+// verifyLabel is on the container that verifies an image, for people who see it.
+const verifyLabel = "io.github.dockercache.proof"
+
+// verifyTimeout is how long the engine may still take to create the container, or to
+// remove it, when ctx has ended.
+const verifyTimeout = 30 * time.Second
+
+// Verify implements [Engine].
+//
+// Docker's classic store answers no question about an image, as [docker.Find] has
+// just asked, without looking up the chain of its layers; with containerd's, Docker
+// 28 and later report whether it is whole and unpacked. With Docker 25 to 27 and that
+// store, with podman, and where the engine reports nothing of itself, a container is
+// created, which needs all of that, and removed; nothing runs. That is the last
+// resort since it makes the engine wait for the disk: right after a load of
+// 1 GiB that took 1.1 s on ext4.
+func (d *docker) Verify(ctx context.Context, id v1.Hash) error {
+	if about, err := d.about(ctx); err == nil && !about.podman {
+		var found imageJSON
+		if err := d.inspect(ctx, id.String(), &found); err != nil {
+			return err
+		}
+		switch {
+		case found.isIncomplete():
+			return fmt.Errorf("%w: image %s is incomplete", ErrEngine, id)
+		case !about.containerd || found.isWhole():
+			return nil
+		}
+	}
+	return d.verifyByContainer(ctx, id)
+}
+
+// VerifiesLayers implements [LayerVerifier]. Docker's classic store unpacks a layer only
+// under the diff ID that it has, and compares that with the config's
+// (https://github.com/moby/moby/blob/v20.10.24/image/tarexport/load.go).
+func (d *docker) VerifiesLayers(ctx context.Context) bool {
+	about, err := d.about(ctx)
+	return err == nil && !about.podman && !about.containerd
+}
+
+func (d *docker) verifyByContainer(ctx context.Context, id v1.Hash) error {
+	request := containerRequest{
+		Image: id.String(), Cmd: []string{"never-started"}, Entrypoint: []string{}, NetworkDisabled: true,
+		Labels: map[string]string{verifyLabel: "the image can be used"},
+	}
+	request.HostConfig.NetworkMode = "none"
+	var created struct {
+		ID string `json:"Id"`
+	}
+	if ctx.Err() != nil {
+		return wait.Err(ctx)
+	}
+	// An engine creates the container also when the request has ended,
+	// and only the answer says what to remove.
+	ctx, cancel := detach(ctx, verifyTimeout)
+	defer cancel()
+	if err := d.call(ctx, http.MethodPost, "/containers/create", nil, request, &created); err != nil {
+		return err
+	}
+	return d.call(ctx, http.MethodDelete, "/containers/"+created.ID, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil)
+}
+
+// detach returns a context that ends so much later than ctx.
+func detach(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(more):
+		case <-longer.Done():
+		}
+		cancel(wait.Err(ctx))
+	})
+	return longer, func() { stop(); cancel(context.Canceled) }
 }
 
 // version makes the first two numbers of a version comparable.

@@ -1,19 +1,25 @@
 package loader
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache/loader/enginetest"
+	"github.com/dockercache/dockercache/internal/enginetest"
 )
 
-func TestConnectRefusesOthers(t *testing.T) {
+func TestOpenRefusesOthers(t *testing.T) {
 	engine := enginetest.New(t, enginetest.Options{})
 	engine.SetQuirks(enginetest.Quirks{NotAnEngine: true})
-	_, err := Connect(t.Context(), Host{Address: engine.Address()})
+	_, err := openDocker(t.Context(), Host{Address: engine.Address()})
 	require.ErrorIs(t, err, ErrEngine)
 	require.ErrorContains(t, err, `engine at `+engine.Address()+`: engine failed: it answers with API version "": is that a container engine?`)
 }
@@ -28,7 +34,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 	require.ErrorContains(t, err, "is not what an engine gives")
 }
 
-func TestConnectSpeaksTheEnginesVersion(t *testing.T) {
+func TestOpenSpeaksTheEnginesVersion(t *testing.T) {
 	engine := enginetest.New(t, enginetest.Options{})
 	_, _, err := connect(t, engine).Find(t.Context(), testRef)
 	require.NoError(t, err)
@@ -36,10 +42,10 @@ func TestConnectSpeaksTheEnginesVersion(t *testing.T) {
 }
 
 func TestAboutIsAskedOnce(t *testing.T) {
-	engine, docker, tarball := prepared(t, enginetest.Options{})
+	engine, docker, file := prepared(t, enginetest.Options{})
 	opts, _ := options(t)
 	for range 2 {
-		_, err := Load(t.Context(), docker, tarball, opts)
+		_, err := Load(t.Context(), docker, file, opts)
 		require.NoError(t, err)
 	}
 	assert.NotContains(t, asked(engine), "GET /info") // prepared has asked
@@ -66,7 +72,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// Two that reach the same engine on different ways find each other; podman, which
+// Two that reach the same engine in different ways get the same ID; podman, which
 // has no ID of its own, is known by its address.
 func TestID(t *testing.T) {
 	eachKind(t, func(t *testing.T, o enginetest.Options) {
@@ -78,7 +84,7 @@ func TestID(t *testing.T) {
 		again, err := connect(t, engine).ID(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, first, again)
-		docker, err := Connect(t.Context(), Host{Address: address})
+		docker, err := openDocker(t.Context(), Host{Address: address})
 		require.NoError(t, err)
 		other, err := docker.ID(t.Context())
 		require.NoError(t, err)
@@ -125,4 +131,131 @@ func TestParseID(t *testing.T) {
 		_, err := parseID(id)
 		require.ErrorIs(t, err, ErrEngine, id)
 	}
+}
+
+func TestFindAndName(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		engine, docker, file := prepared(t, o)
+		id, _, err := docker.Find(t.Context(), testRef)
+		require.NoError(t, err)
+		assert.Equal(t, v1.Hash{}, id)
+		require.NoError(t, docker.Name(t.Context(), testRef, v1.Hash{})) // it has none
+
+		opts, _ := options(t)
+		_, err = Load(t.Context(), docker, file, opts)
+		require.NoError(t, err)
+		id, state, err := docker.Find(t.Context(), testRef)
+		require.NoError(t, err)
+		assert.Equal(t, identity(file.Image, o), id.String())
+		want := Usable
+		if verifiedByContainer(o) { // such an engine does not say
+			want = Unknown
+		}
+		assert.Equal(t, want, state)
+
+		const other = "localhost:5000/team/image:1.0"
+		require.NoError(t, docker.Name(t.Context(), other, id))
+		assert.Equal(t, id.String(), engine.Names()[other])
+		require.NoError(t, docker.Name(t.Context(), testRef, v1.Hash{}))
+		assert.NotContains(t, engine.Names(), testRef)
+		assert.Equal(t, id.String(), engine.Names()[other])
+		require.ErrorIs(t, docker.Name(t.Context(), other, v1.Hash{Algorithm: "sha256", Hex: id.Hex[:62] + "00"}), ErrEngine)
+		require.Error(t, docker.Name(t.Context(), "No Reference", id))
+	})
+}
+
+// As Docker 28 answers.
+func TestIsIncomplete(t *testing.T) {
+	const id = "sha256:0b0af7e7a3ee9b3d2ddc5e7e44a6ad5e2a7ac9e1c4bb6e12a51e24c3dd8bb1a5"
+	const layers = `"RootFS":{"Type":"layers","Layers":["` + id + `"]}`
+	for answer, usable := range map[string]bool{
+		`{"Id":"` + id + `",` + layers + `}`:                  true,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":null}`: true,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":8192}}}]}`:  true,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":false,"ImageData":{"Size":{"Unpacked":8192}}}]}`: false,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`:     false,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true}]}`:                                         true,
+		// An image of no layer has nothing to unpack.
+		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`: true,
+		// That of another platform, in an index.
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"sha256:00","Available":false}]}`: true,
+	} {
+		var found imageJSON
+		require.NoError(t, json.Unmarshal([]byte(answer), &found))
+		assert.Equal(t, usable, !found.isIncomplete(), answer)
+	}
+}
+
+func TestHas(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		engine, docker, file := prepared(t, o)
+		layers := file.Image.Layers()
+		want := map[v1.Hash]bool{layers[0].Digest: true, layers[1].Digest: true, layers[2].Digest: false}
+		// An image that cannot be inspected is no reason not to know the others.
+		for _, q := range []enginetest.Quirks{{}, {BrokenInspect: true}} {
+			engine.SetQuirks(q)
+			has, err := docker.Has(t.Context(), file.Image)
+			require.NoError(t, err)
+			assert.Equal(t, want, has)
+		}
+		engine.Close()
+		_, err := docker.Has(t.Context(), file.Image)
+		require.ErrorIs(t, err, ErrUnreachable)
+	})
+}
+
+func TestVerify(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		engine, docker, file := prepared(t, o)
+		opts, _ := options(t)
+		_, err := Load(t.Context(), docker, file, opts)
+		require.NoError(t, err)
+		id, err := v1.NewHash(identity(file.Image, o))
+		require.NoError(t, err)
+		require.NoError(t, docker.Verify(t.Context(), id))
+		assert.Zero(t, engine.Containers())
+		require.ErrorIs(t, docker.Verify(t.Context(), v1.Hash{Algorithm: "sha256", Hex: id.Hex[:62] + "00"}), ErrEngine)
+		engine.SetQuirks(enginetest.Quirks{CreateFails: true})
+		err = docker.Verify(t.Context(), id)
+		if verifiedByContainer(o) {
+			require.ErrorContains(t, err, "status 500: error creating overlay mount")
+		} else {
+			require.NoError(t, err, "a container would make the engine wait for the disk")
+		}
+		if o.Kind == enginetest.Containerd && o.Version == "" {
+			engine.SetQuirks(enginetest.Quirks{Incomplete: true})
+			require.ErrorContains(t, docker.Verify(t.Context(), id), "is incomplete")
+		}
+	})
+}
+
+func TestDetach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reason := errors.New("enough")
+		parent, end := context.WithCancelCause(t.Context())
+		ctx, cancel := detach(parent, time.Minute)
+		defer cancel()
+		end(reason)
+		time.Sleep(time.Minute - time.Nanosecond) // of the bubble's clock
+		synctest.Wait()
+		require.NoError(t, ctx.Err())
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(ctx), reason)
+		require.ErrorIs(t, context.Cause(ctx), context.Canceled)
+
+		ctx, cancel = detach(t.Context(), time.Minute)
+		cancel()
+		require.ErrorIs(t, ctx.Err(), context.Canceled)
+	})
+}
+
+// Only Docker's classic store is known to verify layers before anything has the name.
+func TestVerifiesLayers(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		assert.Equal(t, o.Kind == enginetest.Classic, connect(t, enginetest.New(t, o)).VerifiesLayers(t.Context()))
+	})
+	engine := enginetest.New(t, enginetest.Options{})
+	engine.SetQuirks(enginetest.Quirks{DenyInfo: true})
+	assert.False(t, connect(t, engine).VerifiesLayers(t.Context()), "one that reports nothing of itself")
 }

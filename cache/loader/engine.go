@@ -8,39 +8,73 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// An Engine is a container engine that images can be loaded into. Its methods are
-// called concurrently.
+// An Engine is a container engine that images can be loaded into. [Open] returns one
+// for Docker, podman and containerd. It must be safe for concurrent use.
+//
+// What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
+// [Describer].
 type Engine interface {
-	// ID tells the engines that a machine can reach apart.
+	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
-	// Find returns the identity of the image that has the reference: the digest of
-	// its config, or of its manifest, as the engine has it; zero when there is
-	// none. It is not usable when the engine itself says that parts of it are
-	// missing.
-	Find(ctx context.Context, reference string) (id v1.Hash, usable bool, err error)
+	// Find returns the identity of the image that has the reference: the digest of its
+	// config, or of its manifest, as the engine names images; zero when there is none.
+	// state is what the engine knows of it.
+	Find(ctx context.Context, reference string) (id v1.Hash, state State, err error)
 	// Has returns which layers of an image need not be sent, by the digests in its
 	// manifest. It may be wrong: see [Load].
-	Has(ctx context.Context, image *cache.Image) (map[v1.Hash]bool, error)
-	// Load sends an archive of size bytes. Nil means that the engine has said
-	// nothing of a failure.
+	Has(ctx context.Context, image *tarball.Image) (map[v1.Hash]bool, error)
+	// Load sends an archive of size bytes. Nil means that the engine has reported no
+	// failure.
 	Load(ctx context.Context, archive io.Reader, size int64) error
-	// Prove proves that the image with this identity can be used.
-	Prove(ctx context.Context, id v1.Hash) error
-	// Name gives the reference to the image with this identity; a zero one takes it
-	// away from what has it.
+	// Verify verifies that the image with this identity can be used.
+	Verify(ctx context.Context, id v1.Hash) error
+	// Name gives the reference to the image with this identity; a zero one removes
+	// the reference.
 	Name(ctx context.Context, reference string, id v1.Hash) error
 }
 
-// A LayerProver is an [Engine] that may itself find out that a layer in an archive is
-// not what the image's config says, before anything has the reference. Then the digests
-// are proven while it unpacks, and not before it has the bytes: where all processors are
-// at work that is 7 % of a load.
-type LayerProver interface {
+// A State is what an engine knows of an image without further work.
+type State int
+
+const (
+	// Usable: the image is whole, or this engine keeps no others.
+	Usable State = iota
+	// Incomplete: the engine itself reports that parts of it are missing.
+	Incomplete
+	// Unknown: the engine does not say. [Load] calls [Engine.Verify] to find out, but for
+	// an image that is named by its config: stores that do so keep no incomplete ones.
+	Unknown
+)
+
+// A Puller is an [Engine] that can also pull, from a registry that [Load] serves on
+// loopback. It does not ask for what it already has; that is its own doing,
+// where an archive without it relies on what no engine documents.
+type Puller interface {
 	Engine
-	ProvesLayers(ctx context.Context) bool
+	// Pulls reports whether pulling is the better way with this engine, and works on
+	// this machine.
+	Pulls(ctx context.Context) bool
+	// Pull makes the engine pull HOST:PORT/REPOSITORY:TAG, without TLS, and keep it
+	// under that name.
+	Pull(ctx context.Context, reference string) error
+}
+
+// A LayerVerifier is an [Engine] that may itself find out that a layer in an archive is
+// not what the image's config says, before anything has the reference. Then the digests
+// are verified while it unpacks, and not before it has the bytes: where all processors are
+// at work that is 7 % of a load.
+type LayerVerifier interface {
+	Engine
+	VerifiesLayers(ctx context.Context) bool
+}
+
+// A Describer is an [Engine] that names itself for people: product, version, store,
+// address.
+type Describer interface {
+	Describe(ctx context.Context) (string, error)
 }
 
 var (
@@ -48,16 +82,56 @@ var (
 	ErrEngine = errors.New("engine failed")
 	// ErrUnreachable is wrapped when no engine answers.
 	ErrUnreachable = errors.New("engine unreachable")
-	// ErrUnproven is wrapped when an engine reports that it has loaded an image,
-	// and has not.
-	ErrUnproven = errors.New("the engine has not what it says that it loaded")
+	// ErrNotLoaded is wrapped when an engine reports that it has loaded an image,
+	// and does not have it.
+	ErrNotLoaded = errors.New("engine reported success but does not have the image")
 )
 
-// Open connects to what is at a host: [ConnectContainerd] for containerd:///PATH,
-// [Connect] for the rest.
+// Open connects to the engine at a host: containerd for containerd:///PATH, else
+// Docker or podman. The error wraps [ErrInvalidHost], [ErrUnreachable], or [ErrEngine]
+// when what answers is no engine.
 func Open(ctx context.Context, host Host) (Engine, error) {
 	if strings.HasPrefix(host.Address, containerdScheme+":") {
-		return ConnectContainerd(ctx, host.Address)
+		return openContainerd(ctx, host.Address)
 	}
-	return Connect(ctx, host)
+	return openDocker(ctx, host)
+}
+
+// chainHas returns the layers of an image that a store has which knows layers by
+// their chains, as Docker's classic store and podman's do: a layer is there only
+// on top of all that are below it. rootFS are the diff IDs of the local images.
+func chainHas(image *tarball.Image, rootFS [][]v1.Hash) map[v1.Hash]bool {
+	want := image.DiffIDs()
+	prefix := 0
+	for _, have := range rootFS {
+		n := 0
+		for n < min(len(have), len(want)) && have[n] == want[n] {
+			n++
+		}
+		prefix = max(prefix, n)
+	}
+	has := map[v1.Hash]bool{}
+	for i, l := range image.Layers() {
+		// The same layer further up is another chain, and its blob is needed again.
+		has[l.Digest] = i < prefix
+	}
+	return has
+}
+
+// blobHas returns the layers of an image that a store has which knows them by
+// digest, as containerd's does. An engine lists only the diff IDs of its images,
+// so it is a guess that these came from the same blobs.
+func blobHas(image *tarball.Image, rootFS [][]v1.Hash) map[v1.Hash]bool {
+	local := map[v1.Hash]bool{}
+	for _, have := range rootFS {
+		for _, id := range have {
+			local[id] = true
+		}
+	}
+	has := map[v1.Hash]bool{}
+	diffIDs := image.DiffIDs()
+	for i, l := range image.Layers() {
+		has[l.Digest] = local[diffIDs[i]]
+	}
+	return has
 }

@@ -1,17 +1,21 @@
 package loader
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 )
 
-// DefaultHost is where Docker's engine listens unless told otherwise.
+// DefaultHost is where Docker's engine listens by default.
 const DefaultHost = "unix:///var/run/docker.sock"
 
-// A Host is where an engine listens, and how it is spoken to.
+// A Host is where an engine listens, and how to connect to it.
 type Host struct {
 	// Address is unix:///PATH, or tcp://HOST:PORT, by default port 2375, or 2376 with
 	// TLS; http:// and https:// are the same as the latter, without and with TLS.
@@ -26,13 +30,13 @@ type Host struct {
 	SkipVerify bool
 }
 
-// ErrHost is wrapped when where the engine is cannot be understood or found out.
-var ErrHost = errors.New("unusable engine address")
+// ErrInvalidHost is wrapped when the address of the engine cannot be understood or found out.
+var ErrInvalidHost = errors.New("unusable engine address")
 
 // Environment returns where the engine is, as Docker's client finds it: DOCKER_HOST,
 // with DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH; else the context that
 // DOCKER_CONTEXT names, or currentContext in Docker's config file (in DOCKER_CONFIG,
-// or ~/.docker); else [DefaultHost]. The error wraps [ErrHost].
+// or ~/.docker); else [DefaultHost]. The error wraps [ErrInvalidHost].
 func Environment(getenv func(string) string) (Host, error) {
 	config := getenv("DOCKER_CONFIG")
 	if home := getenv("HOME"); config == "" && home != "" { // without either there is none
@@ -65,8 +69,8 @@ func Environment(getenv func(string) string) (Host, error) {
 	return h, h.check()
 }
 
-// ParseHost returns the host at an address that a person has given, without TLS.
-// The error wraps [ErrHost]: it is none that [Open] understands.
+// ParseHost returns the host at an address, without TLS.
+// The error wraps [ErrInvalidHost]: it is none that [Open] understands.
 func ParseHost(address string) (Host, error) {
 	h := Host{Address: address}
 	if strings.HasPrefix(address, containerdScheme+":") {
@@ -76,22 +80,82 @@ func ParseHost(address string) (Host, error) {
 	return h, h.check()
 }
 
-// check finds out whether the address can be spoken to.
+// check returns why the address cannot be used.
 func (h Host) check() error {
 	u, err := url.Parse(h.Address)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrHost, err)
+		return fmt.Errorf("%w: %w", ErrInvalidHost, err)
 	case u.Scheme == "ssh":
-		return fmt.Errorf("%w %q: ssh is not spoken here: forward the socket (ssh -L) and name that", ErrHost, u.Redacted())
+		return fmt.Errorf("%w %q: ssh is not supported: forward the socket (ssh -L) and name that", ErrInvalidHost, u.Redacted())
 	case u.User != nil:
-		return fmt.Errorf("%w: it has a user name or password in it, which no engine takes", ErrHost)
+		return fmt.Errorf("%w: it has a user name or password in it, which no engine takes", ErrInvalidHost)
 	case u.Scheme == "http" && h.TLS:
-		return fmt.Errorf("%w %q: http is without TLS, which DOCKER_TLS_VERIFY or the context asks for: want tcp or https", ErrHost, h.Address)
+		return fmt.Errorf("%w %q: http is without TLS, which DOCKER_TLS_VERIFY or the context asks for: want tcp or https", ErrInvalidHost, h.Address)
 	case u.Scheme == "unix" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
 		return nil
 	case (u.Scheme == "tcp" || u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.Trim(u.Path, "/") == "":
 		return nil
 	}
-	return fmt.Errorf("%w %q: want unix:///PATH or tcp://HOST:PORT", ErrHost, h.Address)
+	return fmt.Errorf("%w %q: want unix:///PATH or tcp://HOST:PORT", ErrInvalidHost, h.Address)
+}
+
+// currentContext returns the name of the context that Docker's config file says is
+// in use; "" if it does not.
+func currentContext(config string) (string, error) {
+	if config == "" {
+		return "", nil
+	}
+	path := filepath.Join(config, "config.json")
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	var file struct {
+		CurrentContext string `json:"currentContext"`
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &file)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: Docker's config file %s: %w: repair it, or set DOCKER_HOST", ErrInvalidHost, path, err)
+	}
+	return file.CurrentContext, nil
+}
+
+// readContext reads a context as "docker context create" writes it: the address in
+// contexts/meta/<sha256 of the name>/meta.json, certificates below contexts/tls
+// (https://github.com/docker/cli/tree/master/cli/context/store).
+func readContext(config, name string) (Host, error) {
+	if config == "" {
+		return Host{}, fmt.Errorf("%w: Docker context %q: where contexts are is not known: set HOME or DOCKER_CONFIG", ErrInvalidHost, name)
+	}
+	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+	raw, err := os.ReadFile(filepath.Join(config, "contexts", "meta", id, "meta.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Host{}, fmt.Errorf("%w: no Docker context is called %q (see docker context ls)", ErrInvalidHost, name)
+	}
+	var meta struct {
+		Endpoints map[string]struct {
+			Host          string
+			SkipTLSVerify bool
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &meta)
+	}
+	if err != nil {
+		return Host{}, fmt.Errorf("%w: Docker context %q: %w", ErrInvalidHost, name, err)
+	}
+	endpoint, ok := meta.Endpoints["docker"]
+	if !ok || endpoint.Host == "" {
+		return Host{}, fmt.Errorf("%w: Docker context %q names no engine", ErrInvalidHost, name)
+	}
+	// As for Docker's client, a certificate that is not to be checked is TLS too.
+	h := Host{Address: endpoint.Host, TLS: endpoint.SkipTLSVerify, SkipVerify: endpoint.SkipTLSVerify}
+	certs := filepath.Join(config, "contexts", "tls", id, "docker")
+	if _, err := os.Stat(certs); err == nil {
+		h.CertDir, h.TLS = certs, true
+	}
+	return h, nil
 }

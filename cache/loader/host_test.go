@@ -1,12 +1,16 @@
 package loader
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/internal/enginetest"
 )
 
 // writeContext writes what "docker context create" would.
@@ -50,7 +54,7 @@ func TestEnvironment(t *testing.T) {
 		"a missing context":        {env: map[string]string{"HOME": home, "DOCKER_CONTEXT": "none"}, fail: `no Docker context is called "none"`},
 		"a context without a home": {env: map[string]string{"DOCKER_CONTEXT": "other"}, fail: "set HOME or DOCKER_CONFIG"},
 		"a context with ssh":       {env: map[string]string{"HOME": home, "DOCKER_CONTEXT": "far"}, fail: "forward the socket (ssh -L) and name that"},
-		"ssh":                      {env: map[string]string{"DOCKER_HOST": "ssh://me@far"}, fail: `"ssh://me@far": ssh is not spoken here: forward the socket`},
+		"ssh":                      {env: map[string]string{"DOCKER_HOST": "ssh://me@far"}, fail: `"ssh://me@far": ssh is not supported: forward the socket`},
 		"a path alone":             {env: map[string]string{"DOCKER_HOST": "/run/x.sock"}, fail: "want unix:///PATH or tcp://HOST:PORT"},
 		"a relative socket":        {env: map[string]string{"DOCKER_HOST": "unix://run/x.sock"}, fail: "want unix:///PATH"},
 		"no host":                  {env: map[string]string{"DOCKER_HOST": "tcp://"}, fail: "want unix:///PATH"},
@@ -61,16 +65,87 @@ func TestEnvironment(t *testing.T) {
 		"no URL":                   {env: map[string]string{"DOCKER_HOST": "tcp://h:port"}, fail: "invalid port"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A relative path would be one of whoever wrote the directory.
+			// A relative path would be below the directory.
 			t.Chdir(home)
 			got, err := Environment(func(name string) string { return c.env[name] })
 			if c.fail != "" {
-				require.ErrorIs(t, err, ErrHost)
+				require.ErrorIs(t, err, ErrInvalidHost)
 				require.ErrorContains(t, err, c.fail)
 				return
 			}
 			require.NoError(t, err)
 			assert.Equal(t, c.want, got)
 		})
+	}
+}
+
+func hexID(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
+}
+
+// As "docker context create remote --docker host=…,ca=…,cert=…,key=…" writes it.
+func TestContextWithCertificates(t *testing.T) {
+	engine := enginetest.New(t, enginetest.Options{})
+	address, certs, err := engine.ListenTLS()
+	require.NoError(t, err)
+	config := t.TempDir()
+	id := hexID("remote")
+	writeContext(t, config, id, `{"Name":"remote","Metadata":{},"Endpoints":{"docker":{"Host":"`+address+`","SkipTLSVerify":false}}}`)
+	dir := filepath.Join(config, "contexts", "tls", id, "docker")
+	require.NoError(t, os.MkdirAll(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.CopyFS(dir, os.DirFS(certs)))
+	h, err := Environment(func(name string) string {
+		return map[string]string{"DOCKER_CONFIG": config, "DOCKER_CONTEXT": "remote"}[name]
+	})
+	require.NoError(t, err)
+	assert.Equal(t, Host{Address: address, CertDir: dir, TLS: true}, h)
+	_, err = openDocker(t.Context(), h)
+	require.NoError(t, err)
+}
+
+func TestContextRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ meta, want string }{
+		"not JSON":    {`{`, `Docker context "x": unexpected end of JSON input`},
+		"no endpoint": {`{"Endpoints":{"kubernetes":{"Host":"https://k"}}}`, `Docker context "x" names no engine`},
+		"no host":     {`{"Endpoints":{"docker":{}}}`, `Docker context "x" names no engine`},
+	} {
+		config := t.TempDir()
+		writeContext(t, config, hexID("x"), c.meta)
+		_, err := readContext(config, "x")
+		require.ErrorIs(t, err, ErrInvalidHost, name)
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+func TestCurrentContext(t *testing.T) {
+	config := t.TempDir()
+	path := filepath.Join(config, "config.json")
+	for content, want := range map[string]string{`{}`: "", `{"auths":{}}`: "", `{"currentContext":"x"}`: "x"} {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
+		got, err := currentContext(config)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(`{"currentContext":`), 0o644))
+	_, err := Environment(func(name string) string { return map[string]string{"DOCKER_CONFIG": config}[name] })
+	require.ErrorIs(t, err, ErrInvalidHost)
+	require.ErrorContains(t, err, path+": unexpected end of JSON input: repair it, or set DOCKER_HOST")
+	// With DOCKER_HOST it is not read.
+	_, err = Environment(func(name string) string {
+		return map[string]string{"DOCKER_CONFIG": config, "DOCKER_HOST": "tcp://h:1"}[name]
+	})
+	require.NoError(t, err)
+}
+
+func TestParseHost(t *testing.T) {
+	for _, good := range []string{"unix:///run/docker.sock", "tcp://127.0.0.1:2375", "containerd:///run/containerd/containerd.sock"} {
+		h, err := ParseHost(good)
+		require.NoError(t, err, good)
+		assert.Equal(t, Host{Address: good}, h)
+	}
+	for _, bad := range []string{"", "-dir", "/run/docker.sock", "containerd:", "containerd://run/x.sock", "ssh://host", "unix://relative"} {
+		_, err := ParseHost(bad)
+		require.ErrorIs(t, err, ErrInvalidHost, bad)
 	}
 }

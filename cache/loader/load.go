@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // An Outcome is what [Load] has done.
@@ -20,7 +23,7 @@ type Outcome string
 const (
 	Present Outcome = "present"      // the engine had the image under its reference
 	Loaded  Outcome = "loaded"       // it was sent the whole archive
-	Delta   Outcome = "loaded-delta" // it was sent less, since it had layers already
+	Delta   Outcome = "loaded-delta" // it was sent less, since it already had layers
 )
 
 // Result is what [Load] returns.
@@ -29,7 +32,7 @@ type Result struct {
 	Outcome Outcome
 	// Streamed is how many bytes the engine was sent, in all attempts.
 	Streamed int64
-	// Total is the size of the tarball.
+	// Total is the size of the tarball in bytes.
 	Total int64
 }
 
@@ -44,144 +47,128 @@ type Options struct {
 	// other. Default: dockercache-load below [os.TempDir]. What may go wrong with it
 	// costs only that two load the same.
 	LockDir string
-	// Progress, when not nil, is told how much of what has to be sent was sent. A
-	// second try begins anew, with another total. An engine that pulls may want less
-	// than the total: what it lacks only it knows. It must be quick.
-	Progress func(cache.Progress)
-	// Logger is told of what went otherwise than hoped. Default: silent.
+	// Progress, when not nil, is called with how much of what has to be sent was sent,
+	// by one goroutine at a time. A second attempt begins again, with another total. An
+	// engine that pulls may want less than the total: what it lacks only it knows.
+	Progress func(tarball.Progress)
+	// Logger logs what went otherwise than expected. Default: silent.
 	Logger *slog.Logger
 }
 
-// mostVersions is how many versions of a tarball are tried when it is replaced
-// again and again while it is sent.
-const mostVersions = 3
-
-// Load makes the engine have the image of a tarball under its reference. When the
-// file is replaced meanwhile, it may be the image of the one that has its place.
+// Load ensures that the engine has the tarball's image, tagged with its reference.
 //
 // Of several that load the same image into the same engine, on one machine, one
 // does and the others wait for it.
 //
 // The result is never nil. The error wraps [ErrEngine], [ErrUnreachable] or
-// [ErrUnproven], [cache.ErrBlobDigest] when the tarball is damaged, or is that of
+// [ErrNotLoaded], [tarball.ErrDigest] when the tarball is damaged, or is that of
 // reading it, or of ctx. After an error the reference names what it did before,
-// as far as the engine still answers and can give it back (containerd without Docker
-// cannot, and a wrong guess takes it away already); never an image that cannot be
+// as far as the engine still answers and can give it back (plain containerd
+// cannot, and a wrong guess removes it already); never an image that cannot be
 // used.
-func Load(ctx context.Context, engine Engine, tarball *cache.Tarball, o *Options) (*Result, error) {
+func Load(ctx context.Context, engine Engine, t *tarball.Tarball, o *Options) (*Result, error) {
+	if engine == nil || t == nil {
+		return &Result{}, errors.New("load: an engine and a tarball are required")
+	}
 	if o == nil {
 		o = &Options{}
 	}
-	l := newLoad(engine, tarball, o)
-	err := l.run(ctx, tarball)
-	if err != nil {
+	l := newLoad(engine, t, o)
+	if err := l.run(ctx); err != nil {
 		l.result.Outcome = ""
-		err = fmt.Errorf("load %s: %w", tarball.Image.Reference(), err)
+		return l.result, fmt.Errorf("load %s: %w", l.image.Reference(), err)
 	}
-	return l.result, err
+	return l.result, nil
 }
 
+// load is one call of Load.
 type load struct {
 	engine  Engine
+	tarball *tarball.Tarball
+	image   *tarball.Image
 	options *Options
 	log     *slog.Logger
-	reach   time.Duration
+	connect time.Duration // how long an engine may take to ask for what it is to pull
 	result  *Result
 }
 
-func newLoad(engine Engine, tarball *cache.Tarball, o *Options) *load {
-	l := &load{engine: engine, options: o, log: o.Logger, reach: reachTime, result: &Result{Total: tarball.Layout.Size()}}
+func newLoad(engine Engine, t *tarball.Tarball, o *Options) *load {
+	l := &load{engine: engine, tarball: t, image: t.Image, options: o, log: o.Logger, connect: connectTimeout, result: &Result{Total: t.Layout.Size()}}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	return l
 }
 
-func (l *load) run(ctx context.Context, tarball *cache.Tarball) error {
-	if there, _, err := l.isThere(ctx, tarball.Image); there || err != nil {
+func (l *load) run(ctx context.Context) error {
+	if present, _, err := l.isPresent(ctx); present || err != nil {
 		return err
 	}
 	id, err := l.engine.ID(ctx)
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, l.options.LockDir, id+" "+tarball.Image.Reference(), l.log)
+	unlock, err := lock(ctx, l.options.LockDir, id+" "+l.image.Reference(), l.log)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	for version := 1; ; version++ {
-		err := l.bring(ctx, tarball)
-		if !errors.Is(err, cache.ErrReplaced) || version == mostVersions {
-			return err
-		}
-		l.log.Info("the tarball was replaced while it was sent", "tarball", tarball.Path)
-		next, readErr := cache.ReadTarball(tarball.Path)
-		switch {
-		case readErr != nil:
-			return fmt.Errorf("%w; %w", err, readErr)
-		case next.Image.Reference() != tarball.Image.Reference():
-			return fmt.Errorf("%w: it holds %s now", err, next.Image.Reference())
-		}
-		tarball, l.result.Total = next, next.Layout.Size()
-	}
+	return l.transfer(ctx)
 }
 
-// isThere tells whether the engine has the image, and what has its reference.
-func (l *load) isThere(ctx context.Context, image *cache.Image) (bool, v1.Hash, error) {
-	id, usable, err := l.engine.Find(ctx, image.Reference())
-	if err != nil || !is(image, id) || !usable {
+// isPresent reports whether the engine has the image, and what has its reference.
+func (l *load) isPresent(ctx context.Context) (bool, v1.Hash, error) {
+	id, state, err := l.engine.Find(ctx, l.image.Reference())
+	if err != nil || !is(l.image, id) || state == Incomplete {
 		return false, id, err
 	}
-	// Docker 25 to 27 name an image by its manifest only in containerd's store, which
-	// keeps broken ones, and do not say which those are.
-	if d, ok := l.engine.(*Docker); ok && d.silent && id == image.Digest() {
-		if err := d.Prove(ctx, id); err != nil {
-			l.log.Warn("the image is there and cannot be used: loading it again", "image", image.Reference(), "error", err)
-			return false, id, ctx.Err()
+	// Stores that name an image by its config keep no incomplete ones.
+	if state == Unknown && id == l.image.Digest() {
+		if err := l.engine.Verify(ctx, id); err != nil {
+			l.log.WarnContext(ctx, "the image is there and cannot be used: loading it again", "image", l.image.Reference(), "error", err)
+			return false, id, wait.Err(ctx)
 		}
 	}
 	l.result.Outcome = Present
 	return true, id, nil
 }
 
-// is tells whether an engine's identity is an image's: stores name it by its
+// is reports whether an engine's identity is an image's: stores name it by its
 // config or by its manifest, and no bytes are both.
-func is(image *cache.Image, id v1.Hash) bool {
+func is(image *tarball.Image, id v1.Hash) bool {
 	return id == image.ConfigDigest() || id == image.Digest()
 }
 
-// bring lets the engine pull, where it can, or else sends what is missing, and
+// transfer lets the engine pull, where it can, or else sends what is missing, and
 // everything if that does not do.
-func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
-	image := tarball.Image
-	there, before, err := l.isThere(ctx, image) // another may have loaded it meanwhile
-	if there || err != nil {
+func (l *load) transfer(ctx context.Context) error {
+	present, before, err := l.isPresent(ctx) // another process may have loaded it meanwhile
+	if present || err != nil {
 		return err
 	}
-	if is(image, before) { // it cannot be used: that is nothing to go back to
+	if is(l.image, before) { // it cannot be used: that is nothing to go back to
 		before = v1.Hash{}
 	}
+	name := l.image.Reference()
 	if puller, ok := l.engine.(Puller); ok && !l.options.NoPull && !l.options.Whole && puller.Pulls(ctx) {
-		err := l.pull(ctx, puller, tarball, before)
-		if err == nil || errors.As(err, new(*sourceError)) || ctx.Err() != nil {
+		err := l.pull(ctx, puller, before)
+		if err == nil || errors.As(err, new(*readError)) || ctx.Err() != nil {
 			return err
 		}
-		l.log.Info("the pull from loopback has failed: sending an archive", "image", image.Reference(), "error", err)
+		l.log.InfoContext(ctx, "the pull from loopback has failed: sending an archive", "image", name, "error", err)
 	}
-	has := l.has(ctx, image)
-	if len(has) > 0 {
-		err := l.send(ctx, tarball, before, func(layer v1.Hash) bool { return has[layer] })
+	if has := l.has(ctx); len(has) > 0 {
+		err := l.send(ctx, before, func(layer v1.Hash) bool { return has[layer] })
 		if err == nil {
 			l.result.Outcome = Delta
 			return nil
 		}
-		if errors.As(err, new(*sourceError)) || ctx.Err() != nil {
+		if errors.As(err, new(*readError)) || ctx.Err() != nil {
 			return err // the whole would fail alike
 		}
-		l.log.Warn("the engine does not take the archive without the layers that it has: sending all of it", "image", image.Reference(), "error", err)
+		l.log.WarnContext(ctx, "the engine does not take the archive without the layers that it already has: sending all of it", "image", name, "error", err)
 	}
-	if err := l.send(ctx, tarball, before, nil); err != nil {
+	if err := l.send(ctx, before, nil); err != nil {
 		return err
 	}
 	l.result.Outcome = Loaded
@@ -189,13 +176,13 @@ func (l *load) bring(ctx context.Context, tarball *cache.Tarball) error {
 }
 
 // has returns the layers that can be left out, nil if there are none.
-func (l *load) has(ctx context.Context, image *cache.Image) map[v1.Hash]bool {
+func (l *load) has(ctx context.Context) map[v1.Hash]bool {
 	if l.options.Whole {
 		return nil
 	}
-	has, err := l.engine.Has(ctx, image)
+	has, err := l.engine.Has(ctx, l.image)
 	if err != nil {
-		l.log.Warn("the engine does not tell which layers it has: sending all of them", "image", image.Reference(), "error", err)
+		l.log.WarnContext(ctx, "the engine does not say which layers it has: sending all of them", "image", l.image.Reference(), "error", err)
 		return nil
 	}
 	for _, there := range has {
@@ -206,115 +193,166 @@ func (l *load) has(ctx context.Context, image *cache.Image) map[v1.Hash]bool {
 	return nil
 }
 
-// send sends an archive and proves what came of it. If that is not the image, the
+// send sends an archive and verifies the result. If that is not the image, the
 // reference names again what it did before.
-func (l *load) send(ctx context.Context, tarball *cache.Tarball, before v1.Hash, omit func(v1.Hash) bool) error {
-	archive, err := tarball.Archive(omit)
+func (l *load) send(ctx context.Context, before v1.Hash, omit func(v1.Hash) bool) error {
+	archive, err := l.tarball.Archive(omit)
 	if err != nil {
 		return err
 	}
-	body := &source{total: archive.Size(), tell: l.options.Progress}
-	r, proof := l.open(ctx, archive, body)
-	err = l.engine.Load(ctx, body, archive.Size())
-	done, failed := body.end()
+	b := &body{total: archive.Size(), progress: l.options.Progress}
+	r, verified := l.open(ctx, archive, b)
+	err = l.engine.Load(ctx, b, archive.Size())
+	sent, failed := b.end()
 	_ = r.Close()
-	l.result.Streamed += done
+	l.result.Streamed += sent
 	if failed == nil {
-		failed = proof(err == nil)
+		failed = verified(err == nil)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		err = context.Cause(ctx)
+		err = wait.Err(ctx)
 	case failed != nil:
 		err = failed
 	}
 	if err == nil {
-		err = l.prove(ctx, tarball.Image)
+		err = l.verify(ctx)
 	}
 	if err != nil {
-		l.undo(ctx, tarball.Image, before)
+		l.undo(ctx, before)
 	}
 	return err
 }
 
-// open opens an archive for the engine, as its body reads it. proof returns why its
-// layers are not right, if all was sent, or the engine says that it has loaded it; it
+// open opens an archive for the engine, as its body reads it. verified returns why its
+// layers are not right, if all was sent, or the engine reports that it has loaded it; it
 // is for when the load and the body have ended.
-func (l *load) open(ctx context.Context, archive *cache.Archive, body *source) (r io.ReadCloser, proof func(loaded bool) error) {
-	engine, ok := l.engine.(LayerProver)
+func (l *load) open(ctx context.Context, archive *tarball.Archive, b *body) (r io.ReadCloser, verified func(loaded bool) error) {
+	engine, ok := l.engine.(LayerVerifier)
 	// From a file server it would come twice.
-	if !ok || !archive.IsLocal() || !engine.ProvesLayers(ctx) {
+	if !ok || !archive.IsLocal() || !engine.VerifiesLayers(ctx) {
 		r = archive.Open(ctx)
-		body.r = r
+		b.r = r
 		return r, func(bool) error { return nil }
 	}
-	r = archive.OpenUnproven(ctx)
-	proven := make(chan error, 1)
+	r = archive.OpenUnverified(ctx)
+	result := make(chan error, 1)
 	sent := false
-	body.r = r
-	body.all = func() {
+	b.r = r
+	b.all = func() {
 		sent = true
-		go func() { proven <- archive.Prove(ctx) }()
+		go func() { result <- archive.Verify(ctx) }()
 	}
 	return r, func(loaded bool) error {
 		if !sent {
 			if !loaded { // that is why
 				return nil
 			}
-			body.all()
+			b.all()
 		}
-		if err := <-proven; err != nil && ctx.Err() == nil {
-			return &sourceError{err}
+		if err := <-result; err != nil && ctx.Err() == nil {
+			return &readError{err}
 		}
 		return nil
 	}
 }
 
-// prove proves that the engine has what it was sent.
-func (l *load) prove(ctx context.Context, image *cache.Image) error {
-	id, err := l.named(ctx, image)
+// verify verifies that the engine has what it was sent.
+func (l *load) verify(ctx context.Context) error {
+	id, err := l.named(ctx, l.image.Reference())
 	if err != nil {
 		return err
 	}
-	if err := l.engine.Prove(ctx, id); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnproven, err)
+	if err := l.engine.Verify(ctx, id); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotLoaded, err)
 	}
 	return nil
 }
 
-// named proves that the reference names the image, and returns what the engine calls
+// named verifies that a reference names the image, and returns what the engine calls
 // that.
-func (l *load) named(ctx context.Context, image *cache.Image) (v1.Hash, error) {
-	id, usable, err := l.engine.Find(ctx, image.Reference())
+func (l *load) named(ctx context.Context, reference string) (v1.Hash, error) {
+	id, state, err := l.engine.Find(ctx, reference)
 	switch {
 	case err != nil:
 		return id, err
 	case id == v1.Hash{}:
-		return id, fmt.Errorf("%w: nothing has the reference", ErrUnproven)
-	case !usable:
-		return id, fmt.Errorf("%w: image %s is incomplete", ErrUnproven, id)
-	case !is(image, id):
-		return id, fmt.Errorf("%w: the reference names %s, neither the config %s nor the manifest %s", ErrUnproven, id, image.ConfigDigest(), image.Digest())
+		return id, fmt.Errorf("%w: nothing has the reference %s", ErrNotLoaded, reference)
+	case !is(l.image, id):
+		return id, fmt.Errorf("%w: %s names %s, neither the config %s nor the manifest %s", ErrNotLoaded, reference, id, l.image.ConfigDigest(), l.image.Digest())
+	case state == Incomplete:
+		return id, fmt.Errorf("%w: image %s is incomplete", ErrNotLoaded, id)
 	}
 	return id, nil
 }
 
-// undoTime is how long an engine may take to put a reference right.
-const undoTime = 30 * time.Second
+// undoTimeout is how long an engine may take to put a reference right.
+const undoTimeout = 30 * time.Second
 
-// undo gives the reference back to what had it, or takes it away when that was
+// undo gives the reference back to what had it, or removes it when that was
 // nothing. That must not be left undone when ctx has ended.
-func (l *load) undo(ctx context.Context, image *cache.Image, before v1.Hash) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+func (l *load) undo(ctx context.Context, before v1.Hash) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	id, _, err := l.engine.Find(ctx, image.Reference())
+	name := l.image.Reference()
+	id, _, err := l.engine.Find(ctx, name)
 	if err != nil || id != before {
-		err = l.engine.Name(ctx, image.Reference(), before)
+		err = l.engine.Name(ctx, name, before)
 	}
 	if err != nil && before != (v1.Hash{}) { // better nothing than what cannot be used
-		err = errors.Join(err, l.engine.Name(ctx, image.Reference(), v1.Hash{}))
+		err = errors.Join(err, l.engine.Name(ctx, name, v1.Hash{}))
 	}
 	if err != nil {
-		l.log.Warn("what the reference names after the failed load could not be put right", "image", image.Reference(), "error", err)
+		l.log.WarnContext(ctx, "what the reference names after the failed load could not be put right", "image", name, "error", err)
 	}
 }
+
+// A body is the archive as an engine reads it. It counts, and keeps its own
+// failure apart from the engine's: with the same bytes a second attempt fails too.
+type body struct {
+	r        io.Reader
+	total    int64
+	progress func(tarball.Progress) // nil: none
+	all      func()                 // is called when all of it was read; nil: none
+
+	mu    sync.Mutex // net/http may still read when it has returned
+	done  int64
+	err   error
+	ended bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended { // no progress is reported any more
+		return 0, os.ErrClosed
+	}
+	b.done += int64(n)
+	if b.all != nil && b.done == b.total {
+		b.all()
+		b.all = nil
+	}
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		b.err = &readError{err}
+	}
+	if b.progress != nil && n > 0 {
+		b.progress(tarball.Progress{Done: b.done, Total: b.total})
+	}
+	return n, err
+}
+
+// end ends the reading. It returns how many bytes were read, and the error that has
+// ended it before, if any.
+func (b *body) end() (done int64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	return b.done, b.err
+}
+
+// readError is the tarball's.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return "read the tarball: " + e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }

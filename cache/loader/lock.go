@@ -11,47 +11,45 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// lookEvery is how often one that waits looks whether the other has ended.
+// lookEvery is how often a waiting process looks whether the other has ended.
 const lookEvery = 200 * time.Millisecond
 
 // lock waits until no other process of this machine loads what key names; unlock
 // lets the next one. The kernel drops the lock when the process ends, however it
-// ends, so nobody waits for a dead one. An error is that of ctx.
+// ends, so none waits for a dead one. An error is that of ctx.
 //
 // It only saves work. Where it cannot be had, as in a directory that another user
-// has made for himself, the load goes on without it.
+// has closed to others, the load goes on without it.
 func lock(ctx context.Context, dir, key string, log *slog.Logger) (unlock func(), err error) {
 	f, err := openLock(dir, key)
 	if err != nil {
-		log.Warn("others that load the same image are not seen", "error", err)
+		log.WarnContext(ctx, "other processes that load the same image are not seen", "error", err)
 		return func() {}, nil
 	}
 	unlock = func() { _ = f.Close() }
-	for said := false; ; said = true {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
+	for logged := false; ; logged = true {
+		switch held, err := sys.TryLock(f); {
+		case err != nil:
+			log.WarnContext(ctx, "other processes that load the same image are not seen", "error", err)
 			return unlock, nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			log.Warn("others that load the same image are not seen", "error", err)
+		case !held:
 			return unlock, nil
-		case !said:
-			log.Info("another process loads the image: waiting for it")
+		case !logged:
+			log.InfoContext(ctx, "another process loads the image: waiting for it")
 		}
-		select {
-		case <-ctx.Done():
+		if err := wait.Sleep(ctx, lookEvery); err != nil {
 			unlock()
-			return nil, context.Cause(ctx)
-		case <-time.After(lookEvery):
+			return nil, err
 		}
 	}
 }
 
 // openLock opens the file of a lock, which stays: removing it would let two have
-// it. All users of the machine may share the directory, so nobody's link is
+// it. All users of the machine may share the directory, so no link is
 // followed there.
 func openLock(dir, key string) (*os.File, error) {
 	if dir == "" {
@@ -70,7 +68,7 @@ func openLock(dir, key string) (*os.File, error) {
 		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%x.lock", sha256.Sum256([]byte(key))))
-	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	const flags = os.O_RDWR | sys.NoFollow | sys.NonBlock
 	// Linux may refuse to open another user's file with O_CREAT in such a directory
 	// (fs.protected_regular), so that comes last.
 	f, err := os.OpenFile(path, flags, 0)

@@ -21,7 +21,7 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// held tells whether somebody has the lock: who waits gives up at once.
+// held reports whether another has the lock: a caller that waits gives up at once.
 func held(t *testing.T, dir, key string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -29,7 +29,8 @@ func held(t *testing.T, dir, key string) bool {
 	cancel(reason)
 	unlock, err := lock(ctx, dir, key, quiet())
 	if err != nil {
-		require.Equal(t, reason, err)
+		require.ErrorIs(t, err, reason)
+		require.ErrorIs(t, err, context.Canceled)
 		return true
 	}
 	unlock()
@@ -60,7 +61,7 @@ func TestLockWaits(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-got:
-			t.Fatal("two have it")
+			t.Fatal("both have it")
 		default:
 		}
 		unlock()
@@ -98,7 +99,7 @@ func TestLockOfADeadProcess(t *testing.T) {
 	assert.False(t, held(t, dir, "a"))
 }
 
-// Without a lock the load goes on, and says so.
+// Without a lock the load goes on, and logs that.
 func TestLockWithoutADirectory(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"a file":      func(t *testing.T, dir string) { require.NoError(t, os.WriteFile(dir, nil, 0o644)) },

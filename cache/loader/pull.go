@@ -2,61 +2,52 @@ package loader
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
-	"net/url"
-	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/server"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// A Puller is an [Engine] that can also pull, from a registry that [Load] serves on
-// loopback. What the engine has already it does not ask for; that is its own doing,
-// where an archive without it relies on what no engine documents.
-type Puller interface {
-	Engine
-	// Pulls tells whether that is the better road with this engine, and it is on this
-	// machine.
-	Pulls(ctx context.Context) bool
-	// Pull makes the engine pull HOST:PORT/REPOSITORY:TAG, without TLS, and keep it
-	// under that name.
-	Pull(ctx context.Context, reference string) error
-}
-
-// reachTime is how long an engine may take to ask the registry that it was told to
+// connectTimeout is how long an engine may take to ask the registry that it is to
 // pull from for anything. On loopback it asks at once, or never: in a network of its
 // own.
-const reachTime = 10 * time.Second
+const connectTimeout = 10 * time.Second
 
 var errNotAsked = errors.New("the engine has not asked the registry on loopback for anything: is it in another network namespace?")
 
-// pull lets the engine pull, and proves what came of it. If that is not the image,
+// pull lets the engine pull, and verifies the result. If that is not the image,
 // the reference names again what it did before.
-func (l *load) pull(ctx context.Context, engine Puller, tarball *cache.Tarball, before v1.Hash) error {
-	r, err := serve(tarball, l.options.Progress)
+func (l *load) pull(ctx context.Context, engine Puller, before v1.Hash) error {
+	r, err := serve(l.tarball, l.options.Progress)
 	if err != nil {
 		return err
 	}
 	pulling, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	reached := time.AfterFunc(l.reach, func() {
+	timer := time.AfterFunc(l.connect, func() {
 		if !r.asked() {
 			cancel(errNotAsked)
 		}
 	})
 	err = engine.Pull(pulling, r.reference)
-	reached.Stop()
+	timer.Stop()
 	sent, layers, failed := r.end()
 	l.result.Streamed += sent
 	switch {
 	case err != nil && ctx.Err() != nil:
-		err = context.Cause(ctx)
+		err = wait.Err(ctx)
 	case err != nil && failed != nil: // else the engine has asked again, and got it
 		err = failed
 	case err == nil && !r.asked(): // so it was another registry, on another machine
@@ -64,57 +55,52 @@ func (l *load) pull(ctx context.Context, engine Puller, tarball *cache.Tarball, 
 	}
 	named := err == nil
 	if named {
-		err = l.rename(ctx, tarball.Image, r.reference)
+		err = l.rename(ctx, r.reference)
 	}
-	l.forget(ctx, r.reference)
+	l.untag(ctx, r.reference)
 	if err == nil {
-		_, err = l.named(ctx, tarball.Image)
+		_, err = l.named(ctx, l.image.Reference())
 	}
 	if err == nil {
 		l.result.Outcome = Loaded
-		if layers < layerBytes(tarball.Image) {
+		if layers < layerBytes(l.image) {
 			l.result.Outcome = Delta
 		}
 		return nil
 	}
 	if named {
-		l.undo(ctx, tarball.Image, before)
+		l.undo(ctx, before)
 	}
 	return err
 }
 
-// rename proves what was pulled and gives it the image's reference.
-func (l *load) rename(ctx context.Context, image *cache.Image, from string) error {
-	id, usable, err := l.engine.Find(ctx, from)
-	switch {
-	case err != nil:
+// rename verifies what was pulled and gives it the image's reference.
+func (l *load) rename(ctx context.Context, from string) error {
+	id, err := l.named(ctx, from)
+	if err != nil {
 		return err
-	case !is(image, id):
-		return fmt.Errorf("%w: it has pulled %s, neither the config %s nor the manifest %s", ErrUnproven, id, image.ConfigDigest(), image.Digest())
-	case !usable:
-		return fmt.Errorf("%w: image %s is incomplete", ErrUnproven, id)
 	}
-	if err := l.engine.Prove(ctx, id); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnproven, err)
+	if err := l.engine.Verify(ctx, id); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotLoaded, err)
 	}
-	return l.engine.Name(ctx, image.Reference(), id)
+	return l.engine.Name(ctx, l.image.Reference(), id)
 }
 
-// forget takes the name away that was only for the pull.
-func (l *load) forget(ctx context.Context, name string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+// untag removes the name that was only for the pull.
+func (l *load) untag(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	id, _, err := l.engine.Find(ctx, name)
 	if err == nil && id != (v1.Hash{}) {
 		err = l.engine.Name(ctx, name, v1.Hash{})
 	}
 	if err != nil {
-		l.log.Warn("the name that an image was pulled by could not be taken away", "name", name, "error", err)
+		l.log.WarnContext(ctx, "the name that an image was pulled by could not be removed", "name", name, "error", err)
 	}
 }
 
 // layerBytes returns how many bytes of layers there are, each once.
-func layerBytes(image *cache.Image) (total int64) {
+func layerBytes(image *tarball.Image) (total int64) {
 	seen := map[v1.Hash]bool{}
 	for _, d := range image.Layers() {
 		if !seen[d.Digest] {
@@ -125,40 +111,99 @@ func layerBytes(image *cache.Image) (total int64) {
 	return total
 }
 
-// Pulls implements [Puller]. Measured (BENCHMARKS.md): with containerd's store, and
-// with podman, pulling is faster than loading, since layers are unpacked while others
-// come; with Docker's classic store it is slower.
-func (d *Docker) Pulls(ctx context.Context) bool {
-	// Elsewhere an engine on a socket is in a virtual machine.
-	if runtime.GOOS != "linux" || !strings.HasPrefix(d.host.Address, "unix:") {
-		return false
-	}
-	about, err := d.about(ctx)
-	return err == nil && (about.podman || about.containerd)
+// pulledAs is the repository that a tarball is served as. Always the same: containerd
+// records with each layer the repositories that it came from.
+const pulledAs = "dockercache/image"
+
+// A registry serves one tarball on loopback, to one engine. It counts what was sent,
+// and keeps the tarball's failures apart from the engine's.
+type registry struct {
+	// reference is what the engine is to pull. Its tag is a secret: other users of the
+	// machine can reach the port too. A client that knows a digest can ask for that.
+	reference string
+	server    http.Server
+	total     int64
+	progress  func(tarball.Progress) // nil: none
+
+	mu       sync.Mutex
+	requests int
+	sent     int64
+	layers   int64 // of sent, those of blobs but the config's
+	err      error
+	ended    bool
 }
 
-// Pull implements [Puller]. Docker speaks to 127.0.0.0/8 without TLS by default;
-// podman has to be told, which its API of Docker's kind has no word for.
-func (d *Docker) Pull(ctx context.Context, reference string) error {
-	path := "/images/create"
-	i := strings.LastIndex(reference, ":")
-	query := url.Values{"fromImage": {reference[:i]}, "tag": {reference[i+1:]}}
-	if d.podman {
-		path, query = libpodPath+"/images/pull", url.Values{"reference": {reference}, "tlsVerify": {"false"}}
-	}
-	resp, err := d.do(ctx, http.MethodPost, path, query, nil, 0, "")
+func serve(t *tarball.Tarball, progress func(tarball.Progress)) (*registry, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer resp.Body.Close()
-	return readStream(ctx, resp.Body)
+	tag := strings.ToLower(rand.Text())
+	r := &registry{
+		reference: listener.Addr().String() + "/" + pulledAs + ":" + tag,
+		total:     t.Layout.Size(), progress: progress,
+	}
+	config := "/" + t.Image.ConfigDigest().String()
+	images := server.NewSingle(t, pulledAs, tag, &server.Options{Failed: r.failed})
+	r.server = http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			r.mu.Lock()
+			r.requests++
+			r.mu.Unlock()
+			layer := strings.Contains(req.URL.Path, "/blobs/") && !strings.HasSuffix(req.URL.Path, config)
+			images.ServeHTTP(&meter{w, r, layer}, req)
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0), // of clients that are no such
+	}
+	go func() { _ = r.server.Serve(listener) }() // ends with ErrServerClosed
+	return r, nil
 }
 
-// Pulls implements [Puller].
-func (c *Containerd) Pulls(context.Context) bool { return runtime.GOOS == "linux" }
+func (r *registry) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = errors.Join(r.err, err)
+}
 
-// Pull implements [Puller].
-func (c *Containerd) Pull(ctx context.Context, reference string) error {
-	// It paints its progress, which is no use here and has no end.
-	return c.exec(ctx, nil, io.Discard, "images", "pull", "--plain-http", reference)
+// asked reports whether there was a request.
+func (r *registry) asked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.requests > 0
+}
+
+// end ends the serving. It returns how many bytes were sent, how many of them are of
+// layers, and what kept the tarball from being read, if anything.
+func (r *registry) end() (sent, layers int64, err error) {
+	_ = r.server.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true // no progress is reported any more
+	if r.err != nil {
+		err = &readError{r.err}
+	}
+	return r.sent, r.layers, err
+}
+
+// meter counts what an answer has.
+type meter struct {
+	http.ResponseWriter
+	registry *registry
+	layer    bool
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.ResponseWriter.Write(p)
+	r := m.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent += int64(n)
+	if m.layer {
+		r.layers += int64(n)
+	}
+	if r.progress != nil && !r.ended {
+		r.progress(tarball.Progress{Done: min(r.sent, r.total), Total: r.total})
+	}
+	return n, err
 }

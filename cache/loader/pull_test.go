@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/cache/loader/enginetest"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/enginetest"
 )
 
 // eachPuller runs a test on the engines that would rather pull.
@@ -34,9 +34,9 @@ func pulling(t *testing.T) (*Options, *logged) {
 }
 
 // blobBytes is how much a registry sends of an image without its first n layers.
-func blobBytes(tarball *cache.Tarball, n int) int64 {
-	sent := int64(len(tarball.Image.Manifest()) + len(tarball.Image.Config()))
-	for _, l := range tarball.Image.Layers()[n:] {
+func blobBytes(file *tarball.Tarball, n int) int64 {
+	sent := int64(len(file.Image.Manifest()) + len(file.Image.Config()))
+	for _, l := range file.Image.Layers()[n:] {
 		sent += l.Size
 	}
 	return sent
@@ -44,21 +44,21 @@ func blobBytes(tarball *cache.Tarball, n int) int64 {
 
 func TestPull(t *testing.T) {
 	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
-		tarball := stocked(t, testRef, small("a", "b", "c")...)
+		file := stocked(t, testRef, small("a", "b", "c")...)
 		opts, log := pulling(t)
 		var mu sync.Mutex
-		var last cache.Progress
-		opts.Progress = func(p cache.Progress) {
+		var last tarball.Progress
+		opts.Progress = func(p tarball.Progress) {
 			mu.Lock()
 			defer mu.Unlock()
 			assert.GreaterOrEqual(t, p.Done, last.Done)
 			last = p
 		}
-		result, err := Load(t.Context(), connect(t, engine), tarball, opts)
+		result, err := Load(t.Context(), connect(t, engine), file, opts)
 		require.NoError(t, err)
-		assert.Equal(t, &Result{Outcome: Loaded, Streamed: blobBytes(tarball, 0), Total: tarball.Layout.Size()}, result)
-		assert.Equal(t, cache.Progress{Done: result.Streamed, Total: result.Total}, last)
-		assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o)}, engine.Names(), "the name that it was pulled by is gone")
+		assert.Equal(t, &Result{Outcome: Loaded, Streamed: blobBytes(file, 0), Total: file.Layout.Size()}, result)
+		assert.Equal(t, tarball.Progress{Done: result.Streamed, Total: result.Total}, last)
+		assert.Equal(t, map[string]string{testRef: identity(file.Image, o)}, engine.Names(), "the name that it was pulled by is gone")
 		requireFiles(t, engine, testRef, small("a", "b", "c")...)
 		assert.Empty(t, engine.Loads())
 		assert.Equal(t, 1, engine.Pulls())
@@ -66,7 +66,7 @@ func TestPull(t *testing.T) {
 		assert.Empty(t, log.String())
 
 		engine.Forget()
-		result, err = Load(t.Context(), connect(t, engine), tarball, opts)
+		result, err = Load(t.Context(), connect(t, engine), file, opts)
 		require.NoError(t, err)
 		assert.Equal(t, Present, result.Outcome)
 		assert.Zero(t, engine.Pulls())
@@ -81,38 +81,38 @@ func TestPullDelta(t *testing.T) {
 		other := stocked(t, "docker.io/team/other:tag", small("a", "b")...)
 		_, err := Load(t.Context(), docker, other, opts)
 		require.NoError(t, err)
-		tarball := stocked(t, testRef, small("a", "b", "c")...)
-		result, err := Load(t.Context(), docker, tarball, opts)
+		file := stocked(t, testRef, small("a", "b", "c")...)
+		result, err := Load(t.Context(), docker, file, opts)
 		require.NoError(t, err)
 		assert.Equal(t, Delta, result.Outcome)
-		assert.Equal(t, blobBytes(tarball, 2), result.Streamed)
-		assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o), "docker.io/team/other:tag": identity(other.Image, o)}, engine.Names())
+		assert.Equal(t, blobBytes(file, 2), result.Streamed)
+		assert.Equal(t, map[string]string{testRef: identity(file.Image, o), "docker.io/team/other:tag": identity(other.Image, o)}, engine.Names())
 		requireFiles(t, engine, testRef, small("a", "b", "c")...)
 		assert.Empty(t, engine.Loads())
 		assert.Empty(t, log.String())
 	})
 }
 
-// Who does not pull: Docker's classic store, an engine that may be on another
-// machine, and one that was told not to.
+// Engines that do not pull: Docker's classic store, an engine that may be on another
+// machine, and one that may not.
 func TestPullsNot(t *testing.T) {
-	tarball := stocked(t, testRef, small("a")...)
-	load := func(t *testing.T, o enginetest.Options, connect func(*enginetest.Engine) *Docker, change func(*Options)) {
+	file := stocked(t, testRef, small("a")...)
+	load := func(t *testing.T, o enginetest.Options, connect func(*enginetest.Engine) *docker, change func(*Options)) {
 		t.Helper()
 		engine := enginetest.New(t, o)
 		opts, _ := pulling(t)
 		change(opts)
-		result, err := Load(t.Context(), connect(engine), tarball, opts)
+		result, err := Load(t.Context(), connect(engine), file, opts)
 		require.NoError(t, err)
 		assert.Equal(t, Loaded, result.Outcome)
 		assert.Zero(t, engine.Pulls())
 		assert.Len(t, engine.Loads(), 1)
 	}
-	local := func(engine *enginetest.Engine) *Docker { return connect(t, engine) }
-	remote := func(engine *enginetest.Engine) *Docker {
+	local := func(engine *enginetest.Engine) *docker { return connect(t, engine) }
+	remote := func(engine *enginetest.Engine) *docker {
 		address, err := engine.ListenTCP()
 		require.NoError(t, err)
-		docker, err := Connect(t.Context(), Host{Address: address})
+		docker, err := openDocker(t.Context(), Host{Address: address})
 		require.NoError(t, err)
 		return docker
 	}
@@ -134,16 +134,16 @@ func TestPullFallsBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
 				engine.SetQuirks(c.quirks)
-				tarball := stocked(t, testRef, small("a", "b")...)
+				file := stocked(t, testRef, small("a", "b")...)
 				opts, log := pulling(t)
-				l := newLoad(connect(t, engine), tarball, opts)
+				l := newLoad(connect(t, engine), file, opts)
 				if c.quirks.NeverAsks {
-					l.reach = 0
+					l.connect = 0
 				}
-				require.NoError(t, l.run(t.Context(), tarball))
+				require.NoError(t, l.run(t.Context()))
 				assert.Equal(t, Loaded, l.result.Outcome)
 				assert.Len(t, engine.Loads(), 1)
-				assert.Equal(t, map[string]string{testRef: identity(tarball.Image, o)}, engine.Names())
+				assert.Equal(t, map[string]string{testRef: identity(file.Image, o)}, engine.Names())
 				requireFiles(t, engine, testRef, small("a", "b")...)
 				assert.Contains(t, log.String(), c.want)
 			})
@@ -151,8 +151,8 @@ func TestPullFallsBack(t *testing.T) {
 	}
 }
 
-// What was pulled is proven before it gets the reference.
-func TestPullIsProvenFirst(t *testing.T) {
+// What was pulled is verified before it gets the reference.
+func TestPullIsVerifiedFirst(t *testing.T) {
 	engine := enginetest.New(t, enginetest.Options{Kind: enginetest.Podman})
 	opts, _ := pulling(t)
 	_, err := Load(t.Context(), connect(t, engine), stocked(t, testRef, small("a")...), opts)
@@ -167,7 +167,7 @@ func TestPullIsProvenFirst(t *testing.T) {
 }
 
 // elsewhere is an engine whose loopback is that of another machine.
-type elsewhere struct{ *Docker }
+type elsewhere struct{ *docker }
 
 func (elsewhere) Pull(context.Context, string) error { return nil }
 
@@ -191,7 +191,7 @@ func TestPullOfAnotherImage(t *testing.T) {
 		require.NoError(t, err)
 		engine.SetQuirks(enginetest.Quirks{WrongImage: true})
 		_, err = Load(t.Context(), docker, stocked(t, testRef, small("a")...), opts)
-		require.ErrorIs(t, err, ErrUnproven)
+		require.ErrorIs(t, err, ErrNotLoaded)
 		assert.Equal(t, map[string]string{testRef: identity(before.Image, o)}, engine.Names())
 	})
 }
@@ -204,33 +204,35 @@ func TestPullOfACorruptTarball(t *testing.T) {
 		before := stocked(t, testRef, small("x")...)
 		_, err := Load(t.Context(), docker, before, opts)
 		require.NoError(t, err)
-		tarball := newShelf(t).stock("a", testRef, small("a", "b")...)
-		corrupt(t, tarball, 1)
-		_, err = Load(t.Context(), docker, tarball, opts)
-		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		file := newShelf(t).stock("a", testRef, small("a", "b")...)
+		corrupt(t, file, 1)
+		_, err = Load(t.Context(), docker, file, opts)
+		require.ErrorIs(t, err, tarball.ErrDigest)
 		assert.Equal(t, map[string]string{testRef: identity(before.Image, o)}, engine.Names())
 	})
 }
 
-// A tarball that is replaced while the engine pulls: it gets the new one.
+// A tarball that is replaced or removed while the engine pulls: the engine gets the
+// one that was opened.
 func TestPullOfAReplacedTarball(t *testing.T) {
-	eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
-		s := newShelf(t)
-		old := s.stock("a", testRef, small("a", "b")...)
-		var once sync.Once
-		var replaced *cache.Tarball
-		engine.SetQuirks(enginetest.Quirks{WhilePulling: func() {
-			once.Do(func() { replaced = s.stock("a", testRef, small("c", "d")...) })
-		}})
-		opts, log := pulling(t)
-		result, err := Load(t.Context(), connect(t, engine), old, opts)
-		require.NoError(t, err)
-		assert.Equal(t, Loaded, result.Outcome)
-		assert.Equal(t, map[string]string{testRef: identity(replaced.Image, o)}, engine.Names())
-		requireFiles(t, engine, testRef, small("c", "d")...)
-		assert.Contains(t, log.String(), "the tarball was replaced")
-		assert.Empty(t, engine.Loads(), "the new one is pulled too")
-	})
+	for name, replace := range replacements {
+		t.Run(name, func(t *testing.T) {
+			eachPuller(t, func(t *testing.T, engine *enginetest.Engine, o enginetest.Options) {
+				s := newShelf(t)
+				file := s.stock("a", testRef, small("a", "b")...)
+				var once sync.Once
+				engine.SetQuirks(enginetest.Quirks{WhilePulling: func() { once.Do(func() { replace(s, file) }) }})
+				opts, log := pulling(t)
+				result, err := Load(t.Context(), connect(t, engine), file, opts)
+				require.NoError(t, err)
+				assert.Equal(t, Loaded, result.Outcome)
+				assert.Equal(t, map[string]string{testRef: identity(file.Image, o)}, engine.Names())
+				requireFiles(t, engine, testRef, small("a", "b")...)
+				assert.Empty(t, log.String())
+				assert.Empty(t, engine.Loads())
+			})
+		})
+	}
 }
 
 // Cancelled in the middle of a pull: what was there before is there.
@@ -251,24 +253,24 @@ func TestPullCancelled(t *testing.T) {
 	})
 }
 
-// The name that an image was pulled by stays when the engine does not take it away;
-// that is no reason to fail, and is said.
+// The name that an image was pulled by stays when the engine does not remove it; that
+// is no reason to fail, and is logged.
 func TestPullLeavesAName(t *testing.T) {
 	engine := enginetest.New(t, enginetest.Options{Kind: enginetest.Containerd})
 	opts, log := pulling(t)
-	tarball := stocked(t, testRef, small("a")...)
-	_, err := Load(t.Context(), keepsNames{connect(t, engine)}, tarball, opts)
+	file := stocked(t, testRef, small("a")...)
+	_, err := Load(t.Context(), keepsNames{connect(t, engine)}, file, opts)
 	require.NoError(t, err)
 	assert.Len(t, engine.Names(), 2)
-	assert.Contains(t, log.String(), "could not be taken away")
+	assert.Contains(t, log.String(), "could not be removed")
 }
 
-// keepsNames is an engine that takes no name away.
-type keepsNames struct{ *Docker }
+// keepsNames is an engine that removes no name.
+type keepsNames struct{ *docker }
 
 func (k keepsNames) Name(ctx context.Context, reference string, id v1.Hash) error {
 	if id == (v1.Hash{}) {
 		return errors.New("not today")
 	}
-	return k.Docker.Name(ctx, reference, id)
+	return k.docker.Name(ctx, reference, id)
 }

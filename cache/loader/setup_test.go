@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/cache/loader/enginetest"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/enginetest"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 )
@@ -35,14 +37,14 @@ func eachKind(t *testing.T, test func(t *testing.T, o enginetest.Options)) {
 	}
 }
 
-// provenByContainer tells of which engines nothing else says that an image can be
-// used.
-func provenByContainer(o enginetest.Options) bool {
+// verifiedByContainer reports whether nothing else says of an engine's image that it can
+// be used.
+func verifiedByContainer(o enginetest.Options) bool {
 	return o.Kind == enginetest.Podman || o.Kind == enginetest.Containerd && o.Version != ""
 }
 
 // identity is what an engine calls an image.
-func identity(image *cache.Image, o enginetest.Options) string {
+func identity(image *tarball.Image, o enginetest.Options) string {
 	if o.Kind == enginetest.Containerd {
 		return image.Digest().String()
 	}
@@ -57,7 +59,7 @@ type shelf struct {
 
 func newShelf(t *testing.T) *shelf {
 	t.Helper()
-	dir, err := cache.OpenDir(t.TempDir(), nil)
+	dir, err := cache.Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	return &shelf{t, dir}
 }
@@ -76,9 +78,9 @@ func small(names ...string) (layers []layer) {
 	return layers
 }
 
-// stock puts the image of these layers, bottom first, into NAME_main.tar, in place
-// of what is there.
-func (s *shelf) stock(name, ref string, layers ...layer) *cache.Tarball {
+// put puts the image of these layers, bottom first, into NAME_main.tar, in place
+// of what is there, and returns that name.
+func (s *shelf) put(name, ref string, layers ...layer) string {
 	s.t.Helper()
 	var made []v1.Layer
 	for _, l := range layers {
@@ -88,11 +90,24 @@ func (s *shelf) stock(name, ref string, layers ...layer) *cache.Tarball {
 	}
 	image, source, err := tarballtest.Image(ref, made...)
 	require.NoError(s.t, err)
-	_, err = s.dir.Put(context.Background(), name+"_main.tar", image, source, nil)
+	_, err = s.dir.Put(s.t.Context(), name+"_main.tar", image, source, nil)
 	require.NoError(s.t, err)
-	tarball, err := cache.ReadTarball(filepath.Join(s.dir.Path(), name+"_main.tar"))
+	return name + "_main.tar"
+}
+
+// replace puts another image in place of a tarball.
+func (s *shelf) replace(file *tarball.Tarball, ref string, layers ...layer) {
+	s.t.Helper()
+	s.put(strings.TrimSuffix(filepath.Base(file.Name()), "_main.tar"), ref, layers...)
+}
+
+// stock is put, and opens the tarball.
+func (s *shelf) stock(name, ref string, layers ...layer) *tarball.Tarball {
+	s.t.Helper()
+	file, err := s.dir.Get(s.t.Context(), s.put(name, ref, layers...))
 	require.NoError(s.t, err)
-	return tarball
+	s.t.Cleanup(func() { require.NoError(s.t, file.Close()) })
+	return file
 }
 
 // shared are the tarballs that all tests only read, by reference and layers: to
@@ -100,7 +115,7 @@ func (s *shelf) stock(name, ref string, layers ...layer) *cache.Tarball {
 var shared struct {
 	sync.Mutex
 	dir  string
-	made map[string]*cache.Tarball
+	made map[string]*tarball.Tarball
 }
 
 // holderVariable makes this program the other process of a test of locks.
@@ -115,35 +130,37 @@ func TestMain(m *testing.M) {
 	if shared.dir, err = os.MkdirTemp("", "loader"); err != nil {
 		panic(err)
 	}
-	shared.made = map[string]*cache.Tarball{}
+	_ = os.Setenv("TMPDIR", shared.dir) // also of the default LockDir
+	shared.made = map[string]*tarball.Tarball{}
 	code := m.Run()
 	_ = os.RemoveAll(shared.dir)
 	os.Exit(code)
 }
 
-// stocked returns a tarball that may not be changed.
-func stocked(t *testing.T, ref string, layers ...layer) *cache.Tarball {
+// stocked returns an open tarball that may not be changed or closed.
+func stocked(t *testing.T, ref string, layers ...layer) *tarball.Tarball {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	key := fmt.Sprint(ref, layers)
 	if shared.made[key] == nil {
-		dir, err := cache.OpenDir(shared.dir, nil)
+		dir, err := cache.Open(shared.dir, nil)
 		require.NoError(t, err)
 		s := &shelf{t, dir}
-		shared.made[key] = s.stock(fmt.Sprintf("image%d", len(shared.made)), ref, layers...)
+		shared.made[key], err = dir.Get(context.Background(), s.put(fmt.Sprintf("image%d", len(shared.made)), ref, layers...))
+		require.NoError(t, err)
 	}
 	return shared.made[key]
 }
 
 // corrupt changes a byte of a tarball's nth layer, in the middle of it.
-func corrupt(t *testing.T, tarball *cache.Tarball, n int) {
+func corrupt(t *testing.T, file *tarball.Tarball, n int) {
 	t.Helper()
-	f, err := os.OpenFile(tarball.Path, os.O_RDWR, 0)
+	f, err := os.OpenFile(file.Name(), os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
-	digest := tarball.Image.Layers()[n].Digest
-	for _, s := range tarball.Layout.Segments() {
+	digest := file.Image.Layers()[n].Digest
+	for _, s := range file.Layout.Segments() {
 		if s.Blob != digest {
 			continue
 		}
@@ -158,9 +175,9 @@ func corrupt(t *testing.T, tarball *cache.Tarball, n int) {
 	t.Fatal("no such layer")
 }
 
-func connect(t *testing.T, engine *enginetest.Engine) *Docker {
+func connect(t *testing.T, engine *enginetest.Engine) *docker {
 	t.Helper()
-	docker, err := Connect(t.Context(), Host{Address: engine.Address()})
+	docker, err := openDocker(t.Context(), Host{Address: engine.Address()})
 	require.NoError(t, err)
 	return docker
 }
@@ -200,18 +217,18 @@ func asked(engine *enginetest.Engine) (requests []string) {
 }
 
 // archiveSize is how large the archive is without some layers.
-func archiveSize(t *testing.T, tarball *cache.Tarball, without ...int) int64 {
+func archiveSize(t *testing.T, file *tarball.Tarball, without ...int) int64 {
 	t.Helper()
 	omit := map[v1.Hash]bool{}
 	for _, i := range without {
-		omit[tarball.Image.Layers()[i].Digest] = true
+		omit[file.Image.Layers()[i].Digest] = true
 	}
-	archive, err := tarball.Archive(func(h v1.Hash) bool { return omit[h] })
+	archive, err := file.Archive(func(h v1.Hash) bool { return omit[h] })
 	require.NoError(t, err)
 	return archive.Size()
 }
 
-// requireFiles proves that the image under a reference has the files of these
+// requireFiles verifies that the image under a reference has the files of these
 // layers, and no other.
 func requireFiles(t *testing.T, engine *enginetest.Engine, ref string, layers ...layer) {
 	t.Helper()

@@ -8,12 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // blob serves a layer or a config, or a range of it.
@@ -31,19 +33,20 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 	w.Header().Set("Docker-Content-Digest", digest.String())
 	w.Header().Set("Etag", `"`+digest.String()+`"`)
 	if strings.Contains(r.Header.Get("Range"), ",") {
-		// Several ranges would be read by a goroutine that may outlive the answer. Who
-		// asks for them has to expect the whole.
+		// Several ranges would be read by a goroutine that may outlive the answer. A
+		// client that asks for them must accept the whole.
 		r = r.Clone(r.Context())
 		r.Header.Del("Range")
 	}
 	http.ServeContent(w, r, "", time.Time{}, content)
 	if l, ok := content.(*layer); ok && l.err != nil {
-		s.failed(r, l.err) // the answer ends early, which its length tells the client
+		s.failed(r, l.err) // the answer ends early, which the client sees by its length
 	}
 	return nil
 }
 
-// find finds a blob, first among what is known, then in the directory as it is now.
+// find finds a blob, first among what is known, then in the directory as it is now; in
+// both, what is there comes before what is only held.
 func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.ReadSeekCloser, error) {
 	var images []image
 	var failed, gone error
@@ -52,10 +55,10 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 		if err != nil {
 			return nil, err
 		}
-		images = called(all, repository, r.URL.Query().Get("ns"))
+		images = called(append(slices.Clip(all), s.catalog.held()...), repository, r.URL.Query().Get("ns"))
 		failed, gone = nil, nil
 		for _, i := range images {
-			content, err := open(r.Context(), i.tarball, digest)
+			content, err := s.open(r.Context(), i, digest)
 			if content != nil {
 				return content, nil
 			}
@@ -77,42 +80,42 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 	return nil, unknownBlob(repository, digest.String())
 }
 
-// isGone tells whether a tarball is no longer there, or another one is in its place.
+// isGone reports whether a tarball is no longer there, or another one is in its place.
 func isGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrReplaced)
 }
 
 // open opens a blob of an image; nil if it has none of this digest. The manifest
 // counts as one, as it does for registries.
-func open(ctx context.Context, t *cache.Tarball, digest v1.Hash) (io.ReadSeekCloser, error) {
+func (s *server) open(ctx context.Context, i image, digest v1.Hash) (io.ReadSeekCloser, error) {
 	switch digest {
-	case t.Image.ConfigDigest():
-		return bytesCloser{bytes.NewReader(t.Image.Config())}, nil
-	case t.Image.Digest():
-		return bytesCloser{bytes.NewReader(t.Image.Manifest())}, nil
+	case i.info.Image.ConfigDigest():
+		_ = s.keep(ctx, i)
+		return bytesCloser{bytes.NewReader(i.info.Image.Config())}, nil
+	case i.info.Image.Digest():
+		_ = s.keep(ctx, i)
+		return bytesCloser{bytes.NewReader(i.info.Image.Manifest())}, nil
 	}
-	for _, d := range t.Image.Layers() {
-		if d.Digest != digest {
-			continue
-		}
-		l := &layer{ctx: ctx, tarball: t, digest: digest, size: d.Size}
-		// Now, not when the first byte is read: then it is too late to say no.
-		if err := l.begin(); err != nil {
-			return nil, err
-		}
-		return l, nil
+	segment, ok := i.info.Layout.Layer(digest)
+	if !ok {
+		return nil, nil
 	}
-	return nil, nil
+	t, done, err := s.catalog.open(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	return &layer{ctx: ctx, tarball: t, done: done, digest: digest, size: segment.Length}, nil
 }
 
 type bytesCloser struct{ *bytes.Reader }
 
 func (bytesCloser) Close() error { return nil }
 
-// layer reads a layer of a tarball from wherever it is told to.
+// layer reads a layer of a tarball from wherever it is asked to.
 type layer struct {
 	ctx     context.Context
-	tarball *cache.Tarball
+	tarball *tarball.Tarball
+	done    func() // when the tarball is no longer needed
 	digest  v1.Hash
 	size    int64
 
@@ -127,7 +130,7 @@ func (l *layer) begin() error {
 	if l.r != nil && l.from == l.at || l.at == l.size {
 		return nil
 	}
-	_ = l.Close()
+	l.end()
 	r, err := l.tarball.ReadRange(l.ctx, l.digest, l.at, l.size-l.at)
 	if err != nil {
 		return err
@@ -165,11 +168,16 @@ func (l *layer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (l *layer) Close() error {
-	if l.r == nil {
-		return nil
+func (l *layer) end() {
+	if l.r != nil {
+		_ = l.r.Close()
+		l.r = nil
 	}
-	err := l.r.Close()
-	l.r = nil
-	return err
+}
+
+// Close gives up the tarball.
+func (l *layer) Close() error {
+	l.end()
+	l.done()
+	return nil
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // Every byte of each layer and of the config is the original's.
 func TestBlobs(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a", "large", "b", "a") // one comes twice
+	file := s.stock("image", testRef, "a", "large", "b", "a") // one comes twice
 	want := map[string][]byte{}
 	_, source := makeImage(t, "a", "large", "b")
 	for d, raw := range source {
@@ -29,7 +29,7 @@ func TestBlobs(t *testing.T) {
 	made, _ := makeImage(t, "a", "large", "b", "a")
 	config, err := made.RawConfigFile()
 	require.NoError(t, err)
-	want[tarball.Image.ConfigDigest().String()] = config
+	want[file.Image.ConfigDigest().String()] = config
 	require.Len(t, want, 4)
 	c := connect(s)
 	for digest, raw := range want {
@@ -48,15 +48,15 @@ func TestBlobs(t *testing.T) {
 		}
 		assert.Empty(t, c.do(http.MethodHead, path).body)
 	}
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 func TestBlobRanges(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a", "large", "b")
+	file := s.stock("image", testRef, "a", "large", "b")
 	large, raw := layerOf(t, "large")
 	c := connect(s)
-	for digest, raw := range map[string][]byte{large: raw, tarball.Image.ConfigDigest().String(): tarball.Image.Config()} {
+	for digest, raw := range map[string][]byte{large: raw, file.Image.ConfigDigest().String(): file.Image.Config()} {
 		path, size := "/v2/team/image/blobs/"+digest, len(raw)
 		for asked, want := range map[string][2]int{
 			"0-0":                               {0, 1},
@@ -100,7 +100,7 @@ func TestBlobRanges(t *testing.T) {
 		assert.Equal(t, http.StatusOK, got.StatusCode)
 		assert.True(t, bytes.Equal(raw, got.body))
 	}
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 func TestBlobIsRefused(t *testing.T) {
@@ -117,7 +117,7 @@ func TestBlobIsRefused(t *testing.T) {
 		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/team/image/blobs/"+bad)
 	}
 	assert.Equal(t, http.StatusNotFound, c.do(http.MethodHead, "/v2/team/image/blobs/"+absent).StatusCode)
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 // cutting truncates a file after the first bytes of an answer.
@@ -143,36 +143,36 @@ func TestLayerBecomesUnreadable(t *testing.T) {
 	large, raw := layerOf(t, "large")
 	for _, asked := range []string{"bytes=0-", "bytes=1000-", ""} {
 		s := newShelf(t)
-		tarball := s.stock("image", testRef, "large")
-		var told failures
-		h := New(s.dir, &Options{Failed: told.add})
+		file := s.stock("image", testRef, "large")
+		var reported failures
+		h := New(s.dir, &Options{Failed: reported.add})
 		c := &client{t: t, host: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h.ServeHTTP(&cutting{ResponseWriter: w, path: tarball.Path, size: 150_000}, r)
+			h.ServeHTTP(&cutting{ResponseWriter: w, path: file.Name(), size: 150_000}, r)
 		}))}
 		got := c.get("/v2/team/image/blobs/"+large, "Range: "+asked)
 		require.ErrorIs(t, got.err, io.ErrUnexpectedEOF)
 		assert.Less(t, len(got.body), 150_000)
 		assert.Greater(t, got.ContentLength, int64(len(raw)-1001))
-		all := told.take()
+		all := reported.take()
 		require.Len(t, all, 1)
 		assert.ErrorIs(t, all[0], io.ErrUnexpectedEOF)
-		assert.ErrorContains(t, all[0], tarball.Path)
+		assert.ErrorContains(t, all[0], file.Name())
 	}
 }
 
-// A client that goes away is nobody's trouble.
+// That a client goes away is not reported.
 func TestClientGoesAway(t *testing.T) {
 	s := newShelf(t)
 	s.stock("image", testRef, "large")
 	large, _ := layerOf(t, "large")
-	var told failures
-	h := New(s.dir, &Options{Failed: told.add})
+	var reported failures
+	h := New(s.dir, &Options{Failed: reported.add})
 	r, w := io.Pipe()
 	require.NoError(t, r.CloseWithError(errors.New("gone")))
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/team/image/blobs/"+large, nil)
 	require.NoError(t, err)
 	h.ServeHTTP(piped{w}, request)
-	assert.Empty(t, told.take())
+	assert.Empty(t, reported.take())
 }
 
 // piped is the answer to one who reads from a pipe.
@@ -185,9 +185,9 @@ func (piped) WriteHeader(int)     {}
 // "unknown": the client may ask again.
 func TestLayerIsTakenFromAnother(t *testing.T) {
 	s := newShelf(t)
-	s.stockOf(cache.Run{ID: 2}, "new", testRef, "a", "b")
-	s.stockOf(cache.Run{ID: 1}, "old", "registry.test/team/image:v0", "a")
-	c := connect(s)
+	s.stockOf(tarball.Run{ID: 2}, "new", testRef, "a", "b")
+	s.stockOf(tarball.Run{ID: 1}, "old", "registry.test/team/image:v0", "a")
+	c := connectWith(s, noHold)
 	a, raw := layerOf(t, "a")
 	b, _ := layerOf(t, "b")
 	c.requireServed(raw, "/v2/team/image/blobs/"+a)
@@ -197,37 +197,42 @@ func TestLayerIsTakenFromAnother(t *testing.T) {
 	s.damage("new.tar", 600)
 	require.NoError(t, os.Chtimes(s.path("new.tar"), info.ModTime(), info.ModTime()))
 	c.requireServed(raw, "/v2/team/image/blobs/"+a)
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 	message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+b)
 	assert.NotContains(t, message, s.dir.Path())
-	all := c.told.take()
+	all := c.reported.take()
 	require.Len(t, all, 1)
-	assert.ErrorIs(t, all[0], cache.ErrNotTarball)
+	assert.ErrorIs(t, all[0], tarball.ErrNotTarball)
 }
 
 // fixed is a catalog that notices nothing.
-type fixed []image
+type fixed struct {
+	*dirCatalog
+	all []image
+}
 
-func (f fixed) images(context.Context, bool) ([]image, error) { return f, nil }
+func (f fixed) images(context.Context, bool) ([]image, error) { return f.all, nil }
 
 // That one tarball has just gone is no answer where another cannot be read.
 func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
 	s := newShelf(t)
-	var all fixed
+	var all []image
 	for _, name := range []string{"gone", "damaged", "gone2"} {
-		i, err := newImage(s.stock(name, testRef, "a"))
+		i, err := newImage(name+".tar", &s.stock(name, testRef, "a").Info)
 		require.NoError(t, err)
 		all = append(all, i)
 	}
 	require.NoError(t, os.Remove(s.path("gone.tar")))
 	require.NoError(t, os.Remove(s.path("gone2.tar")))
-	c := &client{t: t, told: &failures{}}
-	c.host = serve(t, newServer(all, s.dir.MarkUsed, &Options{Failed: c.told.add}))
+	c := &client{t: t, reported: &failures{}}
+	h := newServer(&Options{Failed: c.reported.add})
+	h.catalog = fixed{newDirCatalog(s.dir, -1, h.unreadable), all}
+	c.host = serve(t, h)
 	layer, raw := layerOf(t, "a")
 	c.requireServed(raw, "/v2/team/image/blobs/"+layer)
 	s.damage("damaged.tar", 600)
 	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+layer)
 	require.NoError(t, os.Remove(s.path("damaged.tar")))
 	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+layer)
-	assert.Len(t, c.told.take(), 2, "of the damage, and that all are gone")
+	assert.Len(t, c.reported.take(), 2, "of the damage, and that all are gone")
 }

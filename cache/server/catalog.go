@@ -10,16 +10,19 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/distribution/reference"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// image is a tarball, and what its image is served as.
+// image is the image of a tarball, and what it is served as.
 type image struct {
-	tarball    *cache.Tarball
+	info       *tarball.Info
+	file       string // the tarball's name in the directory
+	written    int64  // when that was, in ns
 	host       string // of its reference
 	repository string // without the host
 	tag        string
@@ -29,10 +32,17 @@ type image struct {
 type catalog interface {
 	// images returns all, the newest first. Fresh ones are not older than the call.
 	images(ctx context.Context, fresh bool) ([]image, error)
+	// held returns those that were pulled a moment ago, be they replaced or gone.
+	held() []image
+	// open opens the tarball of an image. The error is [cache.ErrReplaced] when
+	// another image is in its place now. done must be called.
+	open(ctx context.Context, i image) (t *tarball.Tarball, done func(), err error)
+	// used records that an image was pulled.
+	used(ctx context.Context, i image)
 }
 
 // called returns the images of a repository. ns is the registry that a client of a
-// mirror is meaning to speak to, "" if it does not say. If that registry has none,
+// mirror means, "" if it does not say. If that registry has none,
 // the name may still be one with a host.
 func called(all []image, repository, ns string) []image {
 	var meant, found []image
@@ -50,7 +60,7 @@ func called(all []image, repository, ns string) []image {
 	return found
 }
 
-// name is the repository's for those who do not have this as a mirror. A host with a
+// name is the repository's name for clients that do not use this as a mirror. A host with a
 // port is left out: no repository may have a colon.
 func (i image) name() string {
 	if i.host == "" || strings.Contains(i.host, ":") {
@@ -59,43 +69,77 @@ func (i image) name() string {
 	return i.host + "/" + i.repository
 }
 
-// has tells whether a digest is the manifest's.
-func (i image) has(digest v1.Hash) bool { return i.tarball.Image.Digest() == digest }
-
-// newImage returns what a tarball's image is served as.
-func newImage(t *cache.Tarball) (image, error) {
-	named, err := reference.ParseNormalizedNamed(t.Image.Reference())
+// newImage returns what the image of the tarball called name is served as.
+func newImage(name string, info *tarball.Info) (image, error) {
+	named, err := reference.ParseNormalizedNamed(info.Image.Reference())
 	if err != nil {
 		return image{}, err // cannot be: it was checked when the image was made
 	}
-	i := image{tarball: t, host: reference.Domain(named), repository: reference.Path(named), tag: "latest"}
+	i := image{info: info, file: name, host: reference.Domain(named), repository: reference.Path(named), tag: "latest"}
 	if tagged, ok := named.(reference.Tagged); ok {
 		i.tag = tagged.Tag()
 	}
 	return i, nil
 }
 
-// oneImage is the catalog of one.
-type oneImage struct{ image }
+// single is the catalog of one open tarball, or of none.
+type single struct {
+	image
+	tarball *tarball.Tarball
+}
 
-func (c oneImage) images(context.Context, bool) ([]image, error) { return []image{c.image}, nil }
+func (c single) images(context.Context, bool) ([]image, error) {
+	if c.tarball == nil {
+		return nil, nil
+	}
+	return []image{c.image}, nil
+}
+
+func (c single) held() []image { return nil }
+
+func (c single) open(context.Context, image) (*tarball.Tarball, func(), error) {
+	return c.tarball, func() {}, nil
+}
+
+func (c single) used(context.Context, image) {}
 
 // dirCatalog is what a directory holds. Tarballs are read again when the directory
 // has changed.
 type dirCatalog struct {
-	path    string
-	list    func(context.Context) ([]cache.Entry, error) // [cache.Dir.List]
-	skipped func(error)                                  // is told why a file is not served
+	dir     *cache.Dir
+	list    func(context.Context) ([]cache.Entry, error)      // [cache.Dir.List]; tests replace it
+	skipped func(ctx context.Context, err error, args ...any) // is called with why a file is not served
+	holder  holder
 
 	mu    sync.Mutex
 	known []image
 	state string // of the directory when that was known
 }
 
+func newDirCatalog(dir *cache.Dir, hold time.Duration, skipped func(context.Context, error, ...any)) *dirCatalog {
+	return &dirCatalog{dir: dir, list: dir.List, skipped: skipped, holder: holder{hold: hold}}
+}
+
+func (c *dirCatalog) used(ctx context.Context, i image) { _ = c.dir.Touch(ctx, i.file) } // best effort
+
+// open opens a tarball, or returns the one that is open still.
+func (c *dirCatalog) open(ctx context.Context, i image) (*tarball.Tarball, func(), error) {
+	return c.holder.acquire(i, func() (*tarball.Tarball, error) {
+		t, err := c.dir.Get(ctx, i.file)
+		if err == nil && t.Image.Digest() != i.info.Image.Digest() {
+			_ = t.Close()
+			return nil, fmt.Errorf("%s: %w: it holds %s now", i.file, cache.ErrReplaced, t.Image.Digest())
+		}
+		return t, err
+	})
+}
+
+func (c *dirCatalog) held() []image { return c.holder.images() }
+
 func (c *dirCatalog) images(ctx context.Context, fresh bool) ([]image, error) {
 	known, skipped, err := c.read(ctx, fresh)
-	for _, err := range skipped { // not under the lock: who is told may take its time
-		c.skipped(err)
+	for _, err := range skipped { // not under the lock: the function may take its time
+		c.skipped(ctx, err)
 	}
 	return known, err
 }
@@ -106,7 +150,7 @@ func (c *dirCatalog) read(ctx context.Context, fresh bool) (known []image, skipp
 	if !fresh && c.state != "" {
 		return c.known, nil, nil
 	}
-	state, err := stateOf(c.path)
+	state, err := stateOf(c.dir.Path())
 	if err != nil || state == c.state {
 		return c.known, nil, err
 	}
@@ -123,12 +167,13 @@ func (c *dirCatalog) read(ctx context.Context, fresh bool) (known []image, skipp
 	for _, e := range entries {
 		if e.Err != nil {
 			skipped = append(skipped, e.Err)
-			if !errors.Is(e.Err, cache.ErrNotTarball) && !errors.Is(e.Err, cache.ErrName) {
+			if !errors.Is(e.Err, tarball.ErrNotTarball) && !errors.Is(e.Err, cache.ErrInvalidName) {
 				c.state = "?" // of no directory: the file may be well, and is tried again
 			}
 			continue
 		}
-		if i, err := newImage(e.Tarball); err == nil {
+		if i, err := newImage(e.Name, e.Info); err == nil {
+			i.written = e.Written.UnixNano()
 			c.known = append(c.known, i)
 		}
 	}
@@ -136,7 +181,7 @@ func (c *dirCatalog) read(ctx context.Context, fresh bool) (known []image, skipp
 }
 
 // stateOf returns a text that changes when a tarball comes, goes or is replaced, or
-// its mark has another run. Times alone do not tell: on some file servers they are
+// its mark has another run. Times alone do not show that: on some file servers they are
 // whole seconds.
 func stateOf(path string) (string, error) {
 	entries, err := os.ReadDir(path)

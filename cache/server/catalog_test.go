@@ -11,10 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// requireImage proves that a tag names this tarball's image.
-func (c *client) requireImage(want *cache.Tarball, repository, tag string) {
+// requireImage verifies that a tag names this tarball's image.
+func (c *client) requireImage(want *tarball.Tarball, repository, tag string) {
 	c.t.Helper()
 	c.requireServed(want.Image.Manifest(), "/v2/"+repository+"/manifests/"+tag)
 }
@@ -28,7 +30,7 @@ func TestNames(t *testing.T) {
 	manifests := s.stock("manifests", "registry.test/team/manifests/image:v1", "e")
 	both := s.stock("both", "registry.test/blobs/manifests/blobs/tags/list:v1", "f")
 	c := connect(s)
-	for name, want := range map[string]*cache.Tarball{
+	for name, want := range map[string]*tarball.Tarball{
 		"team/image": image, "registry.test/team/image": image,
 		"team/port": port,
 		// As Docker completes short names.
@@ -38,7 +40,7 @@ func TestNames(t *testing.T) {
 		"team/manifests/image": manifests, "registry.test/team/manifests/image": manifests,
 		"blobs/manifests/blobs/tags/list": both,
 	} {
-		tag := map[*cache.Tarball]string{debian: "12", hub: "latest"}[want]
+		tag := map[*tarball.Tarball]string{debian: "12", hub: "latest"}[want]
 		if tag == "" {
 			tag = "v1"
 		}
@@ -52,14 +54,14 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Two registries that have the same repository and tag are told apart by ns.
+// Two registries that have the same repository and tag are distinguished by ns.
 func TestNamespace(t *testing.T) {
 	s := newShelf(t)
-	one := s.stockOf(cache.Run{ID: 1}, "one", "one.test/team/image:v1", "a")
-	port := s.stockOf(cache.Run{ID: 3}, "port", "one.test:5000/team/image:v1", "b")
-	two := s.stockOf(cache.Run{ID: 2}, "two", "two.test/team/image:v1", "c")
+	one := s.stockOf(tarball.Run{ID: 1}, "one", "one.test/team/image:v1", "a")
+	port := s.stockOf(tarball.Run{ID: 3}, "port", "one.test:5000/team/image:v1", "b")
+	two := s.stockOf(tarball.Run{ID: 2}, "two", "two.test/team/image:v1", "c")
 	c := connect(s)
-	for path, want := range map[string]*cache.Tarball{
+	for path, want := range map[string]*tarball.Tarball{
 		"team/image/manifests/v1":                  port, // the newest
 		"team/image/manifests/v1?ns=one.test":      one,
 		"team/image/manifests/v1?ns=one.test:5000": port,
@@ -77,7 +79,7 @@ func TestNamespace(t *testing.T) {
 	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+a+"?ns=two.test")
 
 	// What that registry has comes before what is only called so.
-	proxy := s.stockOf(cache.Run{ID: 1}, "proxy", "proxy.test/two.test/team/image:v1", "d")
+	proxy := s.stockOf(tarball.Run{ID: 1}, "proxy", "proxy.test/two.test/team/image:v1", "d")
 	c.requireImage(two, "two.test/team/image", "v1")
 	c.requireServed(proxy.Image.Manifest(), "/v2/two.test/team/image/manifests/v1?ns=proxy.test")
 }
@@ -94,22 +96,22 @@ func TestNewestRunIsServed(t *testing.T) {
 	s.stock("c", testRef, "c")
 	s.age("c.tar", 2)
 	c.requireImage(b, "team/image", "v1")
-	d := s.stockOf(cache.Run{ID: 7, Attempt: 2}, "d", testRef, "d")
+	d := s.stockOf(tarball.Run{ID: 7, Attempt: 2}, "d", testRef, "d")
 	s.age("d.tar", 0)
 	c.requireImage(d, "team/image", "v1")
-	s.stockOf(cache.Run{ID: 7, Attempt: 1}, "e", testRef, "e")
+	s.stockOf(tarball.Run{ID: 7, Attempt: 1}, "e", testRef, "e")
 	c.requireImage(d, "team/image", "v1")
-	f := s.stockOf(cache.Run{ID: 8, Attempt: 1}, "f", testRef, "f")
+	f := s.stockOf(tarball.Run{ID: 8, Attempt: 1}, "f", testRef, "f")
 	c.requireImage(f, "team/image", "v1")
-	// A newer run has built the same as an older one: only its mark says so.
-	s.stockOf(cache.Run{ID: 9, Attempt: 1}, "d", testRef, "d")
+	// A newer run has built the same as an older one: only its record says so.
+	s.stockOf(tarball.Run{ID: 9, Attempt: 1}, "d", testRef, "d")
 	c.requireImage(d, "team/image", "v1")
 	c.requireImage(f, "team/image", f.Image.Digest().String())
 }
 
 func TestTarballsComeAndGo(t *testing.T) {
 	s := newShelf(t)
-	c := connect(s)
+	c := connectWith(s, noHold)
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/manifests/v1")
 	a, rawA := layerOf(t, "a")
 	b, rawB := layerOf(t, "b")
@@ -138,7 +140,7 @@ func TestTarballsComeAndGo(t *testing.T) {
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/blobs/"+d)
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/manifests/v1")
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/tags/list")
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 // A tarball of the same size may take the place of another within the time that a file
@@ -164,27 +166,27 @@ func TestWhatIsNoTarballIsNotServed(t *testing.T) {
 	s.stock("bad", "registry.test/team/bad:v1", "c")
 	s.stock("dot", "registry.test/team/dot:v1", "d")
 	s.stock("suffix", "registry.test/team/suffix:v1", "e")
-	c := connect(s)
+	c := connectWith(s, noHold)
 	for _, name := range []string{"bad", "dot", "suffix"} {
 		require.Equal(t, http.StatusOK, c.get("/v2/team/"+name+"/manifests/v1").StatusCode)
 	}
 	require.Equal(t, http.StatusOK, c.get("/v2/_catalog").StatusCode) // it knows the marks of these pulls
-	require.Empty(t, c.told.take())
+	require.Empty(t, c.reported.take())
 
 	s.damage("bad.tar", 600)
 	s.age("bad.tar", 1)
 	bad := func() {
 		t.Helper()
 		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/bad/manifests/v1")
-		all := c.told.take()
+		all := c.reported.take()
 		require.Len(t, all, 1)
-		assert.ErrorIs(t, all[0], cache.ErrNotTarball)
+		assert.ErrorIs(t, all[0], tarball.ErrNotTarball)
 		assert.ErrorContains(t, all[0], "bad.tar")
 	}
 	bad()
 	require.NoError(t, os.Rename(s.path("dot.tar"), s.path(".dot.tar")))
 	require.NoError(t, os.Rename(s.path("suffix.tar"), s.path("suffix.tar.old")))
-	require.NoError(t, os.Symlink(outside.Path, s.path("outside.tar")))
+	require.NoError(t, os.Symlink(outside.Name(), s.path("outside.tar")))
 	require.NoError(t, os.Mkdir(s.path("directory.tar"), 0o755))
 	bad() // once each time that the directory has changed
 	for _, name := range []string{"bad", "dot", "suffix", "outside"} {
@@ -192,51 +194,52 @@ func TestWhatIsNoTarballIsNotServed(t *testing.T) {
 		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/"+name+"/blobs/"+outside.Image.Layers()[0].Digest.String())
 	}
 	assert.Equal(t, []string{`["registry.test/team/image"]`}, c.list("/v2/_catalog", "repositories"))
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 // A tarball that could not be opened for a moment is looked for again, though the
 // directory is as it was.
 func TestTroubleIsNotRemembered(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a")
-	var told failures
+	file := s.stock("image", testRef, "a")
+	var reported failures
 	broken := true
-	c := &dirCatalog{path: s.dir.Path(), skipped: told.add, list: func(ctx context.Context) ([]cache.Entry, error) {
+	c := newDirCatalog(s.dir, 0, func(_ context.Context, err error, _ ...any) { reported.add(err) })
+	c.list = func(ctx context.Context) ([]cache.Entry, error) {
 		if broken {
 			return []cache.Entry{{Name: "image.tar", Err: os.ErrPermission}}, nil
 		}
 		return s.dir.List(ctx)
-	}}
+	}
 	all, err := c.images(t.Context(), true)
 	require.NoError(t, err)
 	require.Empty(t, all)
-	require.Equal(t, []error{os.ErrPermission}, told.take())
+	require.Equal(t, []error{os.ErrPermission}, reported.take())
 	broken = false
 	all, err = c.images(t.Context(), true)
 	require.NoError(t, err)
 	require.Len(t, all, 1)
-	assert.Equal(t, tarball.Image.Digest(), all[0].tarball.Image.Digest())
-	require.Empty(t, told.take())
+	assert.Equal(t, file.Image.Digest(), all[0].info.Image.Digest())
+	require.Empty(t, reported.take())
 }
 
 func TestDirectoryGoesAndComesBack(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a")
-	c := connect(s)
-	c.requireImage(tarball, "team/image", "v1")
+	file := s.stock("image", testRef, "a")
+	c := connectWith(s, noHold)
+	c.requireImage(file, "team/image", "v1")
 	away := filepath.Join(filepath.Dir(s.dir.Path()), "away")
 	require.NoError(t, os.Rename(s.dir.Path(), away))
 	a, raw := layerOf(t, "a")
 	for _, path := range []string{"/v2/team/image/manifests/v1", "/v2/team/image/blobs/" + a, "/v2/team/image/tags/list", "/v2/_catalog"} {
 		message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", path)
 		assert.Equal(t, "the cache directory cannot be read", message)
-		all := c.told.take()
+		all := c.reported.take()
 		require.Len(t, all, 1)
 		assert.ErrorIs(t, all[0], os.ErrNotExist)
 	}
 	require.NoError(t, os.Rename(away, s.dir.Path()))
-	c.requireImage(tarball, "team/image", "v1")
+	c.requireImage(file, "team/image", "v1")
 	c.requireServed(raw, "/v2/team/image/blobs/"+a)
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }

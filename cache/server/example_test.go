@@ -2,55 +2,32 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
-// stock fills a directory with a tarball of an image that has one layer.
-func stock(path, file, ref string) error {
-	dir, err := cache.OpenDir(path, nil)
-	if err != nil {
-		return err
-	}
-	return tarballtest.Stock(dir, file, ref, 1000, "base")
-}
-
 func ExampleNew() {
-	path, err := os.MkdirTemp("", "example") // "/var/cache/images"
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(path)
-	if err := stock(path, "image_main.tar", "registry.example/team/image:v1"); err != nil {
-		log.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer listener.Close()
-
-	dir, err := cache.OpenDir(path, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	go http.Serve(listener, server.New(dir, nil))
+	dir := prepare() // cache.Open("/var/cache/images", nil)
+	defer os.RemoveAll(dir.Path())
+	s := httptest.NewServer(server.New(dir, nil)) // http.ListenAndServe
+	defer s.Close()
 
 	// What an engine does at "docker pull", of all that is there.
-	registry, err := name.NewRegistry(listener.Addr().String())
-	if err != nil {
-		log.Fatal(err)
-	}
+	registry := parse(s)
 	repositories, err := remote.Catalog(context.Background(), registry)
 	if err != nil {
 		log.Fatal(err)
@@ -67,4 +44,56 @@ func ExampleNew() {
 		fmt.Println(repository, len(layers))
 	}
 	// Output: registry.example/team/image 1
+}
+
+func ExampleOptions_authorize() {
+	dir := prepare()
+	defer os.RemoveAll(dir.Path())
+	s := httptest.NewServer(server.New(dir, &server.Options{
+		Authorize: func(r *http.Request, repository string) error {
+			user, password, _ := r.BasicAuth()
+			switch {
+			case user != "ci" || password != "secret":
+				return server.ErrUnauthorized
+			case repository != "" && !strings.HasPrefix(repository, "registry.example/team/"):
+				return fmt.Errorf("%s may not read %s", user, repository)
+			}
+			return nil
+		},
+	}))
+	defer s.Close()
+
+	image := parse(s).Repo("registry.example/team/image").Tag("v1")
+	_, err := remote.Image(image)
+	var answer *transport.Error
+	fmt.Println(errors.As(err, &answer), answer.StatusCode)
+	_, err = remote.Image(image, remote.WithAuth(&authn.Basic{Username: "ci", Password: "secret"}))
+	fmt.Println(err)
+	// Output:
+	// true 401
+	// <nil>
+}
+
+// prepare returns a directory with one tarball.
+func prepare() *cache.Dir {
+	path, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := cache.Open(path, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := tarballtest.Stock(dir, "image_main.tar", "registry.example/team/image:v1", 1000, "base"); err != nil {
+		log.Fatal(err)
+	}
+	return dir
+}
+
+func parse(s *httptest.Server) name.Registry {
+	registry, err := name.NewRegistry(strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return registry
 }

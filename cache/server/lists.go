@@ -11,7 +11,7 @@ import (
 
 // tags serves the list of a repository's tags.
 func (s *server) tags(w http.ResponseWriter, r *http.Request, repository string) error {
-	images, err := s.images(r, repository)
+	images, err := s.images(r, repository, false)
 	if err != nil {
 		return err
 	}
@@ -29,8 +29,8 @@ func (s *server) tags(w http.ResponseWriter, r *http.Request, repository string)
 	}{repository, tags})
 }
 
-// repositories serves the list of repositories, under the names with a host: of those
-// none means two.
+// repositories serves the list of repositories, under the names with a host: none of those
+// is ambiguous.
 func (s *server) repositories(w http.ResponseWriter, r *http.Request) error {
 	all, err := s.catalog.images(r.Context(), true)
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *server) repositories(w http.ResponseWriter, r *http.Request) error {
 // (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags).
 func page(w http.ResponseWriter, r *http.Request, all []string) ([]string, error) {
 	query := r.URL.Query()
-	all = append([]string{}, all...) // JSON has another word for what was never made
+	all = append([]string{}, all...) // nil would be null in JSON
 	slices.Sort(all)
 	all = slices.Compact(all)
 	if last := query.Get("last"); last != "" {

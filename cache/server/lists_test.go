@@ -98,5 +98,5 @@ func TestRepositories(t *testing.T) {
 	for _, r := range []string{debian, image, port} {
 		assert.NotEmpty(t, c.list("/v2/"+r+"/tags/list", "tags"))
 	}
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }

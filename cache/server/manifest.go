@@ -2,7 +2,9 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,26 +13,31 @@ import (
 
 // manifest serves the manifest that a tag or a digest names.
 func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, ref string) error {
-	images, err := s.images(r, repository)
-	if err != nil {
-		return err
-	}
-	wanted := func(i image) bool { return i.tag == ref }
-	if strings.Contains(ref, ":") {
+	wanted, byDigest := func(i image) bool { return i.tag == ref }, strings.Contains(ref, ":")
+	if byDigest {
 		digest, err := v1.NewHash(ref)
 		if err != nil {
 			return badDigest(ref)
 		}
-		wanted = func(i image) bool { return i.has(digest) }
+		wanted = func(i image) bool { return i.info.Image.Digest() == digest }
 	}
-	for _, i := range images {
-		if !wanted(i) {
-			continue
+	for range maxLooks {
+		images, err := s.images(r, repository, byDigest)
+		if err != nil {
+			return err
 		}
-		m := i.tarball.Image
+		n := slices.IndexFunc(images, wanted)
+		if n < 0 {
+			break
+		}
+		i := images[n]
 		if r.Method == http.MethodGet {
-			s.used(i.tarball)
+			if isGone(s.keep(r.Context(), i)) {
+				continue // just now
+			}
+			s.catalog.used(r.Context(), i)
 		}
+		m := i.info.Image
 		w.Header().Set("Content-Type", string(m.MediaType()))
 		w.Header().Set("Docker-Content-Digest", m.Digest().String())
 		w.Header().Set("Etag", `"`+m.Digest().String()+`"`)
@@ -38,4 +45,18 @@ func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, re
 		return nil
 	}
 	return unknownManifest(repository, ref)
+}
+
+// maxLooks bounds how often a tarball may go between the look at the directory and its
+// opening.
+const maxLooks = 10
+
+// keep keeps the tarball of an image open for [Options.Hold]: the client may ask for the
+// blobs next.
+func (s *server) keep(ctx context.Context, i image) error {
+	_, done, err := s.catalog.open(ctx, i)
+	if err == nil {
+		done()
+	}
+	return err
 }

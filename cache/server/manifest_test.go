@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 func sha256Of(raw []byte) string {
@@ -25,12 +25,12 @@ func sha256Of(raw []byte) string {
 // A manifest is served byte by byte as it is, with all that clients go by.
 func TestManifest(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a", "b")
+	file := s.stock("image", testRef, "a", "b")
 	made, _ := makeImage(t, "a", "b")
 	want, err := made.RawManifest()
 	require.NoError(t, err)
 	digest := sha256Of(want)
-	require.Equal(t, digest, tarball.Image.Digest().String())
+	require.Equal(t, digest, file.Image.Digest().String())
 	c := connect(s)
 	for _, ref := range []string{"v1", digest} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -57,7 +57,7 @@ func TestManifest(t *testing.T) {
 	}
 	// To registries a manifest is a blob as well.
 	c.requireServed(want, "/v2/team/image/blobs/"+digest)
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
 // The media type is the manifest's, and OCI's where that has none.
@@ -74,7 +74,7 @@ func TestManifestMediaType(t *testing.T) {
 	silent := fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":%q,"size":%d,"digest":%q},"layers":[{"mediaType":%q,"size":%d,"digest":%q}]}`,
 		m.Config.MediaType, m.Config.Size, m.Config.Digest, types.OCILayer, m.Layers[0].Size, m.Layers[0].Digest)
 	for tag, manifest := range map[string][]byte{"says": raw, "silent": silent} {
-		image, err := cache.NewImage("registry.test/team/image:"+tag, manifest, config)
+		image, err := tarball.NewImage("registry.test/team/image:"+tag, manifest, config)
 		require.NoError(t, err)
 		_, err = s.dir.Put(t.Context(), tag+".tar", image, source, nil)
 		require.NoError(t, err)
@@ -84,10 +84,10 @@ func TestManifestMediaType(t *testing.T) {
 	}
 }
 
-// Who pulls uses a tarball, who only looks does not.
+// A pull uses a tarball, a look at it does not.
 func TestPullMarksTarballAsUsed(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a")
+	file := s.stock("image", testRef, "a")
 	s.age("image.tar", 1)
 	lastUsed := func() time.Time {
 		entries, err := s.dir.List(t.Context())
@@ -98,7 +98,7 @@ func TestPullMarksTarballAsUsed(t *testing.T) {
 	s.unmark("image.tar")
 	before := lastUsed()
 	c := connect(s)
-	for _, ref := range []string{"v1", tarball.Image.Digest().String()} {
+	for _, ref := range []string{"v1", file.Image.Digest().String()} {
 		path := "/v2/team/image/manifests/" + ref
 		require.Equal(t, http.StatusOK, c.do(http.MethodHead, path).StatusCode)
 		require.Equal(t, http.StatusOK, c.get("/v2/team/image/tags/list").StatusCode)
@@ -126,5 +126,5 @@ func TestManifestIsRefused(t *testing.T) {
 	got := c.do(http.MethodHead, "/v2/team/image/manifests/v2")
 	assert.Equal(t, http.StatusNotFound, got.StatusCode)
 	assert.Empty(t, got.body)
-	assert.Empty(t, c.told.take(), "none of it is the directory's trouble")
+	assert.Empty(t, c.reported.take(), "none of it is the directory's trouble")
 }

@@ -1,61 +1,106 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// Options of [New]. The zero value of each field works.
+// Options of [New] and [NewSingle]. The zero value of each field works.
 type Options struct {
-	// Logger is told of each request, and of what could not be read. Default: silent.
+	// Prefix is the path below which the handler is, such as "/cache": then the API is
+	// at /cache/v2/. Other paths are not found. Default: the root, where container
+	// engines look for it. The handler sees the whole path: no [http.StripPrefix].
+	Prefix string
+	// Authorize, when not nil, decides about each request. repository is the one in
+	// its path, with the registry's host or without, as the client gave it; "" where
+	// there is none, as for the list of all. An error that wraps
+	// [ErrUnauthorized] is answered with 401 and Challenge, any other with 403; its
+	// text is logged and not sent. It is called concurrently.
+	Authorize func(r *http.Request, repository string) error
+	// Challenge is the header WWW-Authenticate of an answer with 401. Default:
+	// Basic realm="dockercache".
+	Challenge string
+	// Hold is for how long a tarball stays open after the last request for a part of
+	// it: a client that has got its manifest gets its blobs too, should it be
+	// replaced or removed meanwhile. [cache.Dir.Prune] spares it until then. Default:
+	// [DefaultHold]; less than 0 is not at all.
+	Hold time.Duration
+	// Logger logs each request, and what could not be read. Default: silent.
 	Logger *slog.Logger
-	// Failed, when not nil, is told what kept a tarball from being read, be it damaged,
-	// or replaced since its manifest was served. It is called
-	// concurrently.
+	// Failed, when not nil, is called with what kept a tarball from being read, be it
+	// damaged, or gone. It is called concurrently.
 	Failed func(error)
 }
 
+// DefaultHold is the default of [Options.Hold]: longer than engines take from one
+// layer's request to the next.
+const DefaultHold = 15 * time.Minute
+
+// ErrUnauthorized is what [Options.Authorize] returns for a request that lacks
+// credentials, or has wrong ones.
+var ErrUnauthorized = errors.New("unauthorized")
+
 // New returns the registry of a directory's images. It looks for new ones whenever it
-// is asked for a manifest or a list, and notes for [cache.Dir.Prune] which are pulled.
+// is asked for a manifest or a list, and records for [cache.Dir.Prune] which are pulled.
+// It is safe for concurrent use. Of a nil directory it serves nothing.
 func New(dir *cache.Dir, o *Options) http.Handler {
-	c := &dirCatalog{path: dir.Path(), list: dir.List}
-	s := newServer(c, dir.MarkUsed, o)
-	c.skipped = func(err error) { s.unreadable(err) }
+	s := newServer(o)
+	s.lists = true
+	if dir != nil {
+		s.catalog = newDirCatalog(dir, s.Hold, s.unreadable)
+	}
 	return s
 }
 
-// NewImage returns a registry that has only the image of a tarball, as REPOSITORY:TAG,
-// and lists nothing: who does not know the tag does not learn it. When the tarball is
-// replaced, layers that the new one does not have are no longer served.
-func NewImage(tarball *cache.Tarball, repository, tag string, o *Options) http.Handler {
-	return newServer(oneImage{image{tarball: tarball, repository: repository, tag: tag}}, func(*cache.Tarball) {}, o)
+// NewSingle returns a registry that has only the image of a tarball, as REPOSITORY:TAG,
+// and lists nothing: a client that does not know the tag does not learn it. The tarball
+// must stay open as long as the handler is used; of a nil one nothing is served.
+func NewSingle(t *tarball.Tarball, repository, tag string, o *Options) http.Handler {
+	s := newServer(o)
+	if t != nil {
+		s.catalog = single{image{info: &t.Info, repository: repository, tag: tag}, t}
+	}
+	return s
 }
 
 type server struct {
 	Options
 	catalog catalog
-	used    func(*cache.Tarball)
+	lists   bool // lists are given
 }
 
-func newServer(c catalog, used func(*cache.Tarball), o *Options) *server {
-	s := &server{catalog: c, used: used}
+func newServer(o *Options) *server {
+	s := &server{catalog: single{}}
 	if o != nil {
 		s.Options = *o
 	}
+	if s.Prefix = strings.Trim(s.Prefix, "/"); s.Prefix != "" {
+		s.Prefix = "/" + s.Prefix
+	}
 	if s.Logger == nil {
 		s.Logger = slog.New(slog.DiscardHandler)
+	}
+	if s.Challenge == "" {
+		s.Challenge = `Basic realm="dockercache"`
+	}
+	if s.Hold == 0 {
+		s.Hold = DefaultHold
 	}
 	return s
 }
 
 // ServeHTTP implements [http.Handler].
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.Logger.Debug("asked", "method", r.Method, "url", r.URL.String(), "range", r.Header.Get("Range"), "by", r.RemoteAddr)
+	s.Logger.DebugContext(r.Context(), "request", "method", r.Method, "url", r.URL.String(), "range", r.Header.Get("Range"), "by", r.RemoteAddr)
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0") // older clients insist on it
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -70,11 +115,79 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// images returns those of a repository, as they are now.
-func (s *server) images(r *http.Request, repository string) ([]image, error) {
+// route answers a request, or returns why it has not.
+func (s *server) route(w http.ResponseWriter, r *http.Request) error {
+	path, ok := strings.CutPrefix(r.URL.Path, s.Prefix+"/v2")
+	if !ok || path != "" && path[0] != '/' {
+		return errNoPath
+	}
+	path = strings.TrimPrefix(path, "/")
+	if path == "" || path == "_catalog" && s.lists {
+		if err := s.authorize(w, r, ""); err != nil {
+			return err
+		}
+		if path == "" {
+			return s.greet(w)
+		}
+		return s.repositories(w, r)
+	}
+	// A repository may have parts that are called so: the last one counts.
+	m, b := strings.LastIndex(path, "/manifests/"), strings.LastIndex(path, "/blobs/")
+	repository, isTags := strings.CutSuffix(path, "/tags/list")
+	switch {
+	case isTags && s.lists:
+	case m > b:
+		repository = path[:m]
+	case b >= 0:
+		repository = path[:b]
+	default:
+		return errNoPath
+	}
+	if err := s.authorize(w, r, repository); err != nil {
+		return err
+	}
+	switch {
+	case isTags && s.lists:
+		return s.tags(w, r, repository)
+	case m > b:
+		return s.manifest(w, r, repository, path[m+len("/manifests/"):])
+	}
+	return s.blob(w, r, repository, path[b+len("/blobs/"):])
+}
+
+// authorize asks the caller's rule about a request.
+func (s *server) authorize(w http.ResponseWriter, r *http.Request, repository string) error {
+	if s.Authorize == nil {
+		return nil
+	}
+	err := s.Authorize(r, repository)
+	if err == nil {
+		return nil
+	}
+	s.Logger.InfoContext(r.Context(), "not authorized", "url", r.URL.String(), "by", r.RemoteAddr, "error", err)
+	if errors.Is(err, ErrUnauthorized) {
+		w.Header().Set("WWW-Authenticate", s.Challenge)
+		return errUnauthorized
+	}
+	return errDenied
+}
+
+// greet says that this is a registry.
+func (s *server) greet(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}")
+	return nil
+}
+
+// images returns those of a repository, as they are now, or as they were a moment ago
+// too.
+func (s *server) images(r *http.Request, repository string, held bool) ([]image, error) {
 	all, err := s.catalog.images(r.Context(), true)
 	if err != nil {
 		return nil, err
+	}
+	if held {
+		all = append(slices.Clip(all), s.catalog.held()...)
 	}
 	images := called(all, repository, r.URL.Query().Get("ns"))
 	if len(images) == 0 {
@@ -83,59 +196,17 @@ func (s *server) images(r *http.Request, repository string) ([]image, error) {
 	return images, nil
 }
 
-// failed tells what kept a request from being answered, unless it was the client.
+// failed reports what kept a request from being answered, unless it was the client.
 func (s *server) failed(r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return
+	if r.Context().Err() == nil {
+		s.unreadable(r.Context(), err, "url", r.URL.String())
 	}
-	s.unreadable(err, "url", r.URL.String())
 }
 
-// unreadable tells what could not be read.
-func (s *server) unreadable(err error, about ...any) {
-	s.Logger.Warn("cannot read", append(about, "error", err)...)
+// unreadable reports what could not be read.
+func (s *server) unreadable(ctx context.Context, err error, args ...any) {
+	s.Logger.WarnContext(ctx, "cannot read", append(args, "error", err)...)
 	if s.Failed != nil {
 		s.Failed(err)
 	}
-}
-
-// route answers a request, or returns why it has not.
-func (s *server) route(w http.ResponseWriter, r *http.Request) error {
-	if r.URL.Path == "/v2" {
-		return s.greet(w)
-	}
-	path, ok := strings.CutPrefix(r.URL.Path, "/v2/")
-	switch {
-	case !ok:
-		return errNoPath
-	case path == "":
-		return s.greet(w)
-	case path == "_catalog" && s.lists():
-		return s.repositories(w, r)
-	}
-	if repository, ok := strings.CutSuffix(path, "/tags/list"); ok && s.lists() {
-		return s.tags(w, r, repository)
-	}
-	// A repository may have parts that are called so: the last one counts.
-	m, b := strings.LastIndex(path, "/manifests/"), strings.LastIndex(path, "/blobs/")
-	switch {
-	case m > b:
-		return s.manifest(w, r, path[:m], path[m+len("/manifests/"):])
-	case b >= 0:
-		return s.blob(w, r, path[:b], path[b+len("/blobs/"):])
-	}
-	return errNoPath
-}
-
-// lists tells whether lists are given.
-func (s *server) lists() bool {
-	_, one := s.catalog.(oneImage)
-	return !one
-}
-
-// greet says that this is a registry.
-func (s *server) greet(w http.ResponseWriter) error {
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, "{}")
-	return nil
 }

@@ -2,23 +2,27 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/dockercache/dockercache/cache"
 )
 
 func TestGreeting(t *testing.T) {
@@ -35,13 +39,13 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
-// pull pulls an image as a client does, and proves all of it.
-func pull(t *testing.T, ref string) (v1.Image, error) {
+// pull pulls an image as a client does, and verifies all of it.
+func pull(t *testing.T, ref string, opts ...remote.Option) (v1.Image, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(parsed, remote.WithContext(t.Context()))
+	img, err := remote.Image(parsed, append(opts, remote.WithContext(t.Context()))...)
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +56,10 @@ func pull(t *testing.T, ref string) (v1.Image, error) {
 func TestClientPulls(t *testing.T) {
 	s := newShelf(t)
 	s.stock("debian", "debian:12", "a")
-	tarball := s.stock("image", testRef, "a", "large", "b")
+	file := s.stock("image", testRef, "a", "large", "b")
 	s.stock("next", "registry.test/team/image:v2", "a", "c")
 	c := connect(s)
-	digest := tarball.Image.Digest()
+	digest := file.Image.Digest()
 	for _, ref := range []string{"/registry.test/team/image:v1", "/team/image:v1", "/team/image@" + digest.String()} {
 		img, err := pull(t, c.host+ref)
 		require.NoError(t, err, ref)
@@ -76,22 +80,10 @@ func TestClientPulls(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []string{"v1", "v2"}, tags)
 	}
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
-// isReplaced tells whether all that went wrong with a pull is that blobs are gone, and
-// not this one, which every tarball has.
-func isReplaced(err error, base string) bool {
-	for _, part := range strings.Split(err.Error(), "\n\n") { // as validate joins them
-		if !strings.Contains(part, ": BLOB_UNKNOWN: ") || strings.Contains(part, base) {
-			return false
-		}
-	}
-	return true
-}
-
-// Tarballs are replaced while many pull. A pull is whole, or it is told that what it
-// has begun with is gone; nobody gets a mixture.
+// Tarballs are replaced while many pull: each pull is whole.
 func TestClientsPullWhileTarballsAreReplaced(t *testing.T) {
 	const clients, tarballs, times = 16, 4, 5
 	s := newShelf(t)
@@ -100,7 +92,6 @@ func TestClientsPullWhileTarballsAreReplaced(t *testing.T) {
 	for i := range tarballs {
 		write(i, 0)
 	}
-	base, _ := layerOf(t, "base")
 	c := connect(s)
 	ended := make(chan struct{})
 	var group errgroup.Group
@@ -114,7 +105,7 @@ func TestClientsPullWhileTarballsAreReplaced(t *testing.T) {
 				default:
 				}
 				_, err := pull(t, c.host+"/"+ref(n%tarballs))
-				if last || err != nil && !isReplaced(err, base) {
+				if last || err != nil {
 					return err
 				}
 			}
@@ -127,26 +118,27 @@ func TestClientsPullWhileTarballsAreReplaced(t *testing.T) {
 	}
 	close(ended)
 	require.NoError(t, group.Wait())
-	assert.Empty(t, c.told.take())
+	assert.Empty(t, c.reported.take())
 }
 
-// One image: only who knows its tag or digest gets it, and there are no lists.
-func TestNewImage(t *testing.T) {
+// One image: only a client that knows its tag or digest gets it, and there are no lists.
+func TestNewSingle(t *testing.T) {
 	s := newShelf(t)
-	tarball := s.stock("image", testRef, "a", "b")
+	s.stock("image", testRef, "a", "b")
 	s.stock("other", "registry.test/team/image:v2", "c")
 	s.age("image.tar", 1)
 	s.unmark("image.tar")
-	c := &client{t: t, told: &failures{}}
-	c.host = serve(t, NewImage(tarball, "own", "t-0123", &Options{Failed: c.told.add}))
+	file := s.open("image.tar")
+	c := &client{t: t, reported: &failures{}}
+	c.host = serve(t, NewSingle(file, "own", "t-0123", &Options{Failed: c.reported.add}))
 	img, err := pull(t, c.host+"/own:t-0123")
 	require.NoError(t, err)
 	digest, err := img.Digest()
 	require.NoError(t, err)
-	assert.Equal(t, tarball.Image.Digest(), digest)
+	assert.Equal(t, file.Image.Digest(), digest)
 	_, err = pull(t, c.host+"/own@"+digest.String())
 	require.NoError(t, err)
-	c.requireImage(tarball, "own", "t-0123?ns=any.test")
+	c.requireImage(file, "own", "t-0123?ns=any.test")
 
 	for _, path := range []string{"/v2/_catalog", "/v2/own/tags/list", "/v2/team/image/tags/list"} {
 		c.requireRefused(http.StatusNotFound, "UNSUPPORTED", path)
@@ -164,22 +156,21 @@ func TestNewImage(t *testing.T) {
 	_, err = os.Stat(s.path(".image.tar.mark"))
 	require.ErrorIs(t, err, os.ErrNotExist, "it is no pull from the directory")
 
-	// What takes its place gives the layers that both have, and no other.
-	s.stock("image", testRef, "a", "d")
-	a, raw := layerOf(t, "a")
-	b, _ := layerOf(t, "b")
+	// It is the tarball that was opened, whatever has its name now.
 	d, _ := layerOf(t, "d")
-	c.requireServed(raw, "/v2/own/blobs/"+a)
-	assert.Empty(t, c.told.take())
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/own/blobs/"+b)
-	all := c.told.take()
+	for _, replace := range []func(){func() { s.stock("image", testRef, "a", "d") }, func() { require.NoError(t, os.Remove(file.Name())) }} {
+		replace()
+		_, err = pull(t, c.host+"/own:t-0123")
+		require.NoError(t, err)
+		c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/own/blobs/"+d)
+	}
+	assert.Empty(t, c.reported.take())
+	require.NoError(t, file.Close())
+	a, _ := layerOf(t, "a")
+	require.ErrorIs(t, c.get("/v2/own/blobs/"+a).err, io.ErrUnexpectedEOF)
+	all := c.reported.take()
 	require.Len(t, all, 1, "a pull that is under way fails for it")
-	require.ErrorIs(t, all[0], cache.ErrReplaced)
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/own/blobs/"+d)
-	assert.Empty(t, c.told.take(), "that was never its own")
-	require.NoError(t, os.Remove(tarball.Path))
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/own/blobs/"+a)
-	assert.Len(t, c.told.take(), 1)
+	require.ErrorIs(t, all[0], os.ErrClosed)
 }
 
 // The log has each request, and what could not be read; it is silent without options.
@@ -202,8 +193,171 @@ func TestLogger(t *testing.T) {
 	c.requireServed(raw, "/v2/team/image/blobs/"+a)
 	require.NoError(t, os.RemoveAll(s.dir.Path()))
 	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/_catalog")
-	c = &client{t: t, host: serve(t, NewImage(&cache.Tarball{Image: &cache.Image{}}, "own", "t", nil))}
-	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/own/manifests/other")
+}
+
+// Below a prefix there is the whole API, with links that lead on, and nothing beside it.
+func TestPrefix(t *testing.T) {
+	s := newShelf(t)
+	for i, tag := range []string{"v1", "v2", "v3"} {
+		s.stock(fmt.Sprintf("image%d", i), "registry.test/team/image:"+tag, "a")
+	}
+	a, raw := layerOf(t, "a")
+	for _, prefix := range []string{"/cache", "/cache/", "cache", "/deep/ä/v2"} {
+		path := "/" + strings.Trim(prefix, "/")
+		below := (&url.URL{Path: path}).EscapedPath()
+		mux := http.NewServeMux()
+		c := &client{t: t, reported: &failures{}}
+		mux.Handle(path+"/", New(s.dir, &Options{Prefix: prefix, Failed: c.reported.add}))
+		mux.Handle("/", New(s.dir, &Options{Prefix: "/elsewhere"}))
+		c.host = serve(t, mux)
+		assert.Equal(t, "{}", string(c.get(below+"/v2/").body))
+		assert.Equal(t, http.StatusOK, c.get(below+"/v2/team/image/manifests/v1").StatusCode)
+		c.requireServed(raw, below+"/v2/team/image/blobs/"+a)
+		for _, list := range []string{below + "/v2/team/image/tags/list", below + "/v2/_catalog"} {
+			got := c.get(list + "?n=1")
+			require.Equal(t, http.StatusOK, got.StatusCode)
+			if strings.HasSuffix(list, "tags/list") {
+				require.True(t, strings.HasPrefix(nextOf(t, got), list+"?"), nextOf(t, got))
+				assert.Equal(t, []string{`["v1"]`, `["v2"]`, `["v3"]`}, c.list(list+"?n=1", "tags"))
+			}
+		}
+		for _, outside := range []string{
+			"/v2/", "/v2/_catalog", "/v2/team/image/manifests/v1", "/v2/team/image/blobs/" + a, below + "/", below + "/team/image/manifests/v1",
+			below + "x/v2/", below + "/v2x/", "/x" + below + "/v2/", below + below + "/v2/team/image/manifests/v1",
+		} {
+			c.requireRefused(http.StatusNotFound, "UNSUPPORTED", outside)
+		}
+		assert.Empty(t, c.reported.take())
+	}
+	h := New(s.dir, &Options{Prefix: "/cache"})
+	for _, outside := range []string{"/v2/_catalog", "/v2/team/image/manifests/v1", "/cache", "/", "/cachev2/", "/cache/../v2/", "//cache/v2/"} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.URL.Path = outside // as it is, without a mux that cleans it
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		assert.Equal(t, http.StatusNotFound, w.Code, outside)
+	}
+}
+
+// Authorize is asked before anything is answered, about the repository in the path.
+func TestAuthorize(t *testing.T) {
+	s := newShelf(t)
+	file := s.stock("image", testRef, "a")
+	a, raw := layerOf(t, "a")
+	const secret = "the reason, which is no one else's"
+	var mu sync.Mutex
+	var asked []string
+	var verdict error
+	c, log := &client{t: t, reported: &failures{}}, &logged{}
+	h := New(s.dir, &Options{Failed: c.reported.add, Logger: slog.New(slog.NewTextHandler(log, nil)), Authorize: func(r *http.Request, repository string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.Method+" "+repository)
+		return verdict
+	}})
+	c.host = serve(t, h)
+	for path, repository := range map[string]string{
+		"/v2": "", "/v2/": "", "/v2/_catalog": "",
+		"/v2/team/image/manifests/v1":                                "team/image",
+		"/v2/registry.test/team/image/manifests/v1":                  "registry.test/team/image",
+		"/v2/team/image/manifests/" + file.Image.Digest().String():   "team/image",
+		"/v2/team/image/blobs/" + a:                                  "team/image",
+		"/v2/team/image/blobs/" + file.Image.ConfigDigest().String(): "team/image",
+		"/v2/team/image/blobs/" + file.Image.Digest().String():       "team/image",
+		"/v2/team/image/tags/list":                                   "team/image",
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			for err, want := range map[error]struct {
+				status int
+				code   string
+			}{
+				nil: {http.StatusOK, ""},
+				fmt.Errorf("%s: %w", secret, ErrUnauthorized): {http.StatusUnauthorized, "UNAUTHORIZED"},
+				errors.New(secret):                            {http.StatusForbidden, "DENIED"},
+			} {
+				asked, verdict = nil, err
+				got := c.do(method, path)
+				require.Equal(t, want.status, got.StatusCode, path)
+				require.Equal(t, []string{method + " " + repository}, asked, path)
+				challenge := ""
+				if want.code == "UNAUTHORIZED" {
+					challenge = `Basic realm="dockercache"`
+				}
+				require.Equal(t, challenge, got.Header.Get("WWW-Authenticate"), path)
+				if err != nil {
+					require.NotContains(t, string(got.body)+fmt.Sprint(got.Header), secret)
+					require.Empty(t, got.Header.Get("Docker-Content-Digest"))
+				}
+				if err != nil && method == http.MethodGet {
+					requireRefusal(t, got, want.status, want.code)
+				}
+			}
+		}
+	}
+	assert.Contains(t, log.String(), secret)
+	assert.Empty(t, c.reported.take(), "none of it is the directory's trouble")
+
+	// Nor does a client learn what there is: an unknown repository, tag or blob is refused alike.
+	verdict = ErrUnauthorized
+	for _, path := range []string{"/v2/team/none/manifests/v1", "/v2/team/image/manifests/none", "/v2/team/image/blobs/" + absent, "/v2/team/image/blobs/bad", "/v2/team/none/tags/list"} {
+		c.requireRefused(http.StatusUnauthorized, "UNAUTHORIZED", path)
+	}
+	verdict = nil
+	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+
+	own := `Bearer realm="https://auth.test/token"`
+	for _, h := range []http.Handler{
+		New(s.dir, &Options{Challenge: own, Authorize: func(*http.Request, string) error { return ErrUnauthorized }}),
+		NewSingle(file, "own", "t", &Options{Challenge: own, Authorize: func(*http.Request, string) error { return ErrUnauthorized }}),
+	} {
+		c := &client{t: t, host: serve(t, h)}
+		for _, path := range []string{"/v2/", "/v2/own/manifests/t", "/v2/own/blobs/" + a} {
+			assert.Equal(t, own, c.get(path).Header.Get("WWW-Authenticate"))
+			c.requireRefused(http.StatusUnauthorized, "UNAUTHORIZED", path)
+		}
+	}
+}
+
+// A client that others have written pulls with a password, and only what it may.
+func TestClientPullsWithPassword(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a", "b")
+	s.stock("other", "registry.test/other/image:v1", "a")
+	host := serve(t, New(s.dir, &Options{Authorize: func(r *http.Request, repository string) error {
+		user, password, _ := r.BasicAuth()
+		switch {
+		case user != "ci" || password != "right":
+			return ErrUnauthorized
+		case repository != "" && repository != "team/image":
+			return errors.New("not yours")
+		}
+		return nil
+	}}))
+	as := func(password string) remote.Option {
+		return remote.WithAuth(&authn.Basic{Username: "ci", Password: password})
+	}
+	_, err := pull(t, host+"/team/image:v1", as("right"))
+	require.NoError(t, err)
+	for status, try := range map[int]func() error{
+		http.StatusUnauthorized: func() error { _, err := pull(t, host+"/team/image:v1", as("wrong")); return err },
+		http.StatusForbidden:    func() error { _, err := pull(t, host+"/other/image:v1", as("right")); return err },
+	} {
+		var answer *transport.Error
+		require.ErrorAs(t, try(), &answer)
+		assert.Equal(t, status, answer.StatusCode)
+	}
+	_, err = pull(t, host+"/team/image:v1")
+	require.Error(t, err)
+}
+
+// A handler of nothing serves nothing.
+func TestNil(t *testing.T) {
+	for _, h := range []http.Handler{New(nil, nil), NewSingle(nil, "own", "t", nil)} {
+		c := &client{t: t, host: serve(t, h)}
+		assert.Equal(t, http.StatusOK, c.get("/v2/").StatusCode)
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/own/manifests/t")
+		c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/own/blobs/"+absent)
+	}
 }
 
 // logged is what was logged.

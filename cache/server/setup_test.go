@@ -20,6 +20,8 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/imagetest"
+
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 const testRef = "registry.test/team/image:v1"
@@ -36,7 +38,7 @@ type shelf struct {
 func newShelf(t *testing.T) *shelf {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dir")
-	dir, err := cache.OpenDir(path, &cache.DirOptions{DirMode: 0o755})
+	dir, err := cache.Open(path, &cache.Options{DirMode: 0o755})
 	require.NoError(t, err)
 	return &shelf{t, dir}
 }
@@ -44,27 +46,35 @@ func newShelf(t *testing.T) *shelf {
 func (s *shelf) path(name string) string { return filepath.Join(s.dir.Path(), name) }
 
 // stock puts the image of these layers, bottom first, into NAME.tar, in place of what
-// is there.
-func (s *shelf) stock(name, ref string, layers ...string) *cache.Tarball {
+// is there. What it returns is closed.
+func (s *shelf) stock(name, ref string, layers ...string) *tarball.Tarball {
 	s.t.Helper()
-	return s.stockOf(cache.Run{}, name, ref, layers...)
+	return s.stockOf(tarball.Run{}, name, ref, layers...)
 }
 
 // stockOf is stock of a build run.
-func (s *shelf) stockOf(run cache.Run, name, ref string, layers ...string) *cache.Tarball {
+func (s *shelf) stockOf(run tarball.Run, name, ref string, layers ...string) *tarball.Tarball {
 	s.t.Helper()
 	img, source := makeImage(s.t, layers...)
 	manifest, err := img.RawManifest()
 	require.NoError(s.t, err)
 	config, err := img.RawConfigFile()
 	require.NoError(s.t, err)
-	image, err := cache.NewImage(ref, manifest, config)
+	image, err := tarball.NewImage(ref, manifest, config)
 	require.NoError(s.t, err)
-	_, err = s.dir.Put(s.t.Context(), name+".tar", image, source, &cache.PutOptions{Provenance: cache.Provenance{Run: run}})
+	_, err = s.dir.Put(s.t.Context(), name+".tar", image, source, &cache.PutOptions{Provenance: tarball.Provenance{Run: run}})
 	require.NoError(s.t, err)
-	tarball, err := s.dir.Lookup(name + ".tar")
+	file := s.open(name + ".tar")
+	require.NoError(s.t, file.Close()) // not in use
+	return file
+}
+
+// open opens a tarball.
+func (s *shelf) open(name string) *tarball.Tarball {
+	s.t.Helper()
+	file, err := s.dir.Get(s.t.Context(), name)
 	require.NoError(s.t, err)
-	return tarball
+	return file
 }
 
 // age makes a file one that was written, and used, long ago, at a time of its own: the
@@ -134,12 +144,12 @@ func (b blobs) ReadRange(_ context.Context, digest v1.Hash, offset, length int64
 
 // client asks a server.
 type client struct {
-	t    *testing.T
-	host string
-	told *failures
+	t        *testing.T
+	host     string
+	reported *failures
 }
 
-// failures are what [Options.Failed] was told.
+// failures are what [Options.Failed] was called with.
 type failures struct {
 	mu  sync.Mutex
 	all []error
@@ -151,7 +161,7 @@ func (f *failures) add(err error) {
 	f.all = append(f.all, err)
 }
 
-// take returns what was told since the last time.
+// take returns what was reported since the last time.
 func (f *failures) take() []error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,11 +171,18 @@ func (f *failures) take() []error {
 }
 
 // connect serves a directory and returns a client of it.
-func connect(s *shelf) *client {
-	c := &client{t: s.t, told: &failures{}}
-	c.host = serve(s.t, New(s.dir, &Options{Failed: c.told.add}))
+func connect(s *shelf) *client { return connectWith(s, Options{}) }
+
+// connectWith is connect with options.
+func connectWith(s *shelf, o Options) *client {
+	c := &client{t: s.t, reported: &failures{}}
+	o.Failed = c.reported.add
+	c.host = serve(s.t, New(s.dir, &o))
 	return c
 }
+
+// noHold are the options with which a tarball is closed as soon as it is not in use.
+var noHold = Options{Hold: -1}
 
 // serve returns the address of a server that runs until the test ends.
 func serve(t *testing.T, h http.Handler) string {
@@ -203,7 +220,7 @@ func (c *client) get(path string, headers ...string) *response {
 	return c.do(http.MethodGet, path, headers...)
 }
 
-// requireServed proves that a path has these bytes.
+// requireServed verifies that a path has these bytes.
 func (c *client) requireServed(want []byte, path string) {
 	c.t.Helper()
 	got := c.get(path)
@@ -212,7 +229,7 @@ func (c *client) requireServed(want []byte, path string) {
 	require.True(c.t, bytes.Equal(want, got.body), "%s has other bytes", path)
 }
 
-// requireRefused proves that a path is refused with this status and code, and returns
+// requireRefused verifies that a path is refused with this status and code, and returns
 // the message.
 func (c *client) requireRefused(status int, code, path string, headers ...string) string {
 	c.t.Helper()

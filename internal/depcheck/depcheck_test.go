@@ -4,7 +4,11 @@ package depcheck
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const module = "github.com/dockercache/dockercache"
+const (
+	module = "github.com/dockercache/dockercache"
+	root   = "../.."
+)
 
 type goPackage struct {
 	ImportPath string
@@ -24,7 +31,7 @@ type goPackage struct {
 func list(t *testing.T, patterns ...string) []goPackage {
 	t.Helper()
 	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, patterns...)...)
-	cmd.Dir = "../.."
+	cmd.Dir = root
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	var packages []goPackage
@@ -36,22 +43,22 @@ func list(t *testing.T, patterns ...string) []goPackage {
 	return packages
 }
 
-// inside tells whether path is the package dir of this module or below it.
+// inside reports whether path is the package dir of this module or below it.
 func inside(path, dir string) bool {
 	return path == module+"/"+dir || strings.HasPrefix(path, module+"/"+dir+"/")
 }
 
-// No package of the four, and no package below one, depends on another of them
-// or on anything internal: what a reader imports stands alone.
+// No package of the four, and no package below one, depends on another of them.
+// What they share is in internal, which must not depend on one either.
 func TestPackagesAreIndependent(t *testing.T) {
 	four := []string{"artifacts", "cache", "registry", "tagging"}
 	found := 0
 	for _, p := range list(t, "./artifacts/...", "./cache/...", "./registry/...", "./tagging/...") {
-		own := four[slices.IndexFunc(four, func(dir string) bool { return inside(p.ImportPath, dir) })]
+		own := slices.IndexFunc(four, func(dir string) bool { return inside(p.ImportPath, dir) })
 		found++
 		for _, dep := range p.Deps {
-			if strings.HasPrefix(dep, module) {
-				assert.True(t, inside(dep, own), "%s depends on %s", p.ImportPath, dep)
+			for i, dir := range four {
+				assert.False(t, i != own && inside(dep, dir), "%s depends on %s", p.ImportPath, dep)
 			}
 		}
 	}
@@ -61,10 +68,14 @@ func TestPackagesAreIndependent(t *testing.T) {
 // What the packages must not cost their importers.
 func TestPackagesAreLean(t *testing.T) {
 	for dir, forbidden := range map[string][]string{
-		"tagging":   {"net", "net/http", "github.com/google/", "github.com/aws/"},
-		"artifacts": {"github.com/aws/"},
-		"cache":     {"net/http", "github.com/aws/"},
-		"registry":  {"github.com/aws/", "testing"},
+		"tagging":              {"net", "net/http", "github.com/google/", "github.com/aws/"},
+		"artifacts":            {"github.com/aws/"},
+		"cache":                {"net/http", "github.com/aws/"},
+		"cache/atomicfile":     {"net", "net/http", "github.com/google/", module + "/cache/tarball"},
+		"cache/internal/fetch": {"net/http", module + "/cache", module + "/cache/atomicfile"},
+		"cache/internal/sys":   {"net", "net/http", "github.com/google/"},
+		"cache/tarball":        {"net/http", module + "/cache", module + "/cache/atomicfile", module + "/cache/internal/fetch"},
+		"registry":             {"github.com/aws/", "testing"},
 	} {
 		p := list(t, "./"+dir)[0]
 		for _, dep := range p.Deps {
@@ -81,4 +92,42 @@ func TestPackagesAreLean(t *testing.T) {
 // (fmt depends on os all the same.)
 func TestTaggingIsPure(t *testing.T) {
 	assert.Subset(t, []string{"errors", "fmt", "regexp", "strings", "github.com/distribution/reference"}, list(t, "./tagging")[0].Imports)
+}
+
+// A fetch writes into a sink that it is given: it names no file.
+func TestFetchKnowsNoPaths(t *testing.T) {
+	assert.NotContains(t, list(t, "./cache/internal/fetch")[0].Imports, "path/filepath")
+}
+
+// Locks are the directory's: package tarball takes none, on any system.
+func TestTarballTakesNoLocks(t *testing.T) {
+	assert.Empty(t, uses(t, "cache/tarball", "TryLock", "LockShared", "InUse"))
+	assert.NotEmpty(t, uses(t, "cache", "TryLock", "LockShared", "InUse"), "the search finds them")
+}
+
+// uses returns where the sources of a package, without its tests, use functions of
+// cache/internal/sys.
+func uses(t *testing.T, dir string, functions ...string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	var found []string
+	positions := token.NewFileSet()
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(positions, path, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains(functions, s.Sel.Name) {
+				if pkg, ok := s.X.(*ast.Ident); ok && pkg.Name == "sys" {
+					found = append(found, positions.Position(s.Pos()).String())
+				}
+			}
+			return true
+		})
+	}
+	return found
 }

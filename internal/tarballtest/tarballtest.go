@@ -2,64 +2,23 @@
 package tarballtest
 
 import (
-	"bytes"
 	"context"
-	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 )
 
-// Blobs are the bytes of layers, a [cache.BlobSource].
-type Blobs map[v1.Hash][]byte
-
-// ReadRange implements [cache.BlobSource].
-func (b Blobs) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(b[digest][offset : offset+length])), nil
-}
-
 // Image returns the image of these layers, bottom first, under a reference, and what
 // its layers can be read from.
-func Image(ref string, layers ...v1.Layer) (*cache.Image, Blobs, error) {
+func Image(ref string, layers ...v1.Layer) (*tarball.Image, tarball.Source, error) {
 	made, err := imagetest.Image(layers...)
 	if err != nil {
 		return nil, nil, err
 	}
-	manifest, err := made.RawManifest()
-	if err != nil {
-		return nil, nil, err
-	}
-	config, err := made.RawConfigFile()
-	if err != nil {
-		return nil, nil, err
-	}
-	image, err := cache.NewImage(ref, manifest, config)
-	if err != nil {
-		return nil, nil, err
-	}
-	blobs := Blobs{}
-	for _, l := range layers {
-		if err := blobs.add(l); err != nil {
-			return nil, nil, err
-		}
-	}
-	return image, blobs, nil
-}
-
-func (b Blobs) add(l v1.Layer) error {
-	digest, err := l.Digest()
-	if err != nil {
-		return err
-	}
-	r, err := l.Compressed()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	b[digest], err = io.ReadAll(r)
-	return err
+	return tarball.FromV1(ref, made)
 }
 
 // Stock writes the tarball of an image of layers with these names, each of size bytes,
@@ -73,10 +32,10 @@ func Stock(dir *cache.Dir, file, ref string, size int, names ...string) error {
 		}
 		layers = append(layers, l)
 	}
-	image, blobs, err := Image(ref, layers...)
+	image, source, err := Image(ref, layers...)
 	if err != nil {
 		return err
 	}
-	_, err = dir.Put(context.Background(), file, image, blobs, nil)
+	_, err = dir.Put(context.Background(), file, image, source, nil)
 	return err
 }

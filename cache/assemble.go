@@ -1,0 +1,318 @@
+package cache
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache/internal/fetch"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+)
+
+// An assembly brings the layers of one tarball into its partial file, each by the
+// way that moves the fewest bytes: an earlier attempt left it; a tarball in the
+// directory has it, cloned where possible and copied otherwise; another image of
+// this process is bringing it; the source has it. It is the [fetch.Events] of its
+// fetches.
+type assembly struct {
+	dir      *Dir
+	partial  *partialFile
+	layout   *tarball.Layout
+	src      tarball.Source
+	progress func(tarball.Progress)
+	warn     func(msg string, args ...any)
+
+	resumed    bool // an earlier attempt left something
+	downloaded int64
+	verified   map[v1.Hash]bool
+	leading    map[v1.Hash]*transfer // that others may wait for
+	ready      map[v1.Hash]*transfer // of others, with a file to take the layer from
+	endLocal   func()                // closes what the present fetch copies from
+
+	mu      sync.Mutex
+	reused  map[v1.Hash]reuse
+	damaged []string // which files had wrong bytes
+}
+
+// A reuse is a layer that came from another tarball.
+type reuse struct {
+	cloned, copied int64
+	from           string // path
+}
+
+func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress)) *assembly {
+	a := &assembly{
+		dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0,
+		verified: map[v1.Hash]bool{}, leading: map[v1.Hash]*transfer{}, ready: map[v1.Hash]*transfer{}, reused: map[v1.Hash]reuse{},
+	}
+	a.warn = func(msg string, args ...any) { d.log.WarnContext(ctx, msg, args...) }
+	if p.done == nil {
+		p.done = map[v1.Hash][]sys.Interval{}
+	}
+	return a
+}
+
+// run fills the partial file and verifies all of it.
+func (a *assembly) run(ctx context.Context) error {
+	defer a.leaveReady()
+	todo := a.layout.Layers()
+	for first := true; first || len(todo) > 0; first = false {
+		// Joining comes before looking at the directory: a transfer that was released
+		// in between is in a tarball by then.
+		now, later := a.join(todo)
+		err := a.bring(ctx, now)
+		a.leaveReady()
+		if todo, err = a.await(ctx, later, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An awaited layer is in flight for another image.
+type awaited struct {
+	layer    tarball.Segment
+	transfer *transfer
+}
+
+// join decides which layers are to be brought now, and which others are bringing.
+func (a *assembly) join(layers []tarball.Segment) (now []tarball.Segment, later []awaited) {
+	for _, l := range layers {
+		if a.leading[l.Blob] != nil || a.ready[l.Blob] != nil || len(a.gaps(l)) == 0 {
+			now = append(now, l)
+		} else if t, leader := a.dir.inflight.join(l.Blob); leader {
+			a.leading[l.Blob] = t
+			now = append(now, l)
+		} else {
+			later = append(later, awaited{l, t})
+		}
+	}
+	return now, later
+}
+
+// await waits for the first of the layers that others are bringing, unless something
+// has failed, and returns the layers that are still to be brought: those that are
+// complete by then, which are taken from there, and the rest.
+func (a *assembly) await(ctx context.Context, later []awaited, failed error) (todo []tarball.Segment, err error) {
+	err = failed
+	for i, l := range later {
+		if i == 0 && err == nil {
+			err = l.transfer.wait(ctx)
+		}
+		if l.transfer.isComplete() {
+			a.ready[l.layer.Blob] = l.transfer
+		} else {
+			a.dir.inflight.leave(l.transfer)
+		}
+		todo = append(todo, l.layer)
+	}
+	return todo, err
+}
+
+// leaveReady gives up the files that others have brought layers into.
+func (a *assembly) leaveReady() {
+	for layer, t := range a.ready {
+		a.dir.inflight.leave(t)
+		delete(a.ready, layer)
+	}
+}
+
+// release ends all transfers that this assembly leads. It is called when the tarball
+// is published, or will not be.
+func (a *assembly) release() {
+	for layer, t := range a.leading {
+		a.dir.inflight.release(layer, t)
+	}
+}
+
+// bring brings layers that no other image is bringing.
+func (a *assembly) bring(ctx context.Context, layers []tarball.Segment) error {
+	search := slices.DeleteFunc(a.missing(layers), func(l tarball.Segment) bool { return a.ready[l.Blob] != nil })
+	local, end := findLayers(a.dir.path, search)
+	// Not longer than it is needed: open tarballs are in use, and keep their space.
+	a.endLocal = sync.OnceFunc(end)
+	defer a.endLocal()
+	for _, l := range layers {
+		if t := a.ready[l.Blob]; t != nil {
+			local[l.Blob] = []fetch.Local{{R: t.file, Offset: t.offset, Name: t.file.Name()}}
+		}
+	}
+	if err := a.prepare(ctx, layers, local); err != nil {
+		return err
+	}
+	missing := a.missing(layers)
+	for layer := range local {
+		if !slices.ContainsFunc(missing, func(l tarball.Segment) bool { return l.Blob == layer }) {
+			delete(local, layer) // cloned
+		}
+	}
+	if len(local) == 0 {
+		a.endLocal()
+	}
+	return a.fetch(ctx, layers, local)
+}
+
+// missing returns the layers that are not complete in the partial file.
+func (a *assembly) missing(layers []tarball.Segment) []tarball.Segment {
+	return slices.DeleteFunc(slices.Clone(layers), func(l tarball.Segment) bool { return len(a.gaps(l)) == 0 })
+}
+
+// gaps returns which bytes of a layer the partial file lacks.
+func (a *assembly) gaps(l tarball.Segment) []sys.Interval {
+	return sys.Gaps(l.Length, a.partial.done[l.Blob])
+}
+
+// prepare clones what tarballs in the directory have, and makes room for the rest.
+func (a *assembly) prepare(ctx context.Context, layers []tarball.Segment, local map[v1.Hash][]fetch.Local) error {
+	for _, l := range a.missing(layers) {
+		for _, from := range local[l.Blob] {
+			if a.clone(ctx, l, from) {
+				break
+			}
+		}
+	}
+	var ranges []sys.Interval // of the file
+	need := -a.spare()
+	for _, l := range a.missing(layers) {
+		for _, g := range a.gaps(l) {
+			need += g.To - g.From
+			ranges = append(ranges, sys.Interval{From: l.Offset + g.From, To: l.Offset + g.To})
+		}
+	}
+	if err := a.dir.checkSpace(a.partial.file, need); err != nil {
+		return err
+	}
+	if err := sys.Reserve(a.partial.file, ranges); err != nil {
+		return &sys.WriteError{Err: err}
+	}
+	return nil
+}
+
+// clone takes a layer where that costs neither time nor space.
+func (a *assembly) clone(ctx context.Context, l tarball.Segment, from fetch.Local) bool {
+	src := sys.FileOf(from.R)
+	n := sys.CloneRange(a.partial.file, l.Offset, src, from.Offset, l.Length)
+	if n == 0 {
+		return false
+	}
+	rest := l.Length - n // less than a block
+	if sys.ReadAndWrite(ctx, a.partial.file, l.Offset+n, src, from.Offset+n, rest) != nil {
+		return false // whatever it was shows again when the layer is fetched
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reused[l.Blob] = reuse{cloned: n, copied: rest, from: from.Name}
+	a.partial.done[l.Blob] = []sys.Interval{{From: 0, To: l.Length}}
+	a.partial.journal.Add(l.Blob, 0, l.Length)
+	return true
+}
+
+// spare returns how many bytes of the disk the partial file has beyond what is
+// done: what an earlier attempt had reserved.
+func (a *assembly) spare() int64 {
+	info, err := a.partial.file.Stat()
+	if err != nil {
+		return 0
+	}
+	spare := sys.Allocated(info)
+	for _, done := range a.partial.done {
+		for _, d := range done {
+			spare -= d.To - d.From
+		}
+	}
+	return max(spare, 0)
+}
+
+// fetch copies or fetches what is still missing of some layers and verifies them.
+func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local map[v1.Hash][]fetch.Local) error {
+	before := tarball.Progress{Downloaded: a.downloaded}
+	for _, l := range a.layout.Layers() {
+		if slices.ContainsFunc(layers, func(now tarball.Segment) bool { return now.Blob == l.Blob }) {
+			continue
+		}
+		before.Total += l.Length
+		if a.verified[l.Blob] {
+			before.Done += l.Length
+		}
+	}
+	before.Reused = max(before.Done-before.Downloaded, 0)
+	sys.AtStep("write")
+	n, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
+		Sink: fetch.File{File: a.partial.file}, Layout: a.layout, Source: a.src,
+		Layers: append([]tarball.Segment{}, layers...), Have: a.partial.done, Local: local,
+		Journal: a.partial.journal, Events: a, Progress: a.progress, Before: before,
+	})
+	a.downloaded += n
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		a.verified[l.Blob] = true
+		a.partial.done[l.Blob] = []sys.Interval{{From: 0, To: l.Length}}
+	}
+	return nil
+}
+
+// Copied implements [fetch.Events].
+func (a *assembly) Copied(layer v1.Hash, from fetch.Local, n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, name := a.reused[layer], from.Name
+	if r.copied > 0 && r.from != name { // of several: none can be blamed
+		name = ""
+	}
+	a.reused[layer] = reuse{copied: r.copied + n, from: name}
+}
+
+// Unreadable implements [fetch.Events].
+func (a *assembly) Unreadable(layer v1.Hash, from fetch.Local, err error) {
+	a.warn("a layer cannot be read where it is", "layer", layer.String(), "file", from.Name, "error", err)
+}
+
+// AllCopied implements [fetch.Events].
+func (a *assembly) AllCopied() { a.endLocal() }
+
+// Restarted implements [fetch.Events].
+func (a *assembly) Restarted(layer v1.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.reused, layer)
+}
+
+// Damaged implements [fetch.Events].
+func (a *assembly) Damaged(layer v1.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, ok := a.reused[layer]
+	if !ok {
+		return
+	}
+	delete(a.reused, layer)
+	if l, _ := a.layout.Layer(layer); r.from == "" || r.cloned+r.copied < l.Length { // an earlier attempt left the rest, and may be the one that is wrong
+		a.warn("a layer that was copied in part is damaged, it is fetched again", "layer", layer.String(), "tarball", r.from)
+		return
+	}
+	a.warn("a layer in a tarball is damaged, it is fetched again", "layer", layer.String(), "tarball", r.from)
+	a.damaged = append(a.damaged, r.from)
+}
+
+// Verified implements [fetch.Events].
+func (a *assembly) Verified(layer v1.Hash) {
+	l, _ := a.layout.Layer(layer)
+	if t := a.leading[layer]; t != nil {
+		a.dir.inflight.complete(t, a.partial.file, l.Offset)
+	}
+}
+
+// account fills in a result.
+func (a *assembly) account(r *Result) {
+	r.Downloaded, r.Damaged = a.downloaded, a.damaged
+	for _, u := range a.reused {
+		r.Cloned += u.cloned
+		r.Copied += u.copied
+	}
+	r.Reused = r.Cloned + r.Copied
+}

@@ -1,0 +1,30 @@
+//go:build !unix
+
+package sys
+
+import (
+	"errors"
+	"os"
+)
+
+// There are no such flags here.
+const (
+	NoFollow = 0
+	NonBlock = 0
+)
+
+const (
+	lockShared = iota
+	lockExclusive
+)
+
+func flock(*os.File, int) error { return errors.ErrUnsupported }
+
+// Duplicate is not known here.
+func Duplicate(*os.File, string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+// IsReadOnly is not known here.
+func IsReadOnly(*os.File) bool { return false }
+
+// Unlink removes a file.
+func Unlink(path string) error { return os.Remove(path) }

@@ -1,0 +1,47 @@
+//go:build unix
+
+package sys
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flags for opening a file that another user may have put there: no link is
+// followed, and no named pipe is waited for.
+const (
+	NoFollow = unix.O_NOFOLLOW
+	NonBlock = unix.O_NONBLOCK
+)
+
+const (
+	lockShared    = unix.LOCK_SH | unix.LOCK_NB
+	lockExclusive = unix.LOCK_EX | unix.LOCK_NB
+)
+
+func flock(f *os.File, how int) error { return unix.Flock(int(f.Fd()), how) }
+
+// Duplicate returns another handle of an open file, under a name of its own.
+func Duplicate(f *os.File, name string) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "dup", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// IsReadOnly reports whether f is open for reading only.
+func IsReadOnly(f *os.File) bool {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY
+}
+
+// Unlink removes a file. [os.Remove] would remove a directory too, if one had
+// come into its place.
+func Unlink(path string) error {
+	if err := unix.Unlink(path); err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}

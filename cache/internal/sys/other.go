@@ -1,0 +1,35 @@
+//go:build !linux
+
+package sys
+
+import (
+	"context"
+	"os"
+)
+
+// CloneRange clones nothing where it is not known how.
+func CloneRange(*os.File, int64, *os.File, int64, int64) int64 { return 0 }
+
+// CopyRange reads and writes where nothing better is known.
+func CopyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) error {
+	return ReadAndWrite(ctx, dst, to, src, from, n)
+}
+
+// Reserve does nothing where there is no fallocate.
+func Reserve(*os.File, []Interval) error { return nil }
+
+// FreeSpace is not known.
+func FreeSpace(*os.File) int64 { return -1 }
+
+// Allocated is the size where nothing better is known.
+func Allocated(info os.FileInfo) int64 { return info.Size() }
+
+// IsNetwork is always careful: a lock alone does not show that a writer is dead.
+func IsNetwork(*os.File) bool { return true }
+
+// StartWriting does nothing where it is not known how.
+func StartWriting(*os.File, int64, int64) {}
+
+func willNeed(*os.File, int64, int64) {}
+
+func isOpen(*os.File) bool { return false }

@@ -1,0 +1,48 @@
+package sys
+
+import (
+	"io"
+	"os"
+)
+
+// prefetchAhead is how many bytes the kernel is asked to read before they are
+// needed. By itself it reads 128 KiB ahead on most devices, which leaves a device, or
+// a file server, waiting for the next request most of the time.
+const prefetchAhead = 4 << 20
+
+// A Prefetch lets the storage read ahead of a reader that reads a file in order.
+type Prefetch struct {
+	to int64 // has been asked for
+}
+
+// Keep asks for what follows at, up to end. A reader of no file is left alone.
+func (p *Prefetch) Keep(r io.ReaderAt, at, end int64) {
+	if offset, n := p.next(at, end); n > 0 {
+		if f := FileOf(r); f != nil {
+			willNeed(f, offset, n)
+		}
+	}
+}
+
+// next returns what is to be asked for now, if n is not 0: half of what may be ahead
+// at a time, so that requests are large.
+func (p *Prefetch) next(at, end int64) (offset, n int64) {
+	p.to = max(p.to, at)
+	if p.to-at > prefetchAhead/2 {
+		return 0, 0
+	}
+	offset = p.to
+	p.to = max(p.to, min(at+prefetchAhead, end))
+	return offset, p.to - offset
+}
+
+// IsNetworkAt is [IsNetwork] of the directory at path; false if that cannot be
+// opened.
+func IsNetworkAt(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return IsNetwork(f)
+}

@@ -1,0 +1,206 @@
+package tarball
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Limits of what is held in memory and read back by [Read].
+const (
+	// maxManifest is what the distribution registry accepts: 4 MiB.
+	maxManifest = 4 << 20
+	// maxConfig: configs grow with the history; the largest seen have some
+	// 100 KiB.
+	maxConfig = 16 << 20
+	// maxLayer keeps the sum of all sizes in a manifest below 2^63. 64 TiB is
+	// a thousand times what registries accept.
+	maxLayer = 64 << 40
+)
+
+// An Image is what identifies a container image: its manifest and config, byte
+// by byte as a registry served them, and the reference that it shall be known
+// by once loaded. It is immutable and safe for concurrent use.
+type Image struct {
+	reference string
+	manifest  []byte
+	config    []byte
+	digest    v1.Hash
+	parsed    v1.Manifest
+	diffIDs   []v1.Hash
+}
+
+// NewImage checks a manifest and its config and returns the image.
+//
+// ref becomes the name that an engine gives the loaded image. It needs a tag
+// and must have no digest; a short name is completed as Docker does
+// ("debian:12" -> "docker.io/library/debian:12").
+//
+// The error wraps [ErrInvalidImage]: a reference that names nothing loadable; a
+// manifest that is not JSON, has schema version 1, is an index, has an unknown
+// media type, or a digest other than sha256; a config that is not the one that
+// the manifest declares, or is not an image's; layers that may not be
+// distributed, are encrypted, or do not match the config's list.
+func NewImage(ref string, manifest, config []byte) (*Image, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, fmt.Errorf("%w: reference %q: %w", ErrInvalidImage, ref, err)
+	}
+	if _, ok := named.(reference.Tagged); !ok {
+		return nil, fmt.Errorf("%w: reference %q has no tag: an engine would load an image without a name", ErrInvalidImage, ref)
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return nil, fmt.Errorf("%w: reference %q has a digest: an engine cannot give that name", ErrInvalidImage, ref)
+	}
+	img := &Image{
+		reference: named.String(),
+		manifest:  slices.Clone(manifest),
+		config:    slices.Clone(config),
+		digest:    sha256Of(manifest),
+	}
+	if err := img.parse(); err != nil {
+		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalidImage, img.digest, err)
+	}
+	return img, nil
+}
+
+func (i *Image) parse() error {
+	if len(i.manifest) > maxManifest {
+		return fmt.Errorf("%d bytes, more than %d", len(i.manifest), maxManifest)
+	}
+	if err := json.Unmarshal(i.manifest, &i.parsed); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	m := &i.parsed
+	if m.SchemaVersion != 2 {
+		return fmt.Errorf("schema version %d is not supported, only 2: push the image again with a current tool", m.SchemaVersion)
+	}
+	switch m.MediaType {
+	case types.DockerManifestSchema2, types.OCIManifestSchema1:
+	case "":
+		m.MediaType = types.OCIManifestSchema1 // only OCI lets it be left out
+	default:
+		return fmt.Errorf("media type %q is not an image manifest's: an index needs a platform chosen first", m.MediaType)
+	}
+	if m.Config.MediaType != types.DockerConfigJSON && m.Config.MediaType != types.OCIConfigJSON {
+		return fmt.Errorf("config media type %q: an artifact, not a container image", m.Config.MediaType)
+	}
+	if err := i.checkConfig(); err != nil {
+		return err
+	}
+	sizes := map[v1.Hash]int64{}
+	for n, l := range m.Layers {
+		if err := checkLayer(l); err != nil {
+			return fmt.Errorf("layer %d: %w", n, err)
+		}
+		if l.Digest == m.Config.Digest || l.Digest == i.digest {
+			return fmt.Errorf("layer %d: %s is also the config or the manifest: two entries of one name", n, l.Digest)
+		}
+		if size, ok := sizes[l.Digest]; ok && size != l.Size {
+			return fmt.Errorf("layer %d: %s is declared with %d and with %d bytes", n, l.Digest, size, l.Size)
+		}
+		sizes[l.Digest] = l.Size
+	}
+	return nil
+}
+
+// checkConfig checks that the config is the one that the manifest declares, and that
+// the two agree on the number of layers: an engine notices that only after it
+// has read everything.
+func (i *Image) checkConfig() error {
+	want := i.parsed.Config
+	if len(i.config) > maxConfig {
+		return fmt.Errorf("config: %d bytes, more than %d", len(i.config), maxConfig)
+	}
+	if got := sha256Of(i.config); got != want.Digest {
+		return fmt.Errorf("config: its bytes have the digest %s, declared is %s", got, want.Digest)
+	}
+	if int64(len(i.config)) != want.Size {
+		return fmt.Errorf("config: %d bytes, declared are %d", len(i.config), want.Size)
+	}
+	cfg, err := v1.ParseConfigFile(bytes.NewReader(i.config))
+	if err != nil {
+		return fmt.Errorf("config %s: not JSON: %w", want.Digest, err)
+	}
+	i.diffIDs = cfg.RootFS.DiffIDs
+	if have, need := len(i.diffIDs), len(i.parsed.Layers); have != need {
+		return fmt.Errorf("config %s lists %d layers, the manifest %d", want.Digest, have, need)
+	}
+	return nil
+}
+
+func checkLayer(l v1.Descriptor) error {
+	switch l.MediaType {
+	case types.DockerLayer, types.DockerUncompressedLayer,
+		types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd,
+		"application/vnd.docker.image.rootfs.diff.tar.zstd": // as containerd and BuildKit name it
+	case types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCIUncompressedRestrictedLayer,
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
+		return fmt.Errorf("%s may not be distributed (media type %q): registries do not hold it", l.Digest, l.MediaType)
+	default:
+		return fmt.Errorf("%s has media type %q, which is not a layer that engines load", l.Digest, l.MediaType)
+	}
+	if err := checkSHA256(l.Digest); err != nil {
+		return err
+	}
+	if l.Size < 0 || l.Size > maxLayer {
+		return fmt.Errorf("%s: a size of %d bytes is not plausible", l.Digest, l.Size)
+	}
+	return nil
+}
+
+func checkSHA256(h v1.Hash) error {
+	if raw, err := hex.DecodeString(h.Hex); h.Algorithm != "sha256" || err != nil || len(raw) != sha256.Size {
+		return fmt.Errorf("digest %q is not sha256", h)
+	}
+	return nil
+}
+
+func sha256Of(b []byte) v1.Hash {
+	sum := sha256.Sum256(b)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
+
+// Reference returns the complete name that the image has once loaded.
+func (i *Image) Reference() string { return i.reference }
+
+// Digest returns the digest of the manifest: the image's identity.
+func (i *Image) Digest() v1.Hash { return i.digest }
+
+// MediaType returns the manifest's media type; OCI's when it does not say.
+func (i *Image) MediaType() types.MediaType { return i.parsed.MediaType }
+
+// Manifest returns a copy of the manifest as served.
+func (i *Image) Manifest() []byte { return slices.Clone(i.manifest) }
+
+// Config returns a copy of the config as served.
+func (i *Image) Config() []byte { return slices.Clone(i.config) }
+
+// ConfigDigest returns the digest of the config, which Docker's classic store and
+// podman call the image's ID.
+func (i *Image) ConfigDigest() v1.Hash { return i.parsed.Config.Digest }
+
+// DiffIDs returns the digests of the layers unpacked, as the config lists them, in
+// the order of [Image.Layers].
+func (i *Image) DiffIDs() []v1.Hash { return slices.Clone(i.diffIDs) }
+
+// Layers returns the descriptors of the layers in the manifest's order, bottom
+// first. The same digest may occur more than once.
+func (i *Image) Layers() []v1.Descriptor { return slices.Clone(i.parsed.Layers) }
+
+// layer returns the descriptor of a layer, if there is one.
+func (i *Image) layer(digest v1.Hash) (v1.Descriptor, bool) {
+	for _, d := range i.parsed.Layers {
+		if d.Digest == digest {
+			return d, true
+		}
+	}
+	return v1.Descriptor{}, false
+}

@@ -1,0 +1,188 @@
+package tarball
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/wait"
+)
+
+// ReadRange implements [Source]: it returns length bytes of a layer, from offset on.
+// The bytes are not verified. The reader must be closed before the tarball is; ctx
+// ends it too.
+func (t *Tarball) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	s, ok := t.Layout.Layer(digest)
+	if !ok {
+		return nil, Permanent(fmt.Errorf("layer %s is not part of %s", digest, t.name))
+	}
+	if err := checkRange(digest, s.Length, offset, length); err != nil {
+		return nil, err
+	}
+	at := s.Offset + offset
+	return &rangeReader{section{ctx: ctx, r: t.r, at: at, end: at + length}, t.name}, nil
+}
+
+func checkRange(layer v1.Hash, size, offset, length int64) error {
+	if offset < 0 || length < 1 || length > size-offset {
+		return Permanent(fmt.Errorf("layer %s has %d bytes: no range of %d at %d", layer, size, length, offset))
+	}
+	return nil
+}
+
+// rangeReader is a section that must be there.
+type rangeReader struct {
+	section
+	name string
+}
+
+func (r *rangeReader) Read(p []byte) (int, error) {
+	if r.at == r.end {
+		return 0, io.EOF
+	}
+	n, err := r.section.Read(p)
+	if err == io.EOF {
+		err = fmt.Errorf("%s: %w", r.name, io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+func (r *rangeReader) Close() error {
+	r.at = r.end
+	return nil
+}
+
+// section reads a part of a tarball, and ends with the context: it would read to the
+// end otherwise, tens of gigabytes.
+type section struct {
+	ctx      context.Context
+	r        io.ReaderAt
+	at, end  int64
+	ahead    sys.Prefetch
+	progress func(n int64) // nil: none
+}
+
+func (s *section) Read(p []byte) (int, error) {
+	switch {
+	case s.at == s.end:
+		return 0, io.EOF
+	case s.ctx.Err() != nil:
+		return 0, wait.Err(s.ctx)
+	case len(p) == 0:
+		return 0, nil
+	}
+	s.ahead.Keep(s.r, s.at, s.end)
+	n, err := s.r.ReadAt(p[:min(int64(len(p)), s.end-s.at)], s.at)
+	if n > 0 {
+		err = nil // it comes again
+	}
+	s.at += int64(n)
+	if s.progress != nil {
+		s.progress(int64(n))
+	}
+	return n, err
+}
+
+// segmentReader reads one segment of a tarball after the other.
+type segmentReader struct {
+	ctx      context.Context
+	tarball  *Tarball
+	segments []Segment
+	verify   bool
+
+	next    int // of the segments
+	current io.ReadCloser
+	closed  bool
+}
+
+func (r *segmentReader) Read(p []byte) (int, error) {
+	for {
+		if r.closed {
+			return 0, os.ErrClosed
+		}
+		if r.current == nil {
+			if r.next == len(r.segments) {
+				return 0, io.EOF
+			}
+			if err := r.open(r.segments[r.next]); err != nil {
+				return 0, err
+			}
+			r.next++
+			continue
+		}
+		n, err := r.current.Read(p)
+		if err == io.EOF {
+			_ = r.current.Close()
+			r.current, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+	}
+}
+
+// open makes a segment the current one; none if it is empty.
+func (r *segmentReader) open(s Segment) error {
+	switch {
+	case s.Length == 0 && r.verify && s.Blob != sha256Of(nil):
+		return fmt.Errorf("%s: layer %s: %w: it has no bytes", r.tarball.name, s.Blob, ErrDigest)
+	case s.Length == 0:
+		return nil
+	case !s.IsBlob():
+		r.current = io.NopCloser(bytes.NewReader(s.Literal))
+		return nil
+	}
+	layer, err := r.tarball.ReadRange(r.ctx, s.Blob, 0, s.Length)
+	if err != nil {
+		return err
+	}
+	if r.current = layer; r.verify {
+		r.current = &verifyingReader{ReadCloser: layer, name: r.tarball.name, layer: s.Blob, left: s.Length, sum: sha256.New()}
+	}
+	return nil
+}
+
+func (r *segmentReader) Close() error {
+	r.closed = true
+	if r.current == nil {
+		return nil
+	}
+	return r.current.Close()
+}
+
+// verifyingReader gives out the last bytes of a layer only when all of them have
+// the layer's digest.
+type verifyingReader struct {
+	io.ReadCloser
+	name  string
+	layer v1.Hash
+	left  int64
+	sum   hash.Hash
+	err   error // of all further reads
+}
+
+func (r *verifyingReader) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.ReadCloser.Read(p)
+	_, _ = r.sum.Write(p[:n]) // a hash never fails
+	if r.left -= int64(n); r.left == 0 && n > 0 {
+		if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.layer.Hex {
+			r.err = fmt.Errorf("%s: layer %s: %w: its bytes have the digest sha256:%s", r.name, r.layer, ErrDigest, got)
+			return 0, r.err
+		}
+	}
+	return n, err
+}

@@ -1,0 +1,88 @@
+package tarball
+
+import (
+	"context"
+	"io"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// A Source gives ranges of blobs. A repository in a registry is one, and so are an
+// ordered list of them, a [Tarball], and what [FromV1] returns. It must be safe for
+// concurrent use.
+//
+// What a source can say more are optional interfaces: [Distruster],
+// [OriginReporter] and [RangeIgnorer] of the source itself, [TemporaryError],
+// [RetryAfterError] and [RangeIgnorer] of its errors, found with [errors.As].
+type Source interface {
+	// ReadRange returns the length bytes from offset on of the blob with this
+	// digest. Length is at least 1. The reader ends after length bytes, or
+	// with an error when the source has fewer or more than it should; it must
+	// be closed, and ctx ends it too. The bytes need not be verified.
+	ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+}
+
+// A Distruster is a [Source] with several origins. Distrust is called when the bytes of
+// a blob were wrong, before it is read once more: the source should take another
+// origin then.
+type Distruster interface {
+	Distrust(digest v1.Hash)
+}
+
+// An OriginReporter is a [Source] that knows where the bytes of a blob came from. Errors
+// name it.
+type OriginReporter interface {
+	Origins(digest v1.Hash) []string
+}
+
+// A RangeIgnorer is a [Source], or an error of one, that gives blobs only from their
+// beginning. Then each blob is read as one stream, from offset 0. An error says so of
+// one blob.
+type RangeIgnorer interface {
+	IgnoresRange() bool
+}
+
+// A TemporaryError reports whether the same request may succeed later. An error that
+// is none, such as a connection that broke, may. [Permanent] makes one that may not.
+type TemporaryError interface {
+	error
+	Temporary() bool
+}
+
+// A RetryAfterError says how long to wait before the next request; 0 is no wish.
+type RetryAfterError interface {
+	error
+	RetryAfter() time.Duration
+}
+
+// Permanent returns an error that wraps err and that is not worth another request:
+// a fetch ends with it at once. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error   { return e.error }
+func (e *permanentError) Temporary() bool { return false }
+
+// Progress says how far the work on a tarball is, in bytes. A function that takes it is
+// called by one goroutine at a time for each tarball, must be quick, and must not call
+// back into what calls it.
+type Progress struct {
+	// Done is how many bytes of layers are there, those of an earlier attempt
+	// included. It falls when a layer has to be fetched again.
+	Done int64
+	// Total is how many there will be.
+	Total int64
+	// Downloaded is how many bytes came from the source until now. It counts bytes
+	// that were wrong, and so may exceed Done.
+	Downloaded int64
+	// Reused is how many bytes were there already: in another tarball, or left by an
+	// earlier attempt.
+	Reused int64
+}

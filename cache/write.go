@@ -1,0 +1,66 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/dockercache/dockercache/cache/atomicfile"
+	"github.com/dockercache/dockercache/cache/internal/fetch"
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
+)
+
+// WriteOptions of [WriteTarball]. The zero value of each field works.
+type WriteOptions struct {
+	// Provenance is recorded in the tarball.
+	Provenance tarball.Provenance
+	// Connections is how many ranges are read from the source at a time. Default:
+	// [DefaultConnections].
+	Connections int
+	// Mode is the mode of the file before the umask. Default: 0666.
+	Mode fs.FileMode
+	// Progress, when not nil, is called at the beginning and whenever bytes of
+	// layers were written.
+	Progress func(tarball.Progress)
+}
+
+// WriteTarball writes the tarball of img to path, atomically: at every moment path is
+// what it was before or the whole new tarball, with every layer verified. It needs no
+// [Dir]: path may be anywhere, and have any name. It takes no lock, shares no layers and
+// does not resume: that is what [Dir.Put] is for.
+//
+// The errors are [*SpaceError]; those of Put that concern the source and the file
+// system; those of [atomicfile.WriteFile].
+func WriteTarball(ctx context.Context, path string, img *tarball.Image, src tarball.Source, o *WriteOptions) error {
+	if o == nil {
+		o = &WriteOptions{}
+	}
+	if img == nil || src == nil {
+		return fmt.Errorf("write %s: an image and a source are required", path)
+	}
+	layout, err := tarball.NewLayout(img, o.Provenance)
+	if err != nil {
+		return fmt.Errorf("plan %s: %w", path, err)
+	}
+	err = atomicfile.WriteFile(path, cmp.Or(o.Mode, 0o666), func(f *os.File) error {
+		if have := sys.FreeSpace(f); have >= 0 && layout.Size() > have {
+			return &SpaceError{filepath.Dir(path), layout.Size(), have, syscall.ENOSPC}
+		}
+		if err := sys.Reserve(f, []sys.Interval{{From: 0, To: layout.Size()}}); err != nil {
+			return err
+		}
+		_, err := fetch.New(o.Connections).Fetch(ctx, fetch.Job{Sink: fetch.File{File: f}, Layout: layout, Source: src, Progress: o.Progress})
+		return errors.Join(err, wait.Err(ctx))
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
