@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/cache/loader/enginetest"
+	"github.com/dockercache/dockercache/internal/enginetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
