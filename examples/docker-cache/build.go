@@ -12,6 +12,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/buildflags"
 	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/tagging"
 )
 
 // checkBuild finds what is wrong with the flags about a build run. Without IMAGE
@@ -95,7 +96,7 @@ func (o *options) fromBuild(ctx context.Context, report *report, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	if _, err := o.rules.Suffix(build.Run.HeadBranch); err != nil {
+	if _, err := tagging.Suffix(build.Run.HeadBranch, o.rules); err != nil {
 		return fmt.Errorf("run %d of %s: %w", build.Run.ID, build.Run.Repository, err)
 	}
 	for _, f := range build.Files.Files {

@@ -20,7 +20,7 @@ import (
 func main() { command.Main(run) }
 
 func run(_ context.Context, args []string, stdout, stderr io.Writer) int {
-	rules := tagging.DefaultRules()
+	rules := tagging.PyTorchRules()
 	f := flag.NewFlagSet("tarball-name", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
