@@ -20,7 +20,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	build, err := client.Fetch(ctx, &artifacts.Request{Event: event, Gate: artifacts.Gate{
+	build, err := client.Fetch(ctx, &artifacts.Request{Event: event, Policy: artifacts.Policy{
 		Branches: []string{"main", "release/*"},
 		Allow:    []string{"ghcr.io/example/*"},
 	}})

@@ -125,7 +125,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 		err = o.check()
 	}
 	if err != nil {
-		command.SayUsage(stderr, "docker-cache", err)
+		buildflags.SayUsage(stderr, "docker-cache", err)
 		return nil, err
 	}
 	return o, nil

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/internal/command"
 )
 
 // Flags are the values of the flags; see [Flags.Register].
@@ -48,7 +50,7 @@ func (l *List) Set(s string) error {
 func (f *Flags) Register(set *flag.FlagSet) {
 	set.StringVar(&f.Repository, "repo", "", "the repository that the build ran in, as `OWNER/NAME` (default: the event's)")
 	set.Int64Var(&f.RunID, "run-id", 0, "the `ID` of the build run, from its URL (default: the event's)")
-	set.StringVar(&f.Pattern, "artifacts", artifacts.DefaultPattern, "which artifacts of the run, as a `PATTERN` of their names")
+	set.StringVar(&f.Pattern, "artifacts", artifacts.PyTorchPattern, "which artifacts of the run, as a `PATTERN` of their names")
 	set.Var(&f.Names, "names", "which of the build's outputs, in this order, as `NAME`,NAME (default: all)")
 	set.Var(&f.Allow, "allow", "a repository that references may be in, as `HOST/REPOSITORY`, or HOST/PATH/* for all below; may be repeated")
 	set.StringVar(&f.Owner, "owner", "", "refuse runs of repositories that this `OWNER` does not own")
@@ -64,12 +66,12 @@ func (f *Flags) Register(set *flag.FlagSet) {
 func (f *Flags) Request(getenv func(string) string) (*artifacts.Request, error) {
 	r := &artifacts.Request{
 		Repository: f.Repository, RunID: f.RunID, Pattern: f.Pattern, Names: f.Names, LastWins: f.LastWins,
-		Gate: artifacts.Gate{Owner: f.Owner, Branches: f.Branches, Events: f.Events, Workflows: f.Workflows, Allow: f.Allow},
+		Policy: artifacts.Policy{Owner: f.Owner, Branches: f.Branches, Events: f.Events, Workflows: f.Workflows, Allow: f.Allow},
 	}
 	if f.RunID < 0 {
 		return nil, fmt.Errorf("-run-id %d: want the number from the run's URL", f.RunID)
 	}
-	if err := r.Gate.Validate(); err != nil {
+	if err := r.Policy.Validate(); err != nil {
 		return nil, fmt.Errorf("-allow: %w", err)
 	}
 	for i, name := range f.Names {
@@ -94,6 +96,16 @@ func (f *Flags) Request(getenv func(string) string) (*artifacts.Request, error) 
 		return nil, err
 	}
 	return r, nil
+}
+
+// SayUsage is [command.SayUsage], but for an unusable event, which is not in the
+// command line.
+func SayUsage(stderr io.Writer, program string, err error) {
+	if errors.Is(err, artifacts.ErrEvent) {
+		command.Say(stderr, program, err)
+		return
+	}
+	command.SayUsage(stderr, program, err)
 }
 
 // Client returns a client with the token of the environment, GITHUB_TOKEN or

@@ -61,10 +61,13 @@ func TestPackagesAreIndependent(t *testing.T) {
 // What the packages must not cost their importers.
 func TestPackagesAreLean(t *testing.T) {
 	for dir, forbidden := range map[string][]string{
-		"tagging":   {"net", "net/http", "github.com/google/", "github.com/aws/"},
-		"artifacts": {"github.com/aws/"},
-		"cache":     {"net/http", "github.com/aws/"},
-		"registry":  {"github.com/aws/", "testing"},
+		"tagging":               {"net", "net/http", "github.com/google/", "github.com/aws/"},
+		"artifacts":             {"github.com/aws/"},
+		"artifacts/workflow":    {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
+		"examples/tarball-name": {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
+		"internal/command":      {"net/http"},
+		"cache":                 {"net/http", "github.com/aws/"},
+		"registry":              {"github.com/aws/", "testing"},
 	} {
 		p := list(t, "./"+dir)[0]
 		for _, dep := range p.Deps {

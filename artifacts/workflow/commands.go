@@ -1,4 +1,4 @@
-package artifacts
+package workflow
 
 import (
 	"fmt"
@@ -13,47 +13,52 @@ import (
 // job's output.
 // https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
 //
-// Everything that is passed to it may be text that is not trusted: it ends no
-// command and begins none. Errors are those of the writer.
+// All arguments may be text that is not trusted: it ends no command and begins
+// none. Errors are those of the writer. Commands are as safe for concurrent use
+// as the writer is. Nil and the zero value write nothing, as is right outside of
+// GitHub Actions.
 type Commands struct{ w io.Writer }
 
-// NewCommands returns commands that are written to w, each at once. Every write
-// begins on a new line if all others end with one.
+// NewCommands returns commands that are written to w, each by one Write. They
+// begin on a new line if everything else that is written to w ends with one.
 func NewCommands(w io.Writer) *Commands { return &Commands{w} }
 
-// A Place is what a message is about, and its title. Empty fields are left out.
-type Place struct {
+// An Annotation is the title of a message and the place that it is about. Empty
+// fields are left out.
+type Annotation struct {
 	Title string
 	File  string
 	Line  int // from 1
 }
 
-// Group begins a group of lines that can be folded; groups are not nested.
-func (c *Commands) Group(title string) error { return c.write("group", Place{}, title) }
+// Group begins a group of lines that can be folded. Groups do not nest.
+func (c *Commands) Group(title string) error { return c.write("group", Annotation{}, title) }
 
-// EndGroup ends it.
-func (c *Commands) EndGroup() error { return c.write("endgroup", Place{}, "") }
+// EndGroup ends the group.
+func (c *Commands) EndGroup() error { return c.write("endgroup", Annotation{}, "") }
 
 // Notice annotates the run with a message.
-func (c *Commands) Notice(at Place, message string) error { return c.write("notice", at, message) }
+func (c *Commands) Notice(at Annotation, message string) error { return c.write("notice", at, message) }
 
-// Warning is [Commands.Notice] at the next level.
-func (c *Commands) Warning(at Place, message string) error { return c.write("warning", at, message) }
+// Warning is [Commands.Notice] one level higher.
+func (c *Commands) Warning(at Annotation, message string) error {
+	return c.write("warning", at, message)
+}
 
-// Error is [Commands.Notice] at the highest level. It does not fail the step: an
-// exit code does.
-func (c *Commands) Error(at Place, message string) error { return c.write("error", at, message) }
+// Error is [Commands.Notice] at the highest level. It does not fail the step:
+// only an exit code does.
+func (c *Commands) Error(at Annotation, message string) error { return c.write("error", at, message) }
 
 // accountID is the form of an AWS account's number.
 var accountID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\d{12}\s*$`) })
 
-// Mask makes the runner print *** for a secret from now on, and for each line of
-// it. It tells whether it did: it leaves out what is blank, and a value of which
-// a line is an AWS account ID. The runner drops every output with a masked value
-// in it, and the ID is in each reference of ECR
+// Mask makes the runner print *** from now on for a secret and for each line of
+// it, and reports whether it did. It does not mask a blank text, or one that has
+// an AWS account ID as a line: the runner drops every output that contains a
+// masked value, and the ID is in each reference of ECR
 // (https://github.com/aws-actions/amazon-ecr-login/issues/546).
 func (c *Commands) Mask(secret string) (bool, error) {
-	if strings.TrimSpace(secret) == "" {
+	if c == nil || c.w == nil || strings.TrimSpace(secret) == "" {
 		return false, nil
 	}
 	for line := range strings.SplitSeq(strings.ReplaceAll(secret, "\r", "\n"), "\n") {
@@ -66,7 +71,10 @@ func (c *Commands) Mask(secret string) (bool, error) {
 	return err == nil, err
 }
 
-func (c *Commands) write(name string, at Place, data string) error {
+func (c *Commands) write(name string, at Annotation, data string) error {
+	if c == nil || c.w == nil {
+		return nil
+	}
 	var properties []string
 	for _, p := range [][2]string{{"title", at.Title}, {"file", at.File}, {"line", line(at.Line)}} {
 		if p[1] != "" {

@@ -1,4 +1,4 @@
-package artifacts
+package workflow
 
 import (
 	"bytes"
@@ -9,21 +9,21 @@ import (
 	"unicode"
 )
 
-// commandStart begins a command, ::name::. Any character outside of ASCII may be
-// one that does not count, see legacyStart.
+// commandStart begins a command, ::name::. The runner may ignore any character
+// outside of ASCII, see legacyStart.
 var commandStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`) })
 
 // legacyStart begins a command of the older form, ##[name], anywhere in a line.
-// Characters outside of ASCII may stand in between: the runner searches with the
-// rules of a language, for which some characters are not there at all
-// (actions/runner, ActionCommand.cs: IndexOf and StartsWith of strings).
+// Characters outside of ASCII may stand in between: the runner compares by
+// culture, which ignores some characters (actions/runner, ActionCommand.cs:
+// IndexOf and StartsWith of strings).
 var legacyStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`#([^\x00-\x7f]*)\[`) })
 
 // Plain makes text that is not trusted safe to be printed in a job: no line of
 // it is a command to the runner. Lines that could begin with "::", also after
-// what does not show, get a "| " in front, "##[" becomes "## [", and characters
-// that do not show become U+FFFD. Other text, line ends included, is left as it
-// is; it must be printed at the beginning of a line.
+// invisible characters, get a "| " in front, "##[" becomes "## [", characters that
+// are not graphic become U+FFFD, and "\r\n" becomes "\n". Other text is returned
+// as it is. It must be printed at the beginning of a line.
 func Plain(text string) string {
 	lines := strings.Split(strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\r\n", "\n"), "\n")
 	for i, line := range lines {
@@ -49,8 +49,9 @@ func plainLine(line string) string {
 	return line
 }
 
-// PlainWriter returns a writer that makes what is written to it [Plain]. Each
-// write must be of whole lines, as those of log/slog are.
+// PlainWriter returns a writer that applies [Plain] to what is written and writes
+// it to w, each time by one Write. Each Write must be of whole lines, as those of
+// log/slog are. It is as safe for concurrent use as w is.
 func PlainWriter(w io.Writer) io.Writer { return plainWriter{w} }
 
 type plainWriter struct{ w io.Writer }
