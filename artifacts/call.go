@@ -67,7 +67,7 @@ func (c *call) get(ctx context.Context, op, source, path string, query url.Value
 			return nil, newError(ctx, op, source, kind, errors.New(a.text()))
 		}
 		if wait > c.left {
-			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %v more, until %s; left to wait are %v",
+			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %v more, until %s, but the limit on waiting leaves %v",
 				a.text(), wait.Round(time.Second), a.now().Add(wait).UTC().Format(time.RFC3339), c.left.Round(time.Second)))
 		}
 		c.waits++

@@ -73,7 +73,7 @@ type Error struct {
 	Source string
 	// Kind is one of the variables of this package.
 	Kind error
-	// Err is the cause; nil if the kind is all there is to say.
+	// Err is the cause. It may be nil.
 	Err error
 }
 

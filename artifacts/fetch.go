@@ -42,7 +42,7 @@ type Request struct {
 	// Accept, when not nil, decides about the run in place of Policy: it is called
 	// with the run and what [Policy.Check] returns, nil if it trusts the run. To
 	// be stricter, return refusal unless it is nil; to be more lenient, return nil
-	// for a refusal of which you know better. An error of Accept is returned as a
+	// although it is not. An error of Accept is returned as a
 	// refusal, of kind [ErrRefused].
 	Accept func(ctx context.Context, run *Run, refusal error) error
 	// Parse reads the outputs from the merged files. Policy decides about their

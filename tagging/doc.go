@@ -15,7 +15,7 @@
 // built from. It changes whenever the recipe does, so it is left out of the
 // tarball's name: a job asks for "the jammy image of main" and gets the newest.
 // A [Scheme] makes other names: with the whole tag, the repository, the
-// platform. [Rules] say which branch has which suffix.
+// platform. [Rules] map branches to suffixes.
 //
 // # What is guaranteed
 //

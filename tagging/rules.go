@@ -13,7 +13,7 @@ var ErrBranch = errors.New("no tarball suffix for branch")
 // ErrRules is wrapped by every error about the rules themselves.
 var ErrRules = errors.New("unusable branch rules")
 
-// A Rule says which suffix the tarballs of a branch, or of several, have.
+// A Rule maps a branch, or all with a prefix, to the suffix of its tarballs.
 type Rule struct {
 	// Branch is the branch's whole name, or with Prefix what it begins with.
 	Branch string
@@ -120,7 +120,7 @@ var (
 	sideBySide = regexp.MustCompile(`[/_-]{2}`)
 )
 
-// ParseRules reads rules as a flag states them: BRANCH=SUFFIX, separated by
+// ParseRules reads rules in the form of a flag: BRANCH=SUFFIX, separated by
 // commas, where a "*" at the end of BRANCH makes it a prefix, as in
 //
 //	main=main,release=release,release/*=release

@@ -8,10 +8,10 @@ import (
 )
 
 // ErrScheme is wrapped by errors about a [Scheme]: a text that is none, or a
-// scheme that cannot name what it is asked to.
+// platform that cannot be part of a name.
 var ErrScheme = errors.New("unusable naming scheme")
 
-// A Scheme says what the names of tarballs are made of. The zero value makes
+// A Scheme defines what the names of tarballs are made of. The zero value makes
 // the names of [Name] and [Tarball]. A *Scheme is a [flag.Value].
 type Scheme struct {
 	// KeepTag keeps the whole tag. Default: the last "-" part is left out, so
@@ -33,8 +33,8 @@ type Names struct {
 	// Tarball is the file's name, at most 200 bytes: Group, "_", Suffix, ".tar".
 	Tarball string
 	// Group is the name without the suffix: what an image's tarballs of several
-	// branches have in common. Record it with the tarball: a suffix may contain
-	// "_", so it cannot be told from the file's name.
+	// branches have in common. Record it with the tarball: it cannot be derived
+	// from the file's name, since a suffix may contain "_".
 	Group string
 	// Suffix is that of the branch.
 	Suffix string
@@ -47,8 +47,8 @@ type Names struct {
 const maxTarball = 200
 
 // Names returns the names of an image that was built from a branch. The
-// platform, as OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, matters only if the
-// scheme has it in the name.
+// platform, as OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, is used only if the
+// scheme puts it into the name.
 //
 // In the group a "+" stands for "/", and a "@" for ":" and before the platform:
 //
@@ -113,7 +113,7 @@ func (s Scheme) group(image string, ref tagged, platform string) (string, error)
 	return name, nil
 }
 
-// ParseScheme reads a scheme as a flag states it, without rules: "strip" (the
+// ParseScheme reads a scheme in the form of a flag, without rules: "strip" (the
 // default) or "tag" (the whole tag), "repository", "platform", or several of
 // these joined by "+", as in
 //

@@ -1,12 +1,14 @@
 package workflow
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // Commands writes commands to the runner of a job, which reads them from the
@@ -49,7 +51,7 @@ func (c *Commands) Warning(at Annotation, message string) error {
 // only an exit code does.
 func (c *Commands) Error(at Annotation, message string) error { return c.write("error", at, message) }
 
-// accountID is the form of an AWS account's number.
+// accountID is the form of an AWS account's ID.
 var accountID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\d{12}\s*$`) })
 
 // Mask makes the runner print *** from now on for a secret and for each line of
@@ -66,7 +68,7 @@ func (c *Commands) Mask(secret string) (bool, error) {
 			return false, nil
 		}
 	}
-	// As it is: what Plain makes of it would not be the secret.
+	// Unchanged: the text that Plain returns would not be the secret.
 	_, err := fmt.Fprintf(c.w, "::add-mask::%s\n", escapeData(secret))
 	return err == nil, err
 }
@@ -82,7 +84,7 @@ func (c *Commands) write(name string, at Annotation, data string) error {
 		}
 	}
 	head := strings.TrimSpace(name + " " + strings.Join(properties, ","))
-	// One write, so that nothing gets in between.
+	// One Write, so that no other text gets in between.
 	_, err := io.WriteString(c.w, "::"+head+"::"+escapeData(Plain(data))+"\n")
 	return err
 }
@@ -94,7 +96,7 @@ func line(n int) string {
 	return strconv.Itoa(n)
 }
 
-// escapeData and escapeProperty are what the runner undoes.
+// The runner undoes escapeData and escapeProperty.
 func escapeData(s string) string {
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(s)
 }
@@ -102,3 +104,62 @@ func escapeData(s string) string {
 func escapeProperty(s string) string {
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C").Replace(s)
 }
+
+// commandStart begins a command, ::name::. The runner may ignore any character
+// outside of ASCII, see legacyStart.
+var commandStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\s|[^\x00-\x7f])*:[^\x00-\x7f]*:`) })
+
+// legacyStart begins a command of the older form, ##[name], anywhere in a line.
+// Characters outside of ASCII may stand in between: the runner compares by
+// culture, which ignores some characters (actions/runner, ActionCommand.cs:
+// IndexOf and StartsWith of strings).
+var legacyStart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`#([^\x00-\x7f]*)\[`) })
+
+// Plain makes text that is not trusted safe to be printed in a job: no line of
+// it is a command to the runner. Lines that could begin with "::", also after
+// invisible characters, get a "| " in front, "##[" becomes "## [", characters that
+// are not graphic become U+FFFD, and "\r\n" becomes "\n". Other text is returned
+// as it is. It must be printed at the beginning of a line.
+func Plain(text string) string {
+	lines := strings.Split(strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = plainLine(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func plainLine(line string) string {
+	line = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) && r != '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, line)
+	// Twice, because "##[[" has one left after the first time.
+	for legacyStart().MatchString(line) {
+		line = legacyStart().ReplaceAllString(line, "#$1 [")
+	}
+	if commandStart().MatchString(line) {
+		return "| " + line
+	}
+	return line
+}
+
+// PlainWriter returns a writer that applies [Plain] to what is written and writes
+// it to w, each time by one Write. Each Write must be of whole lines, as those of
+// log/slog are. It is as safe for concurrent use as w is.
+func PlainWriter(w io.Writer) io.Writer { return plainWriter{w} }
+
+type plainWriter struct{ w io.Writer }
+
+func (p plainWriter) Write(lines []byte) (int, error) {
+	if _, err := io.WriteString(p.w, Plain(string(lines))); err != nil {
+		return 0, err
+	}
+	return len(lines), nil
+}
+
+// PlainJSON does for a JSON value what [Plain] does for text, without changing
+// what it means: in JSON only a string can hold a "#", and no line of it begins
+// a command.
+func PlainJSON(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte("#"), []byte(`\u0023`)) }

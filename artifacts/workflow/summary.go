@@ -167,7 +167,7 @@ func gantt(rows []SummaryRow) string {
 		}
 		state := map[string]string{"failed": "crit, ", "stocked": "active, ", "unchanged": "done, "}[r.Outcome]
 		start := zero.Add(r.Start.Sub(first))
-		// A bar of no length does not show.
+		// Mermaid does not draw a bar of length 0.
 		end := start.Add(max(r.Duration, time.Second))
 		const layout = "2006-01-02 15:04:05"
 		fmt.Fprintf(&b, "    %d %s :%s%s, %s\n", i+1, barName(r.Image), state, start.Format(layout), end.Format(layout))

@@ -1,5 +1,5 @@
 // Package buildflags has the flags of the examples that start from a build run,
-// and what they and the environment of a GitHub runner make together.
+// and makes requests of them and of the environment of a GitHub runner.
 package buildflags
 
 import (
@@ -57,12 +57,12 @@ func (f *Flags) Register(set *flag.FlagSet) {
 	set.Var(&f.Branches, "branches", "refuse runs of other branches, as `BRANCH` or PREFIX*, separated by commas")
 	set.Var(&f.Events, "events", "refuse runs that another `EVENT` started, separated by commas (default "+strings.Join(artifacts.DefaultEvents(), ",")+")")
 	set.Var(&f.Workflows, "workflows", "refuse runs of other workflows, as a name or `FILE`, separated by commas")
-	set.BoolVar(&f.LastWins, "last-wins", false, "of a file that two artifacts hold with different content take the later one, by name of the artifact")
+	set.BoolVar(&f.LastWins, "last-wins", false, "if two artifacts contain a file with different content, take the one of the later artifact, by name")
 }
 
-// Request makes a request of the flags, and of the event that the environment
-// names unless the flags say it all. An error is one of usage, unless
-// [errors.Is] finds [artifacts.ErrEvent] in it.
+// Request makes a request of the flags and, without -run-id, of the event that the
+// environment names. An error is one of usage, unless it wraps
+// [artifacts.ErrEvent].
 func (f *Flags) Request(getenv func(string) string) (*artifacts.Request, error) {
 	r := &artifacts.Request{
 		Repository: f.Repository, RunID: f.RunID, Pattern: f.Pattern, Names: f.Names, LastWins: f.LastWins,
@@ -109,7 +109,8 @@ func SayUsage(stderr io.Writer, program string, err error) {
 }
 
 // Client returns a client with the token of the environment, GITHUB_TOKEN or
-// GH_TOKEN: on the command line every process of the machine could read it.
+// GH_TOKEN. It is not a flag, since every process of the machine could read it
+// there.
 func Client(getenv func(string) string, logger *slog.Logger) (*artifacts.Client, error) {
 	token := getenv("GITHUB_TOKEN")
 	if token == "" {
