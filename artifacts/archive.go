@@ -7,11 +7,18 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
 )
 
-// An Archive is a downloaded artifact: an [fs.FS] whose every file was read once
-// and found whole, small enough and safe to unpack. It is safe for concurrent
-// use.
+// An Archive is a downloaded artifact as an [fs.FS]. Each file was read once and
+// is complete, small enough and safe to unpack. It is safe for concurrent use.
+// Make it by [Client.Download] or [NewArchive].
 type Archive struct {
 	Artifact Artifact
 
@@ -19,17 +26,16 @@ type Archive struct {
 	files []string // paths, in the archive's order
 }
 
-// NewArchive checks a zip that an artifact consists of. [Client.Download] does
-// it; this is for who has the bytes already.
+// NewArchive checks the zip of an artifact. [Client.Download] does so too; this is
+// for a caller who has the bytes already.
 //
 // It refuses, with kind [ErrArchive]: damaged or encrypted archives; anything
 // but plain files and directories; names that are empty, absolute, not UTF-8 or
-// longer than 1000 bytes, or that have a part "..", "." or nothing, a "\" or
-// ":", or a character that does not show; and names of which two are the same,
-// also if only on file systems that ignore case or composition, or of which one
-// is a file and the other's directory. More or larger files than limits allow
-// are of kind [ErrLimit]; the bytes that come out are counted, whatever the
-// archive declares.
+// longer than 1000 bytes, or that have an empty part, a part ".." or ".", a "\" or
+// ":", or a character that is not graphic; two names that are the same, also if
+// only on file systems that ignore case or composition; and a name that is both a
+// file and a directory. More or larger files than limits allow are of kind
+// [ErrLimit]; the bytes are counted, whatever the archive declares.
 func NewArchive(artifact Artifact, content []byte, limits Limits) (*Archive, error) {
 	a := &Archive{Artifact: artifact}
 	limits = limits.withDefaults()
@@ -40,7 +46,7 @@ func NewArchive(artifact Artifact, content []byte, limits Limits) (*Archive, err
 		return fail(ErrLimit, "%d bytes, the limit is %d", size, limits.ArchiveBytes)
 	}
 	z, err := zip.NewReader(bytes.NewReader(content), int64(len(content)))
-	if err != nil && err != zip.ErrInsecurePath { // which says less than checkPath
+	if err != nil && err != zip.ErrInsecurePath { // checkPath gives a better reason
 		return fail(ErrArchive, "%w", err)
 	}
 	if len(z.File) > limits.Entries {
@@ -111,13 +117,13 @@ func measure(f *zip.File, most int64) (int64, error) {
 	return io.Copy(io.Discard, io.LimitReader(r, most+1))
 }
 
-// zipOne makes a zip of one file, so that there is one kind of archive.
+// zipOne makes a zip of one file, so that every artifact is a zip.
 func zipOne(name string, content []byte) ([]byte, error) {
 	return zipAll([]string{name}, map[string][]byte{name: content})
 }
 
-// zipAll makes a zip of files by their paths, not compressed: archive/zip is an
-// fs.FS already.
+// zipAll makes a zip of files by their paths, not compressed: a zip.Reader is an
+// fs.FS.
 func zipAll(paths []string, contents map[string][]byte) ([]byte, error) {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
@@ -134,4 +140,120 @@ func zipAll(paths []string, contents map[string][]byte) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// checkPath refuses every path that could leave a directory, or that has another
+// meaning on another system, in a terminal or in a list of a shell. archive/zip
+// returns all of these: "../x", "/x", "a\x", "", "x\x00".
+func checkPath(p string) error {
+	switch {
+	case p == "":
+		return errors.New("it is empty")
+	case len(p) > 1000:
+		return errors.New("it is longer than 1000 bytes")
+	case !utf8.ValidString(p):
+		return errors.New("it is not UTF-8")
+	case strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsGraphic(r) }):
+		return errors.New("it has a control character or an invisible one")
+	case strings.ContainsAny(p, `\:`):
+		return errors.New(`it has a "\" or ":"`) // separators, drives and streams elsewhere
+	case path.IsAbs(p):
+		return errors.New("it is absolute")
+	case p == "." || !fs.ValidPath(p):
+		return errors.New(`it has a part that is "..", "." or empty`)
+	}
+	for part := range strings.SplitSeq(p, "/") {
+		if len(part) > 255 {
+			return errors.New("a part of it is longer than 255 bytes")
+		}
+	}
+	return nil
+}
+
+// sameFile returns a key that is equal for paths that are the same file on some
+// file system: those of macOS and Windows ignore case, as a directory of ext4 may,
+// and macOS also ignores whether "é" is one character or two.
+func sameFile(p string) string {
+	return norm.NFC.String(cases.Fold().String(norm.NFD.String(p)))
+}
+
+// names collects paths and finds those that cannot be in one directory.
+type names map[string]node // by sameFile
+
+type node struct {
+	path  string
+	isDir bool
+	owner int // index of the archive
+}
+
+// add adds a path and the directories above it. For a path that cannot be in one
+// directory with an earlier one it returns that one and the reason. The same file
+// again is such a path too, but not a danger: again is true then.
+func (n names) add(p string, isDir bool, owner int) (other node, again bool, err error) {
+	for dir := path.Dir(p); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		if other, _, err := n.addOne(dir, true, owner); err != nil {
+			return other, false, err
+		}
+	}
+	return n.addOne(p, isDir, owner)
+}
+
+func (n names) addOne(p string, isDir bool, owner int) (other node, again bool, err error) {
+	key := sameFile(p)
+	other, taken := n[key]
+	switch {
+	case !taken:
+		n[key] = node{p, isDir, owner}
+	case other.path != p:
+		return other, false, fmt.Errorf("%q and %q are the same name where case or composition does not count", other.path, p)
+	case other.isDir != isDir:
+		return other, false, fmt.Errorf("%q is a file and a directory", p)
+	case !isDir:
+		return other, true, fmt.Errorf("%q is there twice", p)
+	}
+	return other, false, nil
+}
+
+// Limits bound what is downloaded and unpacked of a run. They are needed because
+// 200 MiB of zeros fit into an archive of 200 KB, and everything is held in memory.
+// The text files of a build have some hundred bytes each. The zero value of each
+// field, and negative ones, are the default.
+type Limits struct {
+	// Artifacts is how many artifacts a run may have. Default: 1000.
+	Artifacts int
+	// ArchiveBytes is how large one artifact may be as it is downloaded, in
+	// bytes. Default: 32 MiB.
+	ArchiveBytes int64
+	// Entries is how many files and directories one archive may have, and all
+	// that are merged together. Default: 1000.
+	Entries int
+	// FileBytes is how large one file may be, unpacked. Default: 16 MiB.
+	FileBytes int64
+	// TotalBytes is how large the files of one archive may be together,
+	// unpacked, and those of all archives that are merged. Default: 64 MiB.
+	TotalBytes int64
+	// Ratio is how many times as large as its archive the files may be, once
+	// they are larger than 1 MiB together. Default: 100.
+	Ratio int64
+}
+
+// ratioFrom is the size below which [Limits.Ratio] does not matter: a small
+// file of blanks is no bomb.
+const ratioFrom = 1 << 20
+
+// withDefaults returns the limits with the defaults filled in.
+func (l Limits) withDefaults() Limits {
+	set(&l.Artifacts, 1000)
+	set(&l.ArchiveBytes, 32<<20)
+	set(&l.Entries, 1000)
+	set(&l.FileBytes, 16<<20)
+	set(&l.TotalBytes, 64<<20)
+	set(&l.Ratio, 100)
+	return l
+}
+
+func set[T int | int64](limit *T, byDefault T) {
+	if *limit <= 0 {
+		*limit = byDefault
+	}
 }

@@ -1,6 +1,7 @@
 package artifacts
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,28 +9,36 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 const (
 	userAgent = "dockercache"
-	// apiVersion is the version of the REST API that the answers are read as.
+	// apiVersion is the version of the REST API that this package uses.
 	apiVersion = "2022-11-28"
 )
 
-// A call is one method of a [Client] with all its requests: they share what is
-// left of [Options.MaxWait].
+// A call is one call of a method of a [Client] with all its requests: they share
+// what is left of [Options.MaxWait].
 type call struct {
 	*Client
 	left  time.Duration
-	waits int // for limits that do not say how long
+	waits int // for limits that do not state how long
 }
 
-func (c *Client) newCall() *call { return &call{Client: c, left: c.options.MaxWait} }
+func (c *Client) newCall() *call {
+	if c == nil {
+		c = &Client{}
+	}
+	return &call{Client: c, left: c.options.MaxWait}
+}
 
-// An answer is what the API said, whole.
+// An answer is a whole answer of the API.
 type answer struct {
 	status int
 	header http.Header
@@ -37,8 +46,11 @@ type answer struct {
 	url    *url.URL // of the storage, after a redirect
 }
 
-// get asks for a path below the API's URL. Every answer but 200 is an error.
+// get requests a path below the API's URL. Every answer but 200 is an error.
 func (c *call) get(ctx context.Context, op, source, path string, query url.Values) (*answer, error) {
+	if c.http == nil {
+		return nil, newError(ctx, op, source, ErrRequest, errors.New("the client was not made by New"))
+	}
 	u := c.api.JoinPath(path)
 	u.RawQuery = query.Encode()
 	for {
@@ -55,12 +67,12 @@ func (c *call) get(ctx context.Context, op, source, path string, query url.Value
 			return nil, newError(ctx, op, source, kind, errors.New(a.text()))
 		}
 		if wait > c.left {
-			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %v more, until %s; left to wait are %v",
+			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %v more, until %s, but the limit on waiting leaves %v",
 				a.text(), wait.Round(time.Second), a.now().Add(wait).UTC().Format(time.RFC3339), c.left.Round(time.Second)))
 		}
 		c.waits++
 		c.left -= wait
-		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", clean(a.text()))
+		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", redact.Text(a.text()))
 		if err := c.options.Wait(ctx, wait); err != nil {
 			return nil, newError(ctx, op, source, ErrRateLimited, err)
 		}
@@ -84,7 +96,7 @@ func (c *call) once(ctx context.Context, u *url.URL) (*answer, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body) // from memory: the transport has it whole
+	body, err := io.ReadAll(resp.Body) // from memory: the transport has read it
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +115,8 @@ func (c *call) getJSON(ctx context.Context, op, source, path string, query url.V
 	return nil
 }
 
-// kind is for answers that are neither a success nor a rate limit.
+// kind returns the kind of error of an answer that is neither a success nor a
+// rate limit.
 func (a *answer) kind() error {
 	switch {
 	case a.status == http.StatusUnauthorized || a.status == http.StatusForbidden:
@@ -113,25 +126,25 @@ func (a *answer) kind() error {
 	case a.status == http.StatusGone:
 		return ErrExpired
 	case a.status >= 300 && a.status < 400:
-		return ErrOtherRepository // what was renamed or moved redirects
+		return ErrOtherRepository // a renamed repository redirects
 	case a.status >= 500:
 		return ErrUnreachable
 	}
 	return ErrAnswer
 }
 
-// text is the status and the API's message. An answer that has none, such as a
-// web page, is only named by its status.
+// text is the status and the API's message, if the answer has one: a web page has
+// not.
 func (a *answer) text() string {
 	text := fmt.Sprintf("status %d %s", a.status, http.StatusText(a.status))
-	var said struct{ Message string }
-	if json.Unmarshal(a.body, &said) == nil && said.Message != "" {
-		text += fmt.Sprintf(": %.300s", said.Message)
+	var object struct{ Message string }
+	if json.Unmarshal(a.body, &object) == nil && object.Message != "" {
+		text += fmt.Sprintf(": %.300s", object.Message)
 	}
 	return text
 }
 
-// kindOf is for requests that got no answer.
+// kindOf returns the kind of error of a request without an answer.
 func kindOf(err error) error {
 	var limit *limitError
 	var unsafeURL *unsafeURLError
@@ -144,11 +157,58 @@ func kindOf(err error) error {
 	return ErrUnreachable
 }
 
-// withoutURL takes off what net/http puts before its errors: the whole URL.
+// withoutURL removes what net/http puts before its errors: the whole URL.
 func withoutURL(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
 		return e.Err
 	}
 	return err
+}
+
+// secondaryWait is how long to wait first after a rate limit without a time. It
+// doubles from there. See
+// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api.
+const secondaryWait = time.Minute
+
+// rateLimit reports whether an answer is a rate limit, and how long to wait. A
+// 403 is one only by its headers or its message: most are refusals. before is how
+// many limits without a time were waited for already.
+func (a *answer) rateLimit(before int) (time.Duration, bool) {
+	if a.status != http.StatusForbidden && a.status != http.StatusTooManyRequests {
+		return 0, false
+	}
+	if text := a.header.Get("Retry-After"); text != "" {
+		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil && seconds >= 0 {
+			return bounded(time.Duration(seconds) * time.Second), true
+		}
+		if at, err := http.ParseTime(text); err == nil {
+			return bounded(at.Sub(a.now())), true
+		}
+	}
+	if a.header.Get("X-Ratelimit-Remaining") == "0" {
+		if reset, err := strconv.ParseInt(a.header.Get("X-Ratelimit-Reset"), 10, 64); err == nil {
+			// The reset is within the second that it names.
+			return bounded(time.Unix(reset, 0).Sub(a.now())) + time.Second, true
+		}
+	}
+	if a.status == http.StatusTooManyRequests || bytes.Contains(bytes.ToLower(a.body), []byte("rate limit")) {
+		return secondaryWait << min(before, 10), true
+	}
+	return 0, false
+}
+
+// bounded keeps the answer "now" from causing requests without end, and a date far
+// off from overflowing a sum.
+func bounded(wait time.Duration) time.Duration {
+	return min(max(wait, time.Second), 1000*time.Hour)
+}
+
+// now is the server's time: the clock of this machine may be wrong, and the reset
+// is by the server's clock.
+func (a *answer) now() time.Time {
+	if t, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		return t
+	}
+	return time.Now()
 }

@@ -1,11 +1,12 @@
 package artifacts
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +14,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/dockercache/dockercache/internal/httpclient"
+	"github.com/dockercache/dockercache/internal/httpretry"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // Options of a [Client]. The zero value of each field works.
@@ -21,9 +26,9 @@ type Options struct {
 	// It must be https, except on loopback. Default: the environment's
 	// GITHUB_API_URL, else https://api.github.com.
 	APIURL string
-	// Token is sent to the API, and to nobody else. It needs the permission
-	// "actions: read". Default: none, which is enough for a public repository's
-	// runs, not for downloads, and for 60 requests an hour.
+	// Token is sent to the API only. It needs the permission "actions: read".
+	// Default: none, which is enough for the runs of a public repository, not for
+	// downloads, and for 60 requests an hour.
 	Token string
 	// Transport makes the requests, without retries. Default: net/http's, with
 	// a limit of 10 s on connecting.
@@ -35,7 +40,7 @@ type Options struct {
 	// time; it doubles with each of 4 repetitions. Default: 1 s.
 	RetryWait time.Duration
 	// MaxWait is how long one call may wait in all for rate limits to end.
-	// Beyond it the call fails and says until when the limit holds.
+	// Beyond it the call fails, and the error states until when the limit holds.
 	// Default: 10 min.
 	MaxWait time.Duration
 	// Wait waits for a rate limit to end, or for the context. It is there for
@@ -43,11 +48,12 @@ type Options struct {
 	Wait func(ctx context.Context, d time.Duration) error
 	// Limits bound what is downloaded.
 	Limits Limits
-	// Logger is told what is asked for and waited for. Default: silent.
+	// Logger logs requests (debug) and waits (warning). Default: no log.
 	Logger *slog.Logger
 }
 
-// A Client asks the Actions API. It is safe for concurrent use.
+// A Client calls the Actions API. It is safe for concurrent use. Make it by
+// [New].
 type Client struct {
 	options Options
 	api     *url.URL
@@ -68,17 +74,17 @@ func New(options *Options) (*Client, error) {
 	if o.APIURL == "" {
 		o.APIURL = "https://api.github.com"
 	}
-	if o.Timeout == 0 {
+	if o.Timeout <= 0 {
 		o.Timeout = 2 * time.Minute
 	}
-	if o.RetryWait == 0 {
+	if o.RetryWait <= 0 {
 		o.RetryWait = time.Second
 	}
 	if o.MaxWait == 0 {
 		o.MaxWait = 10 * time.Minute
 	}
 	if o.Wait == nil {
-		o.Wait = waitFor
+		o.Wait = wait.Sleep
 	}
 	o.Limits = o.Limits.withDefaults()
 	if o.Logger == nil {
@@ -88,12 +94,15 @@ func New(options *Options) (*Client, error) {
 	if c.api, err = parseAPI(o.APIURL); err != nil {
 		return nil, &Error{Op: "use", Source: "the API's URL", Kind: ErrRequest, Err: err}
 	}
-	c.http = newHTTP(o)
+	if o.Transport == nil {
+		o.Transport = httpclient.NewTransport()
+	}
+	c.http = httpretry.New(&wholeTransport{base: o.Transport, maxArchive: o.Limits.ArchiveBytes}, o.RetryWait, checkRetry)
+	c.http.HTTPClient.Timeout = o.Timeout
 	return c, nil
 }
 
-// parseAPI checks the API's URL. Its text is in no error: it may hold a
-// password.
+// parseAPI checks the API's URL. No error contains it: it may have a password.
 func parseAPI(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
@@ -107,25 +116,21 @@ func parseAPI(text string) (*url.URL, error) {
 	return u, checkSecure(u)
 }
 
-// checkSecure refuses to send a request, or what signs it, in plain text.
+// checkSecure refuses to send a token, or a signed URL, in plain text.
 func checkSecure(u *url.URL) error {
-	if u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+	if u.Scheme != "https" && (u.Scheme != "http" || !httpclient.IsLoopback(u.Hostname())) {
 		return &unsafeURLError{fmt.Sprintf("%s://%s: only https is allowed", u.Scheme, u.Host)}
 	}
 	return nil
 }
 
-// An unsafeURLError is about a URL that is not asked, however often.
+// An unsafeURLError is about a URL that is never requested.
 type unsafeURLError struct{ text string }
 
 func (e *unsafeURLError) Error() string { return e.text }
 
-func isLoopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
-}
-
 // checkRepository refuses what is not OWNER/NAME: it becomes part of a URL that
-// is asked with a token.
+// is requested with a token.
 func checkRepository(repository string) error {
 	owner, name, ok := strings.Cut(repository, "/")
 	if !ok || !isName(owner) || !isName(name) {
@@ -139,13 +144,96 @@ func isName(s string) bool {
 	return s != "" && s != "." && s != ".." && len(s) <= 100 && strings.Trim(s, allowed) == ""
 }
 
-func waitFor(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
+// maxAnswer is the limit on an answer of the API, in bytes: a page of 100
+// artifacts has some 100 KB.
+const maxAnswer = 8 << 20
+
+// wholeTransport returns answers with their whole body, and for a download what
+// the storage answers that the API redirects to. So a body that breaks off is
+// repeated as a request that failed is, and each repetition of a download asks
+// for a new URL of the storage: one is valid for one minute.
+type wholeTransport struct {
+	base       http.RoundTripper
+	maxArchive int64
+}
+
+// isDownload reports whether a request is answered by a redirect to a storage.
+func isDownload(u *url.URL) bool { return strings.HasSuffix(u.Path, "/zip") }
+
+func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.whole(req, maxAnswer)
+	if err != nil || resp.StatusCode != http.StatusFound || !isDownload(req.URL) {
+		return resp, err
 	}
+	location, err := resp.Location()
+	if err != nil {
+		return nil, errors.New("a redirect without a location")
+	}
+	if err := checkSecure(location); err != nil {
+		return nil, err
+	}
+	if !httpclient.MayRedirect(req.URL.Hostname(), location.Hostname()) {
+		return nil, &unsafeURLError{fmt.Sprintf("%s redirects to %s, which only a server on this machine may do", req.URL.Host, location.Host)}
+	}
+	// A new request: without token, cookie or referrer.
+	get, err := http.NewRequestWithContext(req.Context(), http.MethodGet, location.String(), nil)
+	if err != nil {
+		return nil, errors.New("a redirect to an unusable URL")
+	}
+	get.Header.Set("User-Agent", userAgent)
+	get.Header.Set("Accept-Encoding", "identity") // the digest is of the bytes as they are stored
+	body, err := t.whole(get, t.maxArchive)
+	if err != nil {
+		return nil, err
+	}
+	if body.StatusCode != http.StatusOK {
+		return nil, &storageError{location.Host, body.StatusCode}
+	}
+	return body, nil
+}
+
+// whole makes a request and reads all of its answer.
+func (t *wholeTransport) whole(req *http.Request, limit int64) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: read the answer: %w", req.URL.Host, err)
+	}
+	if int64(len(content)) > limit {
+		return nil, &limitError{fmt.Sprintf("%s answers with more than %d bytes", req.URL.Host, limit)}
+	}
+	resp.Body, resp.Request = io.NopCloser(bytes.NewReader(content)), req
+	return resp, nil
+}
+
+// A limitError is about an answer that is too large. Its kind is [ErrLimit].
+type limitError struct{ text string }
+
+func (e *limitError) Error() string { return e.text }
+
+// A storageError is an answer of the storage that is not the artifact. It is an
+// error, not a response, so that a refused signature is not taken for the API's
+// refusal.
+type storageError struct {
+	host   string
+	status int
+}
+
+func (e *storageError) Error() string {
+	return fmt.Sprintf("the storage %s answers %d %s", e.host, e.status, http.StatusText(e.status))
+}
+
+// checkRetry is [httpretry.Check], but for answers that stay as they are. An
+// answer of the storage is always repeated, since the next one has another URL.
+func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	var unsafeURL *unsafeURLError
+	var limit *limitError
+	if errors.As(err, &unsafeURL) || errors.As(err, &limit) {
+		return false, ctx.Err()
+	}
+	return httpretry.Check(ctx, resp, err)
 }

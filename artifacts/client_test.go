@@ -194,7 +194,8 @@ func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	_, err := newClient(t, s, nil).Run(ctx, repo, 1)
-	assert.Equal(t, cause, err)
+	require.ErrorIs(t, err, cause)
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestAPIURL(t *testing.T) {

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Download gets an artifact of a repository and checks it: its digest and size
-// as the API states them, and everything that [NewArchive] checks.
+// Download downloads an artifact of a repository and verifies it: its digest and
+// size as the API states them, and everything that [NewArchive] checks.
 //
-// It is held in memory, which [Limits] bound: what this package is for are text
-// files of a build, a zip is read from its end, and nothing that was not checked
-// yet lies around on a disk when the process is killed.
+// The artifact is held in memory, bounded by [Limits]: it has the text files of a
+// build, a zip is read from its end, and nothing that was not verified stays on a
+// disk when the process is killed.
 //
-// The API redirects to a storage with a URL that is good for one minute. That
-// is asked without the token, and each repetition asks the API for a new URL.
+// The API redirects to a storage by a URL that is valid for one minute. The
+// storage does not get the token, and each retry asks the API for a new URL.
 //
 // The kinds of its errors are those of [Client.Run], and [ErrExpired],
 // [ErrDigest], [ErrArchive], [ErrLimit].
@@ -50,11 +50,11 @@ func (c *call) download(ctx context.Context, repository string, artifact Artifac
 	case err != nil:
 		return fail(ErrDigest, "%w", err)
 	case artifact.Digest == "" && !zipped:
-		// Files that are not zipped came after digests. This is something else,
-		// such as the web page of a proxy.
-		return fail(ErrAnswer, "what the storage sent is no zip, and there is no digest to check it by")
+		// Uploads that are not zipped are newer than digests. This is something
+		// else, such as the web page of a proxy.
+		return fail(ErrAnswer, "the storage did not send a zip, and the API states no digest to verify it by")
 	case artifact.Digest != "" && artifact.Size != int64(len(a.body)):
-		// Without a digest it is an old upload, whose size is that of its files.
+		// Without a digest it is an old upload, whose size is that of the files.
 		return fail(ErrDigest, "the API states %d bytes, the storage sent %d", artifact.Size, len(a.body))
 	}
 	content := a.body
@@ -73,7 +73,7 @@ func dateOf(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// checkDigest checks a digest as the API states it; "" is none.
+// checkDigest verifies content by a digest as the API states it; "" is none.
 func checkDigest(content []byte, digest string) error {
 	if digest == "" {
 		return nil
@@ -84,12 +84,12 @@ func checkDigest(content []byte, digest string) error {
 	}
 	sum := sha256.Sum256(content)
 	if have := hex.EncodeToString(sum[:]); !strings.EqualFold(have, want) {
-		return fmt.Errorf("the API states %s, %d bytes with sha256:%s came", digest, len(content), have)
+		return fmt.Errorf("the API states %s, the storage sent %d bytes with sha256:%s", digest, len(content), have)
 	}
 	return nil
 }
 
-// isZip tells whether the storage sent a zip or the file as it was uploaded, by
+// isZip reports whether the storage sent a zip, not the file as it was uploaded, by
 // the rules of actions/download-artifact 8.
 func isZip(a *answer) bool {
 	mediaType, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
@@ -102,8 +102,8 @@ func isZip(a *answer) bool {
 	return false
 }
 
-// fileName is what a file that is not zipped is called: the storage says so
-// (RFC 6266, also as filename*=UTF-8”…), else it is the artifact's name.
+// fileName is the name of a file that is not zipped: the one that the storage
+// states (RFC 6266, with or without an encoding), else the artifact's name.
 func fileName(a *answer, artifact string) string {
 	_, parameters, err := mime.ParseMediaType(a.header.Get("Content-Disposition"))
 	if name := parameters["filename"]; err == nil && name != "" {

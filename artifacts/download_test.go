@@ -121,7 +121,7 @@ func TestDownloadRefuses(t *testing.T) {
 		"wrong size":         {artifactstest.Artifact{Size: 7}, artifactstest.Quirks{}, artifacts.ErrDigest, "the API states 7 bytes"},
 		"stated too large":   {artifactstest.Artifact{Size: 2001}, artifactstest.Quirks{}, artifacts.ErrLimit, "the limit is 2000"},
 		"too large":          {artifactstest.Artifact{Raw: make([]byte, 2001), Size: 5}, artifactstest.Quirks{}, artifacts.ErrLimit, "more than 2000 bytes"},
-		"a page, no digest":  {artifactstest.Artifact{Raw: []byte("<html>"), ContentType: "text/html", Digest: "-"}, artifactstest.Quirks{}, artifacts.ErrAnswer, "no digest to check it by"},
+		"a page, no digest":  {artifactstest.Artifact{Raw: []byte("<html>"), ContentType: "text/html", Digest: "-"}, artifactstest.Quirks{}, artifacts.ErrAnswer, "no digest to verify it by"},
 		"a page called zip":  {artifactstest.Artifact{Raw: []byte("<html>"), Digest: "-"}, artifactstest.Quirks{}, artifacts.ErrArchive, "not a valid zip"},
 		"a bad name":         {artifactstest.Artifact{Raw: zipped, ContentType: "text/plain", Disposition: `attachment; filename="../x"`}, artifactstest.Quirks{}, artifacts.ErrArchive, `".."`},
 		"to plain HTTP":      {artifactstest.Artifact{}, artifactstest.Quirks{RedirectTo: "http://storage.example.com"}, artifacts.ErrAnswer, "only https"},
@@ -154,7 +154,7 @@ func TestDownloadIsNotLedHome(t *testing.T) {
 		require.NoError(t, err)
 		_, err = c.Download(t.Context(), repo, artifacts.Artifact{ID: 1})
 		require.ErrorIs(t, err, artifacts.ErrAnswer, target)
-		assert.ErrorContains(t, err, "not its to name")
+		assert.ErrorContains(t, err, "only a server on this machine may do")
 		assert.Equal(t, 1, asked)
 	}
 }

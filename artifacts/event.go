@@ -9,32 +9,35 @@ import (
 	"strconv"
 )
 
-// An Event is what started a workflow, as far as it tells which build run to
-// take: workflow_run names one, and workflow_dispatch has inputs for it.
+// An Event is what started a workflow, as far as it names a build run:
+// workflow_run does, and workflow_dispatch may by its inputs.
 // https://docs.github.com/en/webhooks/webhook-events-and-payloads
 type Event struct {
 	// Name is the event, such as "workflow_run".
 	Name string
-	// Repository is the one whose workflow was started, as OWNER/NAME.
+	// Repository is where the workflow was started, as OWNER/NAME.
 	Repository string
 	// Run is the finished run of a workflow_run; else nil.
 	Run *Run
-	// RunID is the build run: that of Run, or the input run_id of a
-	// workflow_dispatch. 0 if the event names none.
+	// RunID is the ID of the build run: of Run, or the input "run_id" of a
+	// workflow_dispatch. 0 for none.
 	RunID int64
-	// Branch is the input "branch" of a workflow_dispatch, "" if it has none.
+	// Branch is the input "branch" of a workflow_dispatch, "" for none.
 	Branch string
 }
 
-// maxEvent is how large an event may be, in bytes; GitHub's limit is 25 MB.
+// maxEvent is the limit on an event, in bytes; GitHub's is 25 MB.
 const maxEvent = 32 << 20
 
-// ReadEvent reads the payload of an event. Of events other than workflow_run and
-// workflow_dispatch only the repository is read. Its errors are of kind
-// [ErrEvent].
+// ReadEvent reads the payload of an event, at most 32 MiB. Of events other than
+// workflow_run and workflow_dispatch it reads only the repository. Its errors are
+// of kind [ErrEvent].
 func ReadEvent(name string, r io.Reader) (*Event, error) {
 	fail := func(format string, args ...any) (*Event, error) {
 		return nil, &Error{Op: "read the event", Source: fmt.Sprintf("%.100q", name), Kind: ErrEvent, Err: fmt.Errorf(format, args...)}
+	}
+	if r == nil {
+		return fail("there is no payload")
 	}
 	raw, err := io.ReadAll(io.LimitReader(r, maxEvent+1))
 	switch {
@@ -77,17 +80,20 @@ func ReadEvent(name string, r io.Reader) (*Event, error) {
 	return e, nil
 }
 
-// EnvironmentEvent reads the event that the environment names, as a GitHub
-// runner sets it: GITHUB_EVENT_NAME and GITHUB_EVENT_PATH; with
-// GITHUB_REPOSITORY where the payload names no repository. getenv is [os.Getenv]
-// or a test's. Outside of Actions it is an error of kind [ErrEvent].
+// EnvironmentEvent reads the event that a GitHub runner names in the environment,
+// by GITHUB_EVENT_NAME and GITHUB_EVENT_PATH, and by GITHUB_REPOSITORY if the
+// payload names no repository. Nil for getenv means [os.Getenv]. Outside of GitHub
+// Actions it is an error of kind [ErrEvent].
 func EnvironmentEvent(getenv func(string) string) (*Event, error) {
+	if getenv == nil {
+		getenv = os.Getenv
+	}
 	name, file := getenv("GITHUB_EVENT_NAME"), getenv("GITHUB_EVENT_PATH")
 	fail := func(err error) (*Event, error) {
 		return nil, &Error{Op: "read the event", Source: fmt.Sprintf("%.100q", name), Kind: ErrEvent, Err: err}
 	}
 	if name == "" || file == "" {
-		return fail(errors.New("GITHUB_EVENT_NAME or GITHUB_EVENT_PATH is not set, as it is in a job of GitHub Actions: name the repository and the run instead"))
+		return fail(errors.New("GITHUB_EVENT_NAME or GITHUB_EVENT_PATH is not set, so this is no job of GitHub Actions: name the repository and the run instead"))
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -91,7 +91,7 @@ func FuzzReadEvent(f *testing.F) {
 		require.GreaterOrEqual(t, e.RunID, int64(0))
 		if e.Run != nil {
 			require.Equal(t, e.RunID, e.Run.ID)
-			_ = (&artifacts.Gate{Owner: "x", Branches: []string{"main"}}).Check(e.Run)
+			_ = (&artifacts.Policy{Owner: "x", Branches: []string{"main"}}).Check(e.Run)
 		}
 	})
 }

@@ -5,16 +5,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/dockercache/dockercache/artifacts/workflow"
+	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// DefaultPattern is what PyTorch's docker-builds workflow calls its artifacts:
-// one for each image, with the image's name in place of the "*".
-const DefaultPattern = "docker-builds-artifacts-*"
+// PyTorchPattern matches the names of the artifacts of PyTorch's docker-builds
+// workflow: one for each image, with the image's name in place of the "*".
+const PyTorchPattern = "docker-builds-artifacts-*"
 
-// A Request says which build to fetch. The zero value of each field but one of
-// Event and RunID works.
+// A Request states which build to fetch. The zero value of each field works, but
+// one of Event and RunID is required.
 type Request struct {
 	// Event is what started this job. The fields below override it.
 	Event *Event
@@ -25,47 +30,59 @@ type Request struct {
 	// Branch, when not empty, must be the run's branch. Default: the event's, if
 	// RunID is the event's too.
 	Branch string
-	// Pattern selects artifacts by their names, as [path.Match] has it.
-	// Default: [DefaultPattern].
+	// Pattern selects artifacts by their names, in the syntax of [path.Match].
+	// Default: [PyTorchPattern].
 	Pattern string
-	// Names selects and orders the outputs. Default: all, in the order of the
-	// files that they are in.
+	// Names selects and orders the outputs. Default: all, in the order in which
+	// they were read.
 	Names []string
-	// Gate decides about the run and the references. Its default lets no
-	// reference through.
-	Gate Gate
+	// Policy decides about the run and the references. The zero value refuses
+	// every reference.
+	Policy Policy
+	// Accept, when not nil, decides about the run in place of Policy: it is called
+	// with the run and what [Policy.Check] returns, nil if it trusts the run. To
+	// be stricter, return refusal unless it is nil; to be more lenient, return nil
+	// although it is not. An error of Accept is returned as a
+	// refusal, of kind [ErrRefused].
+	Accept func(ctx context.Context, run *Run, refusal error) error
+	// Parse reads the outputs from the merged files. Policy decides about their
+	// references all the same. Default: [ReadOutputs].
+	Parse func(files fs.FS) (outputs, overridden []Output, err error)
 	// LastWins is [MergeOptions.LastWins].
 	LastWins bool
 }
 
-// A Build is what a trusted run left behind.
+// A Build is the result of a trusted run.
 type Build struct {
 	Run *Run
-	// Artifacts are those that were downloaded, Expired those that matched but
-	// are gone.
+	// Artifacts were downloaded. Expired matched too, but could not be.
 	Artifacts, Expired []Artifact
-	// Files are the files of all of them.
-	Files *Merged
-	// Outputs are the images that the run made, Overridden those that a later
+	// Files are the files of all artifacts.
+	Files *MergedDir
+	// Outputs are the images that the run named, Overridden those that a later
 	// file named again; see [ReadOutputs].
 	Outputs, Overridden []Output
 }
 
-// Fetch does all of it: it finds the run, asks the gate about it, downloads its
-// artifacts, merges them in memory, reads the outputs, and asks the gate about
-// each reference. Nothing is written anywhere.
+// Fetch finds the run, checks it by the policy, downloads its artifacts, merges
+// them in memory, reads the outputs, and checks each reference by the policy. It
+// writes nothing.
 //
-// The run of a workflow_run event is taken from the event; any other is asked
-// for. Artifacts that have expired are an error of kind [ErrExpired], except
-// when all Names were found without them. A name that no artifact has brought is
-// of kind [ErrNoArtifact], and the error says which one should have. The other
-// kinds are those of the methods that it calls.
+// The run of a workflow_run event is taken from the event; any other is requested.
+// An artifact that has expired is an error of kind [ErrExpired], unless all Names
+// were found without it. A name that no artifact contains is of kind
+// [ErrNoArtifact], and the error names the artifact where it was expected. The
+// other kinds are those of [Client.List], [Client.Download], [Merge], [ReadOutputs]
+// and [Policy]. At the end of ctx, [errors.Is] finds ctx.Err() and the cause.
 func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
+	if request == nil {
+		request = &Request{}
+	}
 	r := *request
 	if r.Event == nil {
 		r.Event = &Event{}
 	}
-	r.Pattern = cmp.Or(r.Pattern, DefaultPattern)
+	r.Pattern = cmp.Or(r.Pattern, PyTorchPattern)
 	if r.RunID == 0 {
 		r.RunID, r.Branch = r.Event.RunID, cmp.Or(r.Branch, r.Event.Branch)
 	}
@@ -81,7 +98,7 @@ func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
 			return nil, err
 		}
 	}
-	if err := r.trust(build.Run); err != nil {
+	if err := r.trust(ctx, build.Run); err != nil {
 		return nil, err
 	}
 	if err := call.collect(ctx, &r, build); err != nil {
@@ -91,16 +108,19 @@ func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
 		return nil, err
 	}
 	for _, o := range build.Outputs {
-		if err := r.Gate.CheckReference(o.Reference); err != nil {
-			return nil, fmt.Errorf("%s:%d in artifact %q: output %s: %w", clean(o.File), o.Line, build.From(o).Name, o.Name, err)
+		if err := r.Policy.CheckReference(o.Reference); err != nil {
+			return nil, fmt.Errorf("%s:%d in artifact %q: output %s: %w", redact.Text(o.File), o.Line, build.From(o).Name, redact.Text(o.Name), err)
 		}
 	}
 	return build, nil
 }
 
-// From returns the artifact that brought an output; the zero value for one that
-// is not of this build.
+// From returns the artifact that contains an output's file; the zero value if none
+// does.
 func (b *Build) From(o Output) Artifact {
+	if b.Files == nil {
+		return Artifact{}
+	}
 	i := slices.IndexFunc(b.Files.Files, func(f MergedFile) bool { return f.Path == o.File })
 	if i < 0 {
 		return Artifact{}
@@ -108,9 +128,9 @@ func (b *Build) From(o Output) Artifact {
 	return b.Files.Files[i].From
 }
 
-// check finds what is wrong before anything is asked for.
+// check returns an error of the request itself, before anything is requested.
 func (r *Request) check() error {
-	if err := r.Gate.Validate(); err != nil {
+	if err := r.Policy.Validate(); err != nil {
 		return err
 	}
 	if r.RunID == 0 {
@@ -118,8 +138,8 @@ func (r *Request) check() error {
 			Err: errors.New("it names none: give the run's ID, or start the workflow by workflow_run, or by workflow_dispatch with the input run_id")}
 	}
 	for i, name := range r.Names {
-		if !outputNames().MatchString(name) || slices.Contains(r.Names[:i], name) {
-			return &Error{Op: "select the output", Source: fmt.Sprintf("%.200q", name), Kind: ErrRequest, Err: errors.New("it is empty, there twice, or not a name of an output")}
+		if !workflow.IsOutputName(name) || slices.Contains(r.Names[:i], name) {
+			return &Error{Op: "select the output", Source: fmt.Sprintf("%.200q", name), Kind: ErrRequest, Err: errors.New("it is empty, given twice, or not a name of an output")}
 		}
 	}
 	if err := checkPattern(r.Pattern); err != nil {
@@ -128,21 +148,29 @@ func (r *Request) check() error {
 	return checkRun(r.Repository, r.RunID)
 }
 
-// trust asks the gate, and checks that a person who asked for a branch did not
-// give the run of another: its images would be stocked under the wrong name.
-func (r *Request) trust(run *Run) error {
-	if err := r.Gate.Check(run); err != nil {
-		return err
+// trust decides about the run, and checks that its branch is the one that was
+// asked for: otherwise its images would be cached under the wrong name.
+func (r *Request) trust(ctx context.Context, run *Run) error {
+	err := r.Policy.Check(run)
+	if r.Accept != nil {
+		err = r.Accept(ctx, run, err)
 	}
-	if r.Branch != "" && r.Branch != run.HeadBranch {
-		return &Error{Op: fmt.Sprintf("trust run %d of", run.ID), Source: run.Repository, Kind: ErrRefused,
-			Err: fmt.Errorf("by the rule for the branch: asked for is %.200q, the run is of %.200q: give the branch that belongs to the run", r.Branch, run.HeadBranch)}
+	switch {
+	case errors.Is(err, ErrRefused):
+		return err
+	case err != nil:
+		if ended := wait.Err(ctx); ended != nil {
+			return ended
+		}
+		return run.refused(err)
+	case r.Branch != "" && r.Branch != run.HeadBranch:
+		return run.refused(fmt.Errorf("by the rule for the branch: asked for is %.200q, the run is of %.200q: give the branch that belongs to the run", r.Branch, run.HeadBranch))
 	}
 	return nil
 }
 
 // collect lists, downloads and merges the artifacts, one at a time: they are
-// small, and the API asks not to be asked side by side.
+// small, and GitHub asks clients not to make concurrent requests.
 func (c *call) collect(ctx context.Context, r *Request, build *Build) error {
 	listed, err := c.list(ctx, r.Repository, r.RunID, r.Pattern)
 	if err != nil {
@@ -166,7 +194,7 @@ func (c *call) collect(ctx context.Context, r *Request, build *Build) error {
 		}
 		wanted := ""
 		if len(r.Names) > 0 {
-			wanted = fmt.Sprintf("; artifact %.200q should have brought output %s", r.shouldBring(r.Names[0]), r.Names[0])
+			wanted = fmt.Sprintf("; output %s was expected in artifact %.200q", r.Names[0], r.expected(r.Names[0]))
 		}
 		return r.fail(ErrNoArtifact, "no artifact matches %.200q%s: check the pattern, and the steps of the build that upload", r.Pattern, wanted)
 	}
@@ -182,15 +210,19 @@ func (c *call) collect(ctx context.Context, r *Request, build *Build) error {
 	return err
 }
 
-// read reads the outputs and selects those that are wanted.
+// read reads the outputs and selects those that were asked for.
 func (r *Request) read(build *Build) error {
-	outputs, overridden, err := ReadOutputs(build.Files)
+	parse := r.Parse
+	if parse == nil {
+		parse = ReadOutputs
+	}
+	outputs, overridden, err := parse(build.Files)
 	if err != nil {
 		var bad *outputError
 		if errors.As(err, &bad) && bad.file != "" {
 			return fmt.Errorf("artifact %.200q of run %d of %s: %w", build.From(Output{File: bad.file}).Name, r.RunID, r.Repository, err)
 		}
-		if errors.Is(err, ErrOutputs) && len(r.Names) > 0 { // not one line in any file
+		if errors.Is(err, ErrOutputs) && len(r.Names) > 0 { // no output in any file
 			return r.missing(build, r.Names[0])
 		}
 		return fmt.Errorf("the artifacts of run %d of %s: %w", r.RunID, r.Repository, err)
@@ -213,26 +245,26 @@ func (r *Request) read(build *Build) error {
 	return nil
 }
 
-// shouldBring is what the artifact that brings an output is called.
-func (r *Request) shouldBring(name string) string {
+// expected is the name of the artifact where an output is expected.
+func (r *Request) expected(name string) string {
 	pattern := r.Pattern
 	if strings.Count(pattern, "*") != 1 || strings.ContainsAny(pattern, `?[\`) || pattern == "*" {
-		pattern = DefaultPattern
+		pattern = PyTorchPattern
 	}
 	return strings.Replace(pattern, "*", name, 1)
 }
 
-// missing says which artifact should have brought an output.
+// missing names the artifact where an output was expected.
 func (r *Request) missing(build *Build, name string) error {
-	should := r.shouldBring(name)
-	is := func(a Artifact) bool { return a.Name == should }
+	expected := r.expected(name)
+	is := func(a Artifact) bool { return a.Name == expected }
 	if i := slices.IndexFunc(build.Expired, is); i >= 0 {
-		return r.fail(ErrExpired, "output %s: artifact %.200q, which should have brought it, was kept until %s", name, should, dateOf(build.Expired[i].ExpiresAt))
+		return r.fail(ErrExpired, "output %s: artifact %.200q, where it was expected, was kept until %s", name, expected, dateOf(build.Expired[i].ExpiresAt))
 	}
 	if slices.ContainsFunc(build.Artifacts, is) {
-		return r.fail(ErrNoArtifact, "output %s: artifact %.200q, which should have brought it, has no line %s=REFERENCE: did the build fail?", name, should, name)
+		return r.fail(ErrNoArtifact, "output %s: artifact %.200q does not contain it: did the build fail?", name, expected)
 	}
-	return r.fail(ErrNoArtifact, "output %s: the run has no artifact %.200q, which should have brought it: did the build fail, or is the name another?", name, should)
+	return r.fail(ErrNoArtifact, "output %s: the run has no artifact %.200q, where it was expected: did the build fail, or is the name wrong?", name, expected)
 }
 
 func (r *Request) fail(kind error, format string, args ...any) error {

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dockercache/dockercache/artifacts/workflow"
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 // ErrOutputs is wrapped by every error about the content of output files.
@@ -20,34 +21,30 @@ var ErrOutputs = errors.New("unusable build outputs")
 
 // An Output is one image that a build named.
 type Output struct {
-	// Name is what the build calls the image, such as
+	// Name is the build's name for the image, such as
 	// pytorch-linux-jammy-rocm-n-py3.
 	Name string
-	// Reference is what stands behind the "=". It has no space and no control
-	// character; whether it is a reference is for others to check.
+	// Reference is the text after the "=". It has no space and no control
+	// character; [Policy.CheckReference] checks that it is a reference.
 	Reference string
-	// File and Line (from 1) are where it stands.
+	// File and Line (from 1) are where it was read.
 	File string
 	Line int
 }
 
 const (
-	// maxOutputFile is the largest output file that is read, in bytes. A build
-	// writes one line of some 150 bytes.
+	// maxOutputFile is the limit on an output file, in bytes. A build writes one
+	// line of some 150 bytes.
 	maxOutputFile = 1 << 20
-	// maxOutputs is how many outputs there may be in all.
+	// maxOutputs is the limit on the number of outputs.
 	maxOutputs = 1000
 )
 
-// outputNames is the form of a name: what can be a job output, and an image's
-// name without its tag.
-var outputNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`) })
-
-// An outputError is an [ErrOutputs] that knows its file, so that the artifact
-// which brought that can be named.
+// An outputError is an [ErrOutputs] with its file, so that the artifact can be
+// named.
 type outputError struct{ file, text string }
 
-func (e *outputError) Error() string { return clean(ErrOutputs.Error() + ": " + e.text) }
+func (e *outputError) Error() string { return redact.Text(ErrOutputs.Error() + ": " + e.text) }
 func (e *outputError) Unwrap() error { return ErrOutputs }
 
 func badOutput(file, format string, args ...any) error {
@@ -57,13 +54,16 @@ func badOutput(file, format string, args ...any) error {
 // ReadOutputs reads the NAME=REFERENCE lines of all files in the top level of
 // fsys whose names end in ".txt", in the order of the files' names.
 //
-// Blank lines, CRLF and a missing last newline are fine. A name that occurs
+// Blank lines, CRLF and a missing last newline are allowed. A name that occurs
 // again keeps its place and takes the later reference; the earlier one is in
 // overridden, so that the caller can warn. Everything else is an error that
 // wraps [ErrOutputs] and names file and line: a line of another form, an empty
-// reference (what a failed build leaves behind), a file that is no text, too
-// large, or no regular file, and no output at all.
+// reference (as a failed build writes it), a file that is not text, has more than
+// 1 MiB or is not regular, more than 1000 outputs, and none at all.
 func ReadOutputs(fsys fs.FS) (outputs, overridden []Output, err error) {
+	if fsys == nil {
+		return nil, nil, fmt.Errorf("%w: there are no files", ErrOutputs)
+	}
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
 		return nil, nil, err
@@ -129,7 +129,7 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 			return nil, fail("it is not UTF-8 text")
 		case !ok:
 			return nil, fail("want NAME=REFERENCE")
-		case !outputNames().MatchString(name):
+		case !workflow.IsOutputName(name):
 			return nil, fail("the name may have letters, digits, \"_\", \"-\" and \".\", 128 at most")
 		case ref == "":
 			return nil, fail("the reference is empty: did the build fail?")

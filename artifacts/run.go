@@ -1,16 +1,21 @@
 package artifacts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // A Run is one run of a workflow, as the API and the event workflow_run
-// describe it. Nothing in it was checked: that is what a [Gate] is for.
+// describe it. Nothing in it was checked: a [Policy] does that.
 type Run struct {
 	// ID identifies the run, over all its attempts.
 	ID int64
@@ -24,14 +29,12 @@ type Run struct {
 	// Status is "completed" at the end, and only then has a Conclusion, such as
 	// "success", "failure" or "cancelled".
 	Status, Conclusion string
-	// HeadBranch is the name of the branch or tag in HeadRepository: of a fork's
-	// pull request the fork's name for it, which may be "main". HeadSHA is the
-	// commit.
+	// HeadBranch is the name of the branch or tag in HeadRepository: for a fork's
+	// pull request the fork's name, which may be "main". HeadSHA is the commit.
 	HeadBranch, HeadSHA string
 	// Repository is where the run is, as OWNER/NAME.
 	Repository string
-	// HeadRepository is where the commit came from; "" when that fork was
-	// deleted.
+	// HeadRepository is where the commit is from; "" if that fork was deleted.
 	HeadRepository string
 	// CreatedAt is when the run was created, StartedAt when this attempt began,
 	// UpdatedAt when something last happened; zero if not stated.
@@ -71,7 +74,7 @@ type wireRepo struct {
 	FullName string `json:"full_name"`
 }
 
-// lenientTime is a time that may be missing or malformed: nothing depends on it.
+// lenientTime is a time that may be missing or malformed: it is for people only.
 type lenientTime struct{ time.Time }
 
 func (t *lenientTime) UnmarshalJSON(raw []byte) error {
@@ -90,7 +93,40 @@ func (w *wireRun) run() *Run {
 	}
 }
 
-// Run asks for a run of a repository, given as OWNER/NAME. The kinds of its
+// An Artifact is one thing that a run uploaded, as the API describes it.
+type Artifact struct {
+	ID   int64
+	Name string
+	// Size is that of the download, in bytes.
+	Size int64
+	// Digest is that of the download, "sha256:" and 64 hexadecimal digits; "" for
+	// uploads by actions/upload-artifact before version 4.
+	Digest string
+	// Expired reports whether the artifact was deleted at the end of its
+	// retention: it is still listed, but cannot be downloaded.
+	Expired bool
+	// CreatedAt and ExpiresAt are zero if the API does not state them.
+	CreatedAt, ExpiresAt time.Time
+	// RunID is the run that uploaded it.
+	RunID int64
+}
+
+// wireArtifact is an artifact in the API's JSON.
+// https://docs.github.com/en/rest/actions/artifacts#list-workflow-run-artifacts
+type wireArtifact struct {
+	ID          int64       `json:"id"`
+	Name        string      `json:"name"`
+	SizeInBytes int64       `json:"size_in_bytes"`
+	Digest      string      `json:"digest"`
+	Expired     bool        `json:"expired"`
+	CreatedAt   lenientTime `json:"created_at"`
+	ExpiresAt   lenientTime `json:"expires_at"`
+	WorkflowRun *struct {
+		ID int64 `json:"id"`
+	} `json:"workflow_run"`
+}
+
+// Run requests a run of a repository, given as OWNER/NAME. The kinds of its
 // errors are [ErrRequest], [ErrNotFound], [ErrDenied], [ErrRateLimited],
 // [ErrUnreachable], [ErrAnswer], and [ErrOtherRepository] when the repository
 // was renamed or the run belongs to another one.
@@ -124,4 +160,77 @@ func checkRun(repository string, runID int64) error {
 		return &Error{Op: "use the run ID", Source: strconv.FormatInt(runID, 10), Kind: ErrRequest, Err: errors.New("want a positive number")}
 	}
 	return nil
+}
+
+// perPage is the API's maximum.
+const perPage = 100
+
+// List returns the artifacts of a run whose names match a pattern in the syntax
+// of [path.Match], sorted by name; "*" matches all. Expired ones are included.
+//
+// Each attempt of a run uploads its artifacts again under the same names. Of
+// several with the same name List returns the one with the highest ID, which is
+// the newest.
+//
+// The kinds of its errors are those of [Client.Run], and [ErrLimit] for a run
+// with more artifacts than [Limits.Artifacts].
+func (c *Client) List(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
+	return c.newCall().list(ctx, repository, runID, pattern)
+}
+
+func (c *call) list(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
+	if err := checkRun(repository, runID); err != nil {
+		return nil, err
+	}
+	if err := checkPattern(pattern); err != nil {
+		return nil, err
+	}
+	op := fmt.Sprintf("list the artifacts of run %d of", runID)
+	fail := func(kind error, format string, args ...any) ([]Artifact, error) {
+		return nil, newError(ctx, op, repository, kind, fmt.Errorf(format, args...))
+	}
+	newest := map[string]Artifact{}
+	for page, seen := 1, 0; ; page++ {
+		var list struct {
+			TotalCount int            `json:"total_count"`
+			Artifacts  []wireArtifact `json:"artifacts"`
+		}
+		query := url.Values{"per_page": {strconv.Itoa(perPage)}, "page": {strconv.Itoa(page)}}
+		if err := c.getJSON(ctx, op, repository, fmt.Sprintf("repos/%s/actions/runs/%d/artifacts", repository, runID), query, &list); err != nil {
+			return nil, err
+		}
+		seen += len(list.Artifacts)
+		if limit := c.options.Limits.Artifacts; max(list.TotalCount, seen) > limit {
+			return fail(ErrLimit, "%d artifacts, the limit is %d", max(list.TotalCount, seen), limit)
+		}
+		for _, w := range list.Artifacts {
+			if w.WorkflowRun != nil && w.WorkflowRun.ID != runID {
+				return fail(ErrOtherRepository, "artifact %d is of run %d", w.ID, w.WorkflowRun.ID)
+			}
+			if match, _ := path.Match(pattern, w.Name); match && w.ID >= newest[w.Name].ID {
+				newest[w.Name] = Artifact{
+					ID: w.ID, Name: w.Name, Size: w.SizeInBytes, Digest: w.Digest, Expired: w.Expired,
+					CreatedAt: w.CreatedAt.Time, ExpiresAt: w.ExpiresAt.Time, RunID: runID,
+				}
+			}
+		}
+		if seen >= list.TotalCount {
+			break
+		}
+		if len(list.Artifacts) == 0 { // a part of the artifacts must not be taken for all
+			return fail(ErrAnswer, "it has %d artifacts, but the pages hold %d", list.TotalCount, seen)
+		}
+	}
+	return slices.SortedFunc(maps.Values(newest), byNameAndID), nil
+}
+
+func checkPattern(pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return &Error{Op: "use the pattern", Source: fmt.Sprintf("%.200q", pattern), Kind: ErrRequest, Err: err}
+	}
+	return nil
+}
+
+func byNameAndID(a, b Artifact) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 // bearer sends a token with each request to its registry and renews it when the
@@ -40,7 +42,7 @@ func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repositor
 }
 
 func (b *bearer) malformed(err error) error {
-	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrAnswer, Err: safe(err)}
+	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrAnswer, Err: redact.Error(err)}
 }
 
 func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +11,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/dockercache/dockercache/internal/httpclient"
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 // Options of a [Client]. The zero value of each field works.
@@ -62,12 +64,10 @@ type Client struct {
 	options   Options
 	chain     Chain
 	transport http.RoundTripper // with retries, without credentials
+	secrets   *redact.Secrets   // nil if nobody wants them
 
 	mu           sync.Mutex
 	repositories map[string]*repository
-
-	telling sync.Mutex
-	told    []string // secrets
 }
 
 // New returns a client. Nil options are the defaults.
@@ -93,23 +93,11 @@ func New(options *Options) *Client {
 	if c.options.Logger == nil {
 		c.options.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.options.Secret != nil {
+		c.secrets = &redact.Secrets{Notify: c.options.Secret}
+	}
 	c.transport = transport.NewUserAgent(newTransport(c.options), "dockercache")
 	return c
-}
-
-// tell notes secrets, and tells those that are new.
-func (c *Client) tell(secrets ...string) {
-	if c.options.Secret == nil {
-		return
-	}
-	c.telling.Lock()
-	defer c.telling.Unlock()
-	for _, s := range secrets {
-		if s != "" && !slices.Contains(c.told, s) {
-			c.told = append(c.told, s)
-			c.options.Secret(s) // under the lock: a second one who has it must not use it before
-		}
-	}
 }
 
 // parse checks a reference against the grammar of distribution/reference and
@@ -136,7 +124,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 		return r, nil
 	}
 	var options []name.Option
-	if host := reference.Domain(named); allows(c.options.PlainHTTP, host) || isLoopback(hostOf(host)) {
+	if host := reference.Domain(named); allows(c.options.PlainHTTP, host) || httpclient.IsLoopback(hostOf(host)) {
 		options = append(options, name.Insecure)
 	}
 	repo, err := name.NewRepository(named.Name(), options...)

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
-	"strings"
-	"sync"
 	"time"
-	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // The kinds of trouble. Every [*Error] wraps one of them.
@@ -87,7 +85,7 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}
-	return clean(text)
+	return redact.Text(text)
 }
 
 // Unwrap returns the kind and the cause.
@@ -102,7 +100,7 @@ func (e *Error) Unwrap() []error {
 // ended is not the registry's trouble, so its cause is returned as it is.
 func newError(ctx context.Context, op, source string, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return wait.Err(ctx)
 	}
 	var aside *asideError
 	if errors.As(err, &aside) {
@@ -117,9 +115,9 @@ func newError(ctx context.Context, op, source string, err error) error {
 		if done.Kind == ErrCredentials { // of a login on the way
 			return &Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err}
 		}
-		return safe(err)
+		return redact.Error(err)
 	}
-	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: safe(err)}
+	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: redact.Error(err)}
 	var status *statusError
 	if errors.As(err, &status) {
 		e.retryAfter = status.retryAfter
@@ -170,71 +168,3 @@ func answerText(e *transport.Error) string {
 	}
 	return text
 }
-
-var (
-	// queries are the query strings of URLs: they sign the URLs of blob storage.
-	queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s"']+`) })
-	// bodies are what go-containerregistry appends when a token server's answer
-	// has no token, and what it appends when a credential helper fails: either
-	// may hold a secret.
-	bodies = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("(?s)(bearer response:|out: `).*") })
-)
-
-// longest is how long an error's text may get, in bytes.
-const longest = 1000
-
-// clean makes a text fit to be shown: without secrets, on one line, of bounded
-// length. Much of it is foreign: a registry could make it look like several
-// lines of a log, or like a command to the runner that prints it.
-func clean(text string) string {
-	text = bodies().ReplaceAllString(text, "(not shown)")
-	text = queries().ReplaceAllString(text, "?…")
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	if len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
-}
-
-// safe returns an error that may be shown, and so may each that it wraps: one
-// whose text holds a secret is replaced by what clean leaves of it.
-func safe(err error) error {
-	err, _ = replaced(err)
-	return err
-}
-
-// replaced is [safe], and tells whether anything was replaced.
-func replaced(err error) (_ error, unsafe bool) {
-	var causes []error
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		causes = []error{e.Unwrap()}
-	case interface{ Unwrap() []error }:
-		causes = slices.Clone(e.Unwrap())
-	}
-	causes = slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
-	text := err.Error()
-	unsafe = queries().MatchString(strings.ReplaceAll(text, "?…", "")) || bodies().MatchString(text)
-	for i := range causes {
-		cause, was := replaced(causes[i])
-		causes[i], unsafe = cause, unsafe || was
-	}
-	if !unsafe {
-		return err, false
-	}
-	return &cleaned{clean(text), causes}, true
-}
-
-// cleaned stands for an error whose text must not be shown.
-type cleaned struct {
-	text   string
-	causes []error
-}
-
-func (e *cleaned) Error() string   { return e.text }
-func (e *cleaned) Unwrap() []error { return e.causes }

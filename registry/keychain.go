@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 // A Chain is an ordered list of keychains, and a keychain itself. As
@@ -92,7 +94,7 @@ func (c credential) Authorization() (*authn.AuthConfig, error) {
 func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, c.auth)
 	if err != nil && ctx.Err() == nil {
-		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: safe(err)}
+		err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrCredentials, Err: redact.Error(err)}
 	}
 	if err == nil && c.tell != nil {
 		c.tell(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)

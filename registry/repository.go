@@ -16,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 // A repository is one repository in one registry, logged in to on first use.
@@ -86,7 +88,7 @@ func (r *repository) answered(s *session, denied denials) {
 		r.client.options.Logger.Info("answered", "source", r.name, "credential", s.credential.name)
 	}
 	for _, d := range denied {
-		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential.name, "answered", s.credential.name, "error", clean(d.err.Error()))
+		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential.name, "answered", s.credential.name, "error", redact.Text(d.err.Error()))
 	}
 }
 

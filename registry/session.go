@@ -11,6 +11,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // A session is what a login gives: a client that has what the registry wants,
@@ -43,7 +46,7 @@ func (r *repository) open(ctx context.Context, from int) (*session, error) {
 		}
 		return done.Val.(*session), nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, wait.Err(ctx)
 	}
 }
 
@@ -54,9 +57,9 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		c, err := r.client.chain.find(ctx, r.repo, from)
 		switch {
 		case err != nil && c.anonymous() && len(denied) == 0 && from == 0:
-			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: safe(err)}
+			return nil, &Error{Op: "find credentials for", Source: r.repo.RegistryStr(), Kind: ErrCredentials, Err: redact.Error(err)}
 		case err != nil: // another one has a credential, or was denied
-			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", clean(err.Error()))
+			r.client.options.Logger.Warn("a keychain failed", "source", r.name, "error", redact.Text(err.Error()))
 		}
 		challenge, err := r.ping(ctx)
 		if err != nil {
@@ -69,7 +72,7 @@ func (r *repository) tryCredentials(ctx context.Context, from int) (*session, er
 		if denied = append(denied, denial{c, err}); !isDenied(err) || c.anonymous() {
 			return nil, denied
 		}
-		r.client.options.Logger.Info("credential denied", "source", r.name, "credential", c.name, "error", clean(err.Error()))
+		r.client.options.Logger.Info("credential denied", "source", r.name, "credential", c.name, "error", redact.Text(err.Error()))
 		from = c.from + 1
 	}
 }
@@ -92,7 +95,7 @@ func (r *repository) ping(ctx context.Context) (*transport.Challenge, error) {
 func (r *repository) login(ctx context.Context, challenge *transport.Challenge, c credential) (*session, error) {
 	var rt http.RoundTripper
 	var err error
-	c.tell = r.client.tell
+	c.tell = r.client.secrets.Add
 	auth, tell := authn.Authenticator(c), c.tell
 	if c.anonymous() {
 		auth, tell = authn.Anonymous, func(...string) {} // what everybody gets is no secret

@@ -4,37 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/dockercache/dockercache/internal/httpclient"
+	"github.com/dockercache/dockercache/internal/httpretry"
 )
 
-const (
-	// retries is how often a request is repeated: with the default first wait,
-	// 0.5 + 1 + 2 + 4 s, a registry that restarts is waited for and one that is
-	// gone does not hold up the next source for long.
-	retries = 4
-	// longestWait bounds the wait before a repetition, also the one that a
-	// Retry-After asks for: a server must not be able to stop a run for hours.
-	longestWait = time.Minute
-	// maxRedirects is what net/http allows by default.
-	maxRedirects = 10
-)
+// maxRedirects is what net/http allows by default.
+const maxRedirects = 10
 
 // newTransport returns the stack below the credentials: the check for plain
 // HTTP, retries, and the connection.
 func newTransport(o Options) http.RoundTripper {
 	base := o.Transport
 	if base == nil {
-		t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second}
-		// A host that swallows packets must not hold a run up for long: with the
-		// retries this is a minute, where net/http's 30 s would be minutes.
-		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+		t := httpclient.NewTransport()
 		t.MaxIdleConnsPerHost = 64
 		// HTTP/2 would put all ranges of a blob through one connection, and it is
 		// the connection that is slow.
@@ -42,18 +31,8 @@ func newTransport(o Options) http.RoundTripper {
 		t.Protocols.SetHTTP1(true)
 		base = t
 	}
-	client := retryablehttp.NewClient()
-	client.HTTPClient = &http.Client{
-		Transport: &secureTransport{inner: &stallTransport{base, o.StallTimeout}, plainHTTP: o.PlainHTTP},
-		// A redirect is followed above the credentials. Followed here, a Basic
-		// credential would go with it wherever only the port differs.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	client.Logger = nil // it would log URLs with their signatures
-	client.RetryMax = retries
-	client.RetryWaitMin, client.RetryWaitMax = o.RetryWait, longestWait
-	client.CheckRetry, client.Backoff = checkRetry, backoff
-	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	// A redirect is followed above the credentials.
+	client := httpretry.New(&secureTransport{inner: &stallTransport{base, o.StallTimeout}, plainHTTP: o.PlainHTTP}, o.RetryWait, checkRetry)
 	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}
 }
 
@@ -83,8 +62,6 @@ func withoutRetries(ctx context.Context) context.Context {
 // except 501.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	var refused *plainHTTPError
-	var address *net.AddrError
-	var lookup *net.DNSError
 	var away *awayError
 	switch {
 	case ctx.Err() != nil:
@@ -93,24 +70,10 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return false, nil
 	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, http.ErrSchemeMismatch):
 		return false, nil // the answer is no; loopback registries are tried with HTTPS first
-	case errors.As(err, &address), errors.As(err, &lookup) && lookup.IsNotFound:
-		return false, nil // a port or name that does not exist
-	case err != nil:
-		return retryablehttp.DefaultRetryPolicy(ctx, nil, err)
+	case err == nil && resp.StatusCode == http.StatusTooManyRequests:
+		return true, nil
 	}
-	again := resp.StatusCode == http.StatusTooManyRequests ||
-		resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented
-	return again, nil
-}
-
-// backoff doubles the wait, takes up to half of it away at random so that a
-// fleet does not come back in step, and obeys Retry-After up to the limit.
-func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
-	wait := min(retryablehttp.DefaultBackoff(first, limit, attempt, resp), limit)
-	if resp != nil && resp.Header.Get("Retry-After") != "" {
-		return wait
-	}
-	return wait - rand.N(wait/2+1)
+	return httpretry.Check(ctx, resp, err)
 }
 
 // checkRedirect bounds redirects, and refuses to be led by a registry elsewhere
@@ -122,8 +85,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
-	host := req.URL.Hostname()
-	if local := isLoopback(host) || net.ParseIP(host).IsLinkLocalUnicast(); local && !isLoopback(via[0].URL.Hostname()) {
+	if !httpclient.MayRedirect(via[0].URL.Hostname(), req.URL.Hostname()) {
 		return fmt.Errorf("%s redirects to %s, which is not its to name", via[0].URL.Host, req.URL.Host)
 	}
 	return nil
@@ -137,7 +99,7 @@ type secureTransport struct {
 }
 
 func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !isLoopback(req.URL.Hostname()) && !allows(t.plainHTTP, req.URL.Host) {
+	if req.URL.Scheme != "https" && !httpclient.IsLoopback(req.URL.Hostname()) && !allows(t.plainHTTP, req.URL.Host) {
 		return nil, &plainHTTPError{req.URL.Host}
 	}
 	resp, err := t.inner.RoundTrip(req)
@@ -176,10 +138,6 @@ func hostOf(hostPort string) string {
 		return host
 	}
 	return strings.Trim(hostPort, "[]")
-}
-
-func isLoopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // allows tells whether a list of HOST and HOST:PORT has this one.

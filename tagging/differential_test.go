@@ -134,11 +134,11 @@ func TestWhereTheWorkflowIsWrong(t *testing.T) {
 	require.ErrorIs(t, err, ErrReference)
 
 	assert.Empty(t, got[2].suffix)
-	suffix, err := Rules(nil).Suffix("release")
+	suffix, err := Suffix("release", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "release", suffix)
 
 	assert.Equal(t, "release", got[3].suffix)
-	_, err = Rules(nil).Suffix("foo/release/x")
+	_, err = Suffix("foo/release/x", nil)
 	require.ErrorIs(t, err, ErrBranch)
 }

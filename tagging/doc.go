@@ -1,23 +1,28 @@
-// Package tagging derives every name that stocking an image needs from two
-// inputs: the image's reference and the branch that it was built from.
+// Package tagging derives every name that a cached image needs from two inputs:
+// the image's reference and the branch that it was built from.
 //
-// It holds pure functions only: no file, no network, no environment.
+// It has pure functions only: no file, no network, no environment.
 //
 //	reference   308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:pytorch-linux-jammy-rocm-n-py3-2f5e…
 //	branch      main
 //	[Name]      pytorch-linux-jammy-rocm-n-py3
-//	[Rules]     main
+//	[Suffix]    main
 //	[Tarball]   pytorch-linux-jammy-rocm-n-py3_main.tar
+//	[RepoTag]   308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:pytorch-linux-jammy-rocm-n-py3-2f5e…
 //	[Mirror]    ghcr.io/pytorch/ci-image:pytorch-linux-jammy-rocm-n-py3-2f5e…
 //
 // The last "-" part of the tag is the hash of the recipe that the image was
 // built from. It changes whenever the recipe does, so it is left out of the
 // tarball's name: a job asks for "the jammy image of main" and gets the newest.
+// A [Scheme] makes other names: with the whole tag, the repository, the
+// platform. [Rules] map branches to suffixes.
 //
-// # What is promised
+// # What is guaranteed
 //
-// A name that these functions return is safe as one element of a path: it has
-// no separator, no "..", no leading dot or dash, and fits in a file name.
-// Input that does not lead to such a name is refused with an error that wraps
-// [ErrReference], [ErrBranch] or [ErrRules]; it is never repaired.
+// A name that these functions return is safe as one element of a path, by
+// [CheckElement]. Input that does not lead to such a name is refused with an
+// error that wraps [ErrReference], [ErrBranch], [ErrRules] or [ErrScheme]; it is
+// never repaired.
+//
+// All functions and methods but the two called Set are safe for concurrent use.
 package tagging

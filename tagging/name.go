@@ -1,10 +1,5 @@
 package tagging
 
-import (
-	"fmt"
-	"strings"
-)
-
 // Name returns the name that an image keeps across rebuilds: its tag without
 // the last "-" part. A tag without a "-" is the name as it is.
 //
@@ -17,33 +12,14 @@ func Name(image string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := ref.tag
-	if i := strings.LastIndexByte(name, '-'); i >= 0 {
-		name = name[:i]
-	}
-	if err := checkElement(name); err != nil {
-		return "", fmt.Errorf("%w %q: its tag %q without the last \"-\" part gives the name %q, which %w", ErrReference, image, ref.tag, name, err)
-	}
-	return name, nil
+	return Scheme{}.group(image, ref, "")
 }
 
-// maxElement is the longest name of a file, in bytes, on Linux and on every
-// file system that a cache directory is likely to be on (NAME_MAX).
-const maxElement = 255
-
-// checkElement tells whether name can be an element of a path and nothing else.
-func checkElement(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("is empty")
-	case strings.ContainsAny(name, "/\\\x00"):
-		return fmt.Errorf("contains a path separator")
-	case strings.Contains(name, ".."):
-		return fmt.Errorf("contains \"..\"")
-	case name[0] == '.' || name[0] == '-':
-		return fmt.Errorf("begins with %q", name[:1])
-	case len(name) > maxElement:
-		return fmt.Errorf("has %d bytes, more than the %d that a file name may have", len(name), maxElement)
-	}
-	return nil
+// Tarball returns the file name under which an image that was built from a
+// branch is stocked: <name>_<suffix>.tar. Nil rules mean [PyTorchRules].
+//
+// The errors are those of [Name] and [Suffix].
+func Tarball(image, branch string, rules Rules) (string, error) {
+	names, err := Scheme{Rules: rules}.Names(image, branch, "")
+	return names.Tarball, err
 }

@@ -3,6 +3,7 @@ package tagging
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/distribution/reference"
 )
@@ -44,4 +45,51 @@ func parse(image string) (tagged, error) {
 	}
 	t.tag = withTag.Tag()
 	return t, nil
+}
+
+// RepoTag returns the complete name that an image has in an engine: its own
+// reference with the tag and without a digest, which engines cannot assign.
+//
+//	RepoTag("debian:bookworm")  // docker.io/library/debian:bookworm
+//
+// The error wraps [ErrReference], as that of [Name].
+func RepoTag(image string) (string, error) {
+	ref, err := parse(image)
+	if err != nil {
+		return "", err
+	}
+	return ref.repoTag(), nil
+}
+
+func (t tagged) repoTag() string { return t.named.Name() + ":" + t.tag }
+
+// Mirror returns the reference that an image has in a mirror: the mirror's
+// repository with the image's whole tag, and its digest if it has one.
+//
+//	Mirror("308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:T", "ghcr.io/pytorch/ci-image")
+//	// ghcr.io/pytorch/ci-image:T
+//
+// The error wraps [ErrReference]: a reference that [Name] refuses, or a
+// repository that is malformed or has a tag or a digest itself.
+func Mirror(image, repository string) (string, error) {
+	ref, err := parse(image)
+	if err != nil {
+		return "", err
+	}
+	mirror, err := reference.ParseNormalizedNamed(repository)
+	if err != nil {
+		return "", fmt.Errorf("%w: mirror repository %q: %w", ErrReference, repository, err)
+	}
+	if !strings.Contains(repository, "/") {
+		// The grammar would take "ghcr.io" for an image of that name at Docker.
+		return "", fmt.Errorf("%w: mirror repository %q: want HOST/PATH", ErrReference, repository)
+	}
+	if !reference.IsNameOnly(mirror) {
+		return "", fmt.Errorf("%w: mirror repository %q has a tag or a digest: want HOST/REPOSITORY", ErrReference, repository)
+	}
+	out := mirror.Name() + ":" + ref.tag
+	if ref.digest != nil {
+		out += "@" + ref.digest.Digest().String()
+	}
+	return out, nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDefaultRules(t *testing.T) {
+func TestPyTorchRules(t *testing.T) {
 	for branch, want := range map[string]string{
 		"main":            "main",
 		"release":         "release",
@@ -18,17 +18,17 @@ func TestDefaultRules(t *testing.T) {
 		"release/":        "release",
 		"release/2.9-rc1": "release",
 	} {
-		got, err := Rules(nil).Suffix(branch)
+		got, err := Suffix(branch, nil)
 		require.NoError(t, err, branch)
 		assert.Equal(t, want, got, branch)
 	}
 	for _, branch := range []string{"", "Main", "main ", "main2", "releases", "release-2.9", "foo/release/2.9", "refs/heads/main", "viable/strict"} {
-		got, err := Rules(nil).Suffix(branch)
+		got, err := Suffix(branch, nil)
 		require.ErrorIs(t, err, ErrBranch, branch)
 		assert.Empty(t, got)
 		assert.ErrorContains(t, err, `"`+branch+`"`)
 	}
-	_, err := Rules(nil).Suffix("viable/strict")
+	_, err := Suffix("viable/strict", nil)
 	assert.ErrorContains(t, err, "main=main,release=release,release/*=release", "the error names the rules")
 }
 
@@ -42,14 +42,14 @@ func TestParseRules(t *testing.T) {
 		{Prefix: true, Suffix: "other"},
 	}, rules)
 	for branch, want := range map[string]string{"trunk": "dev", "stable/1": "stable", "a=b": "c", "anything": "other", "stable": "other"} {
-		got, err := rules.Suffix(branch)
+		got, err := Suffix(branch, rules)
 		require.NoError(t, err)
 		assert.Equal(t, want, got, branch)
 	}
 
-	def, err := ParseRules(DefaultRules().String())
+	def, err := ParseRules(PyTorchRules().String())
 	require.NoError(t, err)
-	assert.Equal(t, DefaultRules(), def)
+	assert.Equal(t, PyTorchRules(), def)
 }
 
 func TestParseRulesRefuses(t *testing.T) {
@@ -78,7 +78,7 @@ func TestParseRulesRefuses(t *testing.T) {
 }
 
 func TestRulesAsFlag(t *testing.T) {
-	rules := DefaultRules()
+	rules := PyTorchRules()
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Var(&rules, "rules", "")
@@ -91,7 +91,7 @@ func TestRulesAsFlag(t *testing.T) {
 // no file name should have is refused where it is used too.
 func TestRuleMadeByHandIsChecked(t *testing.T) {
 	bad := Rules{{Branch: "main", Suffix: "../../etc"}}
-	suffix, err := bad.Suffix("main")
+	suffix, err := Suffix("main", bad)
 	require.ErrorIs(t, err, ErrRules)
 	assert.Empty(t, suffix)
 	_, err = Tarball("x:a-b", "main", bad)
@@ -109,7 +109,7 @@ func FuzzParseRules(f *testing.F) {
 			return
 		}
 		require.Equal(t, text, rules.String())
-		suffix, err := rules.Suffix(branch)
+		suffix, err := Suffix(branch, rules)
 		if err != nil {
 			require.ErrorIs(t, err, ErrBranch)
 			return

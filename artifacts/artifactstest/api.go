@@ -1,6 +1,7 @@
 package artifactstest
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -18,22 +19,22 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
 	switch {
 	case q.RateLimit != 0 && s.first("RateLimit", q.RateLimitCount):
-		refuseForNow(w, q, now)
+		limitRate(w, q, now)
 	case q.Token != "" && r.Header.Get("Authorization") != "Bearer "+q.Token:
-		say(w, http.StatusUnauthorized, "Bad credentials")
+		refuse(w, http.StatusUnauthorized, "Bad credentials")
 	case q.MovedTo != "":
 		w.Header().Set("Location", q.MovedTo)
-		say(w, http.StatusMovedPermanently, "Moved Permanently")
+		refuse(w, http.StatusMovedPermanently, "Moved Permanently")
 	case q.Status != 0 && s.first("Status", q.StatusCount):
-		say(w, q.Status, http.StatusText(q.Status))
+		refuse(w, q.Status, http.StatusText(q.Status))
 	case q.Page != "":
 		_, _ = w.Write([]byte(q.Page))
 	case q.NoPermission || !s.route(w, r, q):
-		say(w, http.StatusNotFound, "Not Found")
+		refuse(w, http.StatusNotFound, "Not Found")
 	}
 }
 
-func refuseForNow(w http.ResponseWriter, q Quirks, now time.Time) {
+func limitRate(w http.ResponseWriter, q Quirks, now time.Time) {
 	message := "You have exceeded a secondary rate limit"
 	if q.Reset != 0 {
 		message = "API rate limit exceeded"
@@ -43,15 +44,15 @@ func refuseForNow(w http.ResponseWriter, q Quirks, now time.Time) {
 	if q.RetryAfter != 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(q.RetryAfter))
 	}
-	say(w, q.RateLimit, message)
+	refuse(w, q.RateLimit, message)
 }
 
-func say(w http.ResponseWriter, status int, message string) {
+func refuse(w http.ResponseWriter, status int, message string) {
 	w.WriteHeader(status)
 	_, _ = w.Write(marshal(map[string]string{"message": message}))
 }
 
-// route answers a request, or tells that there is no such thing.
+// route answers a request, and reports whether there is such a thing.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, q Quirks) bool {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, prefix+"/repos/"), "/")
 	if len(parts) < 5 || parts[2] != "actions" {
@@ -108,11 +109,11 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, q Quirks, run int6
 	_, _ = w.Write(marshal(map[string]any{"total_count": len(all) + q.TooMany, "artifacts": all[from:min(len(all), from+size)]}))
 }
 
-// redirect answers a download. Each URL is good once, where the real one is good
+// redirect answers a download. Each URL is valid once, where the real one is valid
 // for a minute.
 func (s *Server) redirect(w http.ResponseWriter, q Quirks, a *stored) {
 	if q.Gone || a.Expired {
-		say(w, http.StatusGone, "Artifact has expired")
+		refuse(w, http.StatusGone, "Artifact has expired")
 		return
 	}
 	s.urls++
@@ -122,4 +123,78 @@ func (s *Server) redirect(w http.ResponseWriter, q Quirks, a *stored) {
 	}
 	w.Header().Set("Location", fmt.Sprintf("%s/blob/%d?n=%d&%s", to, a.id, s.urls, Signature))
 	w.WriteHeader(http.StatusFound)
+}
+
+// serveStorage answers as Azure's blob storage does, which refuses a request with
+// an Authorization header; here also one with a cookie or a referrer.
+func (s *Server) serveStorage(w http.ResponseWriter, r *http.Request) {
+	q := s.record(r, true)
+	for _, header := range []string{"Authorization", "Cookie", "Referer"} {
+		if r.Header.Get(header) != "" {
+			refuseXML(w, http.StatusBadRequest, "InvalidAuthenticationInfo")
+			return
+		}
+	}
+	number, _ := strconv.Atoi(r.URL.Query().Get("n"))
+	s.mu.Lock()
+	again := s.used[number]
+	s.used[number] = true
+	s.mu.Unlock()
+	id, _ := strconv.ParseInt(strings.TrimPrefix(r.URL.Path, "/blob/"), 10, 64)
+	switch {
+	case again || q.ExpiredURL && s.first("ExpiredURL", q.ExpiredURLCount):
+		refuseXML(w, http.StatusForbidden, "AuthenticationFailed")
+		return
+	case q.StorageStatus != 0 && s.first("StorageStatus", q.StorageStatusCount):
+		refuseXML(w, q.StorageStatus, "ServerBusy")
+		return
+	}
+	s.mu.Lock()
+	var found *stored
+	for _, a := range s.artifacts {
+		if a.id == id {
+			found = a
+		}
+	}
+	s.mu.Unlock()
+	if found == nil {
+		refuseXML(w, http.StatusNotFound, "BlobNotFound")
+		return
+	}
+	s.send(w, r, q, found)
+}
+
+func (s *Server) send(w http.ResponseWriter, r *http.Request, q Quirks, a *stored) {
+	if q.Download != nil {
+		select {
+		case q.Download <- struct{}{}:
+		case <-r.Context().Done():
+		}
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
+	body := bytes.Clone(a.Raw)
+	if q.WrongBytes && s.first("WrongBytes", q.WrongBytesCount) {
+		body[len(body)-1] ^= 1
+	}
+	if q.ShortBody {
+		body = body[:len(body)-1]
+	}
+	w.Header().Set("Content-Type", a.ContentType)
+	if a.Disposition != "" {
+		w.Header().Set("Content-Disposition", a.Disposition)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if q.CutBody && s.first("CutBody", q.CutBodyCount) {
+		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = w.Write(body)
+}
+
+func refuseXML(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte("<?xml version=\"1.0\"?><Error><Code>" + code + "</Code></Error>"))
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A Run is a run of a workflow. Fields that are left empty are those of a good
-// run of the branch main in example/project, by a push.
+// A Run is a run of a workflow. Empty fields become those of a successful run of
+// the branch main in example/project, started by a push.
 type Run struct {
 	ID                    int64
 	Repository            string
@@ -57,7 +57,7 @@ func (r Run) withDefaults() Run {
 	return r
 }
 
-// object is the run as the API has it.
+// object is the run in the form of the API.
 func (r Run) object() map[string]any {
 	nullable := func(s string) any {
 		if s == "-" {
@@ -96,14 +96,14 @@ func DispatchEvent(repository, branch, runID string) []byte {
 	})
 }
 
-// An Artifact is something that a run uploaded.
+// An Artifact is one that a run uploaded.
 type Artifact struct {
 	Name string
 	// Files are zipped, in the order of their names, unless Raw is given.
 	Files map[string]string
-	// Raw is what the storage sends, such as a hostile zip.
+	// Raw, when not nil, is what the storage sends, such as a hostile zip.
 	Raw []byte
-	// ContentType is what Raw is. Default: application/zip.
+	// ContentType is that of Raw. Default: application/zip.
 	ContentType string
 	// Disposition is the header Content-Disposition of Raw. Default: none.
 	Disposition string
@@ -125,7 +125,7 @@ func Zip(files map[string]string) []byte {
 			_, err = w.Write([]byte(files[name]))
 		}
 		if err != nil {
-			panic(err) // a bytes.Buffer takes everything
+			panic(err) // writing to a bytes.Buffer does not fail
 		}
 	}
 	if err := z.Close(); err != nil {
@@ -139,7 +139,7 @@ type stored struct {
 	id, run int64
 }
 
-// object is the artifact as the API has it.
+// object is the artifact in the form of the API.
 func (a *stored) object() map[string]any {
 	var digest any
 	sum := sha256.Sum256(a.Raw)

@@ -7,12 +7,12 @@ import (
 	"unicode"
 )
 
-// An Output is one that the runner finds.
+// An Output is one that the runner reads.
 type Output struct{ Name, Value string }
 
 // ParseOutputFile reads $GITHUB_OUTPUT as the runner on Linux does
-// (actions/runner, FileCommandManager.cs), outputs in order, the same name as
-// often as it is there; the runner takes the last.
+// (actions/runner, FileCommandManager.cs). It returns the outputs in order, also
+// several of the same name; the runner takes the last.
 func ParseOutputFile(content string) ([]Output, error) {
 	var outputs []Output
 	for content != "" {
@@ -65,8 +65,7 @@ var commandNames = []string{
 
 // ParseCommand finds the command in a line that a step prints, if there is one,
 // as the runner does (actions/runner, ActionCommand.cs). The runner compares by
-// the rules of a language, for which characters that do not show may not be
-// there at all: so here they are not.
+// culture, which may ignore invisible characters, so they are removed here.
 func ParseCommand(line string) (Command, bool) {
 	line = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
@@ -113,7 +112,7 @@ func newCommand(info, separator string, unescape func(string) string) (Command, 
 	return c, known
 }
 
-// unescape replaces one after the other, as the runner does.
+// unescape replaces one pair after the other, as the runner does.
 func unescape(pairs ...string) func(string) string {
 	return func(s string) string {
 		for i := 0; i < len(pairs); i += 2 {

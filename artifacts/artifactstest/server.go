@@ -9,8 +9,8 @@ import (
 // prefix is where the API is below its origin, as on GitHub Enterprise Server.
 const prefix = "/api/v3"
 
-// A Server is the Actions API and, on another port of 127.0.0.1, the storage
-// that it redirects downloads to.
+// A Server is the Actions API and, on another port of 127.0.0.1, the storage that
+// it redirects downloads to. It is safe for concurrent use.
 type Server struct {
 	api, storage http.Server
 	apiAt, blobs net.Listener
@@ -22,13 +22,13 @@ type Server struct {
 	lastID    int64
 	requests  []Request
 	happened  map[string]int
-	urls      int // that were given out
+	urls      int // of the storage, so far
 	used      map[int]bool
 }
 
-// A Request is what a [Server] was asked.
+// A Request is one that a [Server] received.
 type Request struct {
-	// Storage tells whether it came to the storage.
+	// Storage reports whether it was to the storage.
 	Storage bool
 	Method  string
 	Path    string
@@ -36,7 +36,7 @@ type Request struct {
 	Header  http.Header
 }
 
-// Start starts a server. It ends with [Server.Close].
+// Start starts a server. The caller closes it by [Server.Close].
 func Start() (*Server, error) {
 	s := &Server{runs: map[int64]Run{}, happened: map[string]int{}, used: map[int]bool{}, lastID: 1000}
 	var err error
@@ -54,7 +54,7 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// New starts a server that ends with the test.
+// New starts a server that is closed at the end of the test.
 func New(t interface {
 	Fatal(args ...any)
 	Cleanup(func())
@@ -67,13 +67,13 @@ func New(t interface {
 	return s
 }
 
-// Close ends the server and every connection to it.
+// Close closes the server and every connection to it.
 func (s *Server) Close() { _, _ = s.api.Close(), s.storage.Close() }
 
-// URL is what GITHUB_API_URL would be.
+// URL returns the value for GITHUB_API_URL.
 func (s *Server) URL() string { return "http://" + s.apiAt.Addr().String() + prefix }
 
-// StorageHost is HOST:PORT of the storage.
+// StorageHost returns HOST:PORT of the storage.
 func (s *Server) StorageHost() string { return s.blobs.Addr().String() }
 
 // Env returns the variables, as NAME=VALUE, that make a program use the server.
@@ -81,8 +81,7 @@ func (s *Server) Env() []string {
 	return []string{"GITHUB_API_URL=" + s.URL(), "GITHUB_TOKEN=" + s.currentQuirks().Token}
 }
 
-// AddRun adds a run and returns it complete, with the ID that it got if it has
-// none.
+// AddRun adds a run and returns it with all defaults, and with an ID.
 func (s *Server) AddRun(r Run) Run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +95,7 @@ func (s *Server) AddRun(r Run) Run {
 }
 
 // AddArtifact adds an artifact to a run and returns its ID, which is higher than
-// all before.
+// all earlier ones.
 func (s *Server) AddArtifact(run Run, a Artifact) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +110,7 @@ func (s *Server) AddArtifact(run Run, a Artifact) int64 {
 	return s.lastID
 }
 
-// SetQuirks replaces what the server does wrong.
+// SetQuirks replaces the server's faults.
 func (s *Server) SetQuirks(q Quirks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +130,7 @@ func (s *Server) Requests() []Request {
 	return append([]Request(nil), s.requests...)
 }
 
-// Happened returns how often a quirk showed since [Server.SetQuirks], by the
+// Happened returns how often a quirk happened since [Server.SetQuirks], by the
 // name of its field, such as "CutBody". It counts those that have a ...Count.
 func (s *Server) Happened(quirk string) int {
 	s.mu.Lock()
@@ -139,7 +138,7 @@ func (s *Server) Happened(quirk string) int {
 	return s.happened[quirk]
 }
 
-// first counts that a quirk shows, and tells whether it shall.
+// first counts a quirk, and reports whether it is to happen.
 func (s *Server) first(quirk string, count int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,3 +155,71 @@ func (s *Server) record(r *http.Request, storage bool) Quirks {
 	s.requests = append(s.requests, Request{storage, r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Clone()})
 	return s.quirks
 }
+
+// Quirks are the faults of a [Server]. The zero value has none.
+//
+// A quirk with a field ...Count beside it happens so many times after
+// [Server.SetQuirks] and then no more; 0 means every time. [Server.Happened]
+// returns how often it did.
+type Quirks struct {
+	// Token, when not empty, is the only one that is accepted; others get 401.
+	Token string
+	// NoPermission answers 404, as the API does to a token without the
+	// permission "actions: read" and for a repository that is not there.
+	NoPermission bool
+	// MovedTo, when not empty, answers every request with 301 to this URL, as
+	// for a repository that was renamed.
+	MovedTo string
+	// Status, when not 0, answers every request to the API.
+	Status      int
+	StatusCount int
+	// Page, when not empty, is the body of a 200 that answers every request.
+	Page string
+
+	// RateLimit, when not 0, is the status of an exhausted rate limit: 403 or
+	// 429. Without the other fields it is a limit without a time.
+	RateLimit      int
+	RateLimitCount int
+	// Reset, when not 0, is the number of seconds until the limit ends, in the
+	// headers of a primary limit.
+	Reset int
+	// RetryAfter, when not 0, is the same in the header of a secondary limit.
+	RetryAfter int
+	// Now is the server's clock in seconds since 1970, when not 0.
+	Now int64
+
+	// PageSize, when not 0, is how many artifacts a page has at most, also if the
+	// request asks for more.
+	PageSize int
+	// TooMany is added to the number of artifacts that the list states.
+	TooMany int
+	// OtherRun states another run in each artifact of a list.
+	OtherRun bool
+	// OtherRepository, when not empty, is the repository that runs state.
+	OtherRepository string
+
+	// RedirectTo, when not empty, is where downloads are redirected to.
+	RedirectTo string
+	// Gone answers downloads with 410.
+	Gone bool
+	// ExpiredURL makes URLs of the storage expire at once.
+	ExpiredURL      bool
+	ExpiredURLCount int
+	// StorageStatus, when not 0, answers requests to the storage.
+	StorageStatus      int
+	StorageStatusCount int
+	// CutBody closes the connection in the middle of a download.
+	CutBody      bool
+	CutBodyCount int
+	// WrongBytes changes the last byte of a download.
+	WrongBytes      bool
+	WrongBytesCount int
+	// ShortBody sends downloads without their last byte, with the length of that.
+	ShortBody bool
+	// Download, when not nil, gets a value before each download, which then sends
+	// nothing: for a test of what happens in the middle of one.
+	Download chan<- struct{} `json:"-"`
+}
+
+// Signature is in each URL of the storage. No log line or error may contain it.
+const Signature = "sig=TOP-SECRET-SIGNATURE"

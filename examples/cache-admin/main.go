@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
 )
@@ -22,7 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return command.Usage
 	}
-	out := &output{stdout: stdout, stderr: artifacts.PlainWriter(stderr), raw: stderr, json: o.json}
+	out := &output{stdout: stdout, stderr: workflow.PlainWriter(stderr), raw: stderr, json: o.json}
 	if o.command == "info" { // needs no directory
 		info(o, out)
 		return out.code(ctx)
@@ -61,9 +61,9 @@ func (o *output) fail(err error) {
 // reads nothing must not take that for "none". Names are foreign text: none of it
 // is a command to a CI system's runner.
 func (o *output) Write(p []byte) (int, error) {
-	safe := []byte(artifacts.Plain(string(p)))
+	safe := []byte(workflow.Plain(string(p)))
 	if o.json {
-		safe = artifacts.PlainJSON(p)
+		safe = workflow.PlainJSON(p)
 	}
 	_, err := o.stdout.Write(safe)
 	n := len(p)

@@ -14,7 +14,7 @@ import (
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/registry"
@@ -35,7 +35,7 @@ func newRepairer(o *options, out *output) (*repairer, error) {
 	log := slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: level}))
 	options := &awsauth.Options{RoleARN: o.roleARN, Region: o.region, Logger: log}
 	if os.Getenv("GITHUB_ACTIONS") == "true" && !command.IsFile(out.raw) { // the runner hides what it is told
-		commands := artifacts.NewCommands(out.raw)
+		commands := workflow.NewCommands(out.raw)
 		options.Secret = func(secret string) { _, _ = commands.Mask(secret) }
 	}
 	aws, err := awsauth.NewKeychain(options)

@@ -12,6 +12,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/buildflags"
 	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/tagging"
 )
 
 // checkBuild finds what is wrong with the flags about a build run. Without IMAGE
@@ -21,13 +22,13 @@ func (o *options) checkBuild(getenv func(string) string) error {
 		for flag, given := range map[string]bool{
 			"repo": o.build.Repository != "", "names": len(o.build.Names) > 0, "owner": o.build.Owner != "",
 			"branches": len(o.build.Branches) > 0, "events": len(o.build.Events) > 0, "workflows": len(o.build.Workflows) > 0, "last-wins": o.build.LastWins,
-			"artifacts": o.build.Pattern != artifacts.DefaultPattern,
+			"artifacts": o.build.Pattern != artifacts.PyTorchPattern,
 		} {
 			if given {
 				return fmt.Errorf("-%s is about the build that names the images: leave it or the IMAGE arguments out", flag)
 			}
 		}
-		gate := artifacts.Gate{Allow: o.build.Allow}
+		gate := artifacts.Policy{Allow: o.build.Allow}
 		if err := gate.Validate(); err != nil {
 			return fmt.Errorf("-allow: %w", err)
 		}
@@ -95,11 +96,11 @@ func (o *options) fromBuild(ctx context.Context, report *report, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	if _, err := o.rules.Suffix(build.Run.HeadBranch); err != nil {
+	if _, err := tagging.Suffix(build.Run.HeadBranch, o.rules); err != nil {
 		return fmt.Errorf("run %d of %s: %w", build.Run.ID, build.Run.Repository, err)
 	}
 	for _, f := range build.Files.Files {
-		for _, over := range f.Over {
+		for _, over := range f.Overridden {
 			report.warn(fmt.Sprintf("%s of artifact %s is overridden by artifact %s", f.Path, over.Name, f.From.Name))
 		}
 	}

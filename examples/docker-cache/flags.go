@@ -86,7 +86,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 // parseFlags reads the command line. On an error it has said what is wrong; with
 // -h it has printed the usage and the error is [flag.ErrHelp].
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
-	o := &options{rules: tagging.DefaultRules(), platform: registry.DefaultPlatform(), roleDuration: seconds(time.Hour)}
+	o := &options{rules: tagging.PyTorchRules(), platform: registry.DefaultPlatform(), roleDuration: seconds(time.Hour)}
 	f := flag.NewFlagSet("docker-cache", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory to stock; it must exist (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required with IMAGE, else it must be the run's")
@@ -125,7 +125,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
 		err = o.check()
 	}
 	if err != nil {
-		command.SayUsage(stderr, "docker-cache", err)
+		buildflags.SayUsage(stderr, "docker-cache", err)
 		return nil, err
 	}
 	return o, nil
@@ -160,7 +160,7 @@ func (o *options) check() error {
 		if o.branch == "" {
 			o.branch = "main"
 		}
-		_, err := o.rules.Suffix(o.branch)
+		_, err := tagging.Suffix(o.branch, o.rules)
 		return err
 	}
 	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
@@ -170,7 +170,7 @@ func (o *options) check() error {
 		return errors.New("-branch is required: which branch were the images built from?")
 	}
 	if o.branch != "" {
-		if _, err := o.rules.Suffix(o.branch); err != nil {
+		if _, err := tagging.Suffix(o.branch, o.rules); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/internal/progress"
@@ -52,7 +52,7 @@ type report struct {
 	progress.Display
 	stdout, stderr io.Writer
 	json           bool
-	commands       *artifacts.Commands // to the runner; nil outside of Actions
+	commands       *workflow.Commands  // to the runner; nil outside of Actions
 	mask           func(secret string) // tells the runner what to hide; nil where it must not
 	said           bool                // standard error has the reason already, once for all images
 
@@ -60,18 +60,18 @@ type report struct {
 	failures int
 	unsaid   error // why a line could not be printed
 	tarballs []string
-	rows     []artifacts.Row
+	rows     []workflow.SummaryRow
 }
 
 func newReport(o *options, stdout, stderr io.Writer) *report {
 	p := &report{Display: progress.New(stderr, o.quiet), stdout: stdout, json: o.json}
 	above := p.Above(stderr)
-	p.stderr = artifacts.PlainWriter(above)
+	p.stderr = workflow.PlainWriter(above)
 	if os.Getenv("GITHUB_ACTIONS") != "true" {
 		return p
 	}
 	// The runner reads commands from both outputs; standard output is for results.
-	p.commands = artifacts.NewCommands(above)
+	p.commands = workflow.NewCommands(above)
 	if !command.IsFile(stderr) {
 		p.mask = maskOnce(p.commands)
 	}
@@ -80,7 +80,7 @@ func newReport(o *options, stdout, stderr io.Writer) *report {
 
 // maskOnce returns what has the runner hide a secret. AWS and the registry both
 // know the password of ECR.
-func maskOnce(commands *artifacts.Commands) func(secret string) {
+func maskOnce(commands *workflow.Commands) func(secret string) {
 	var mu sync.Mutex
 	masked := map[string]bool{}
 	return func(secret string) {
@@ -132,14 +132,14 @@ func (p *report) endGroup() {
 func (p *report) warn(text string) {
 	p.tell("docker-cache: warning: " + text)
 	if p.commands != nil {
-		_ = p.commands.Warning(artifacts.Place{Title: "docker-cache"}, text)
+		_ = p.commands.Warning(workflow.Annotation{Title: "docker-cache"}, text)
 	}
 }
 
 func (p *report) failed(err error) {
 	p.tell("docker-cache: " + err.Error() + advice(err))
 	if p.commands != nil {
-		_ = p.commands.Error(artifacts.Place{Title: "docker-cache"}, err.Error()+advice(err))
+		_ = p.commands.Error(workflow.Annotation{Title: "docker-cache"}, err.Error()+advice(err))
 	}
 }
 
@@ -154,11 +154,11 @@ func (p *report) summarize(file string) {
 		for _, r := range p.rows {
 			count[r.Outcome]++
 		}
-		_ = p.commands.Notice(artifacts.Place{Title: "docker-cache"}, fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
+		_ = p.commands.Notice(workflow.Annotation{Title: "docker-cache"}, fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
 			len(p.rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[failed]))
 	}
 	if file != "" {
-		if err := artifacts.AppendSummary(file, p.rows); err != nil {
+		if err := workflow.AppendSummary(file, p.rows); err != nil {
 			p.warn(fmt.Sprintf("write the summary: %v", err))
 		}
 	}
@@ -177,14 +177,14 @@ func (p *report) result(r result, err error) {
 	} else {
 		p.tarballs = append(p.tarballs, r.Tarball)
 	}
-	p.rows = append(p.rows, artifacts.Row{
+	p.rows = append(p.rows, workflow.SummaryRow{
 		Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused,
 		Start: r.start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error,
 	})
 	if p.json {
 		// A struct of strings and numbers always encodes.
 		line, _ := json.Marshal(r)
-		p.say(string(artifacts.PlainJSON(line)))
+		p.say(string(workflow.PlainJSON(line)))
 		return
 	}
 	var line string
@@ -201,7 +201,7 @@ func (p *report) result(r result, err error) {
 	default:
 		line = fmt.Sprintf("failed     %q after %.1f s", r.Image, r.Seconds)
 	}
-	p.say(artifacts.Plain(line))
+	p.say(workflow.Plain(line))
 }
 
 // advice says what a person can do about an error, where that is known.

@@ -97,7 +97,7 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 	}
 	image := s.images[i]
 	if s.request == nil && len(s.build.Allow) > 0 { // else it was checked with the build
-		gate := artifacts.Gate{Allow: s.build.Allow}
+		gate := artifacts.Policy{Allow: s.build.Allow}
 		if err := gate.CheckReference(image); err != nil {
 			return err
 		}

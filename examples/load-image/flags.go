@@ -51,7 +51,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 // parseFlags reads the command line. On an error it has said what is wrong; with
 // -h it has printed the usage and the error is [flag.ErrHelp].
 func parseFlags(args []string, stdout, stderr io.Writer) (*options, error) {
-	o := &options{rules: tagging.DefaultRules()}
+	o := &options{rules: tagging.PyTorchRules()}
 	f := flag.NewFlagSet("load-image", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "", "the `DIR`ectory of tarballs (default ~/pytorch-data/docker)")
 	f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
@@ -83,7 +83,7 @@ func (o *options) check(host string) (err error) {
 	if i := slices.IndexFunc(o.images, func(s string) bool { return strings.HasPrefix(s, "-") }); i >= 0 {
 		return fmt.Errorf("%q comes after an IMAGE: flags go first", o.images[i])
 	}
-	if _, err := o.rules.Suffix(o.branch); err != nil {
+	if _, err := tagging.Suffix(o.branch, o.rules); err != nil {
 		return err
 	}
 	if host == "" {

@@ -9,7 +9,7 @@ import (
 	"math"
 	"path/filepath"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/internal/progress"
 )
@@ -45,7 +45,7 @@ type report struct {
 
 func newReport(o *options, stdout, stderr io.Writer) *report {
 	p := &report{Display: progress.New(stderr, o.quiet), json: o.json}
-	p.stdout, p.stderr = p.Above(stdout), artifacts.PlainWriter(p.Above(stderr))
+	p.stdout, p.stderr = p.Above(stdout), workflow.PlainWriter(p.Above(stderr))
 	return p
 }
 
@@ -80,7 +80,7 @@ func (p *report) result(r result, err error) {
 	}
 	if p.json {
 		line, _ := json.Marshal(r) // strings and numbers always encode
-		p.say(string(artifacts.PlainJSON(line)))
+		p.say(string(workflow.PlainJSON(line)))
 		return
 	}
 	name, total := filepath.Base(r.Tarball), progress.Size(r.BytesTotal)
@@ -93,5 +93,5 @@ func (p *report) result(r result, err error) {
 	default:
 		line = fmt.Sprintf("%-12s  %q after %.1f s", r.Outcome, r.Image, r.Seconds)
 	}
-	p.say(artifacts.Plain(line))
+	p.say(workflow.Plain(line))
 }

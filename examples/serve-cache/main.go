@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/internal/command"
@@ -28,7 +28,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return command.Usage
 	}
 	// Names of files and what clients ask for are foreign text.
-	stderr = artifacts.PlainWriter(stderr)
+	stderr = workflow.PlainWriter(stderr)
 	if err := serve(ctx, o, stdout, stderr); err != nil {
 		fmt.Fprintf(stderr, "serve-cache: %v\n", err)
 		return command.Failed
@@ -67,7 +67,7 @@ func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 		IdleTimeout:       time.Minute,
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if _, err := fmt.Fprintf(stdout, "serving %d images of %s at http://%s\n", images, artifacts.Plain(dir.Path()), listener.Addr()); err != nil {
+	if _, err := fmt.Fprintf(stdout, "serving %d images of %s at http://%s\n", images, workflow.Plain(dir.Path()), listener.Addr()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

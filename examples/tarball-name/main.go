@@ -19,50 +19,50 @@ import (
 
 func main() { command.Main(run) }
 
+const before = `Usage: tarball-name [flags] IMAGE BRANCH
+
+Prints the names derived from an image and the branch it was built from.
+
+`
+
+const after = `
+Exit codes: 0 printed, 1 there is no such name, 2 wrong usage.
+`
+
 func run(_ context.Context, args []string, stdout, stderr io.Writer) int {
-	rules := tagging.DefaultRules()
+	scheme := tagging.Scheme{Rules: tagging.PyTorchRules()}
 	f := flag.NewFlagSet("tarball-name", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), "Usage: tarball-name [flags] IMAGE BRANCH\n\nPrints the names derived from an image and the branch it was built from.\n\n")
-		f.PrintDefaults()
-		fmt.Fprint(f.Output(), "\nExit codes: 0 printed, 1 there is no such name, 2 wrong usage.\n")
-	}
-	f.Var(&rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas")
+	f.Var(&scheme.Rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas; the SUFFIX * is made of the branch")
 	mirror := f.String("mirror", "", "also print the reference in this mirror `REPOSITORY`")
-	switch err := f.Parse(args); {
+	err := command.ParseFlags(f, args, stdout, before, after)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return command.OK
 	case err != nil:
-		return command.Usage
 	case slices.ContainsFunc(f.Args(), func(s string) bool { return strings.HasPrefix(s, "-") }):
-		fmt.Fprintln(stderr, "tarball-name: flags go before IMAGE and BRANCH")
-		return command.Usage
+		err = errors.New("flags go before IMAGE and BRANCH")
 	case f.NArg() != 2:
-		fmt.Fprintf(stderr, "tarball-name: want IMAGE and BRANCH, got %d arguments\n", f.NArg())
-		f.Usage()
+		err = fmt.Errorf("want IMAGE and BRANCH, got %d arguments", f.NArg())
+	}
+	if err != nil {
+		command.SayUsage(stderr, "tarball-name", err)
 		return command.Usage
 	}
-
-	if err := printNames(stdout, f.Arg(0), f.Arg(1), rules, *mirror); err != nil {
-		fmt.Fprintf(stderr, "tarball-name: %v\n", err)
+	if err := printNames(stdout, scheme, f.Arg(0), f.Arg(1), *mirror); err != nil {
+		command.Say(stderr, "tarball-name", err)
 		return command.Failed
 	}
 	return command.OK
 }
 
-// printNames prints all names or none, as NAME=VALUE for a shell to read: no
-// value can hold a space or a line's end.
-func printNames(w io.Writer, image, branch string, rules tagging.Rules, mirror string) error {
-	tarball, err := tagging.Tarball(image, branch, rules)
+// printNames prints all names or none, as NAME=VALUE for a shell to read: no value
+// can contain a space or a line's end.
+func printNames(w io.Writer, scheme tagging.Scheme, image, branch, mirror string) error {
+	names, err := scheme.Names(image, branch, "")
 	if err != nil {
 		return err
 	}
-	repoTag, err := tagging.RepoTag(image)
-	if err != nil {
-		return err
-	}
-	text := "tarball=" + tarball + "\nrepotag=" + repoTag + "\n"
+	text := "tarball=" + names.Tarball + "\nrepotag=" + names.RepoTag + "\n"
 	if mirror != "" {
 		ref, err := tagging.Mirror(image, mirror)
 		if err != nil {

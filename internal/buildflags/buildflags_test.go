@@ -1,7 +1,10 @@
 package buildflags
 
 import (
+	"bytes"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -40,7 +43,7 @@ func TestRequest(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, &artifacts.Request{
 		Repository: "a/b", RunID: 5, Pattern: "p-*", Names: []string{"x", "y", "z"}, LastWins: true,
-		Gate: artifacts.Gate{Owner: "a", Branches: []string{"main", "release/*"}, Events: []string{"push"}, Workflows: []string{"w.yml"}, Allow: []string{"ghcr.io/a/*"}},
+		Policy: artifacts.Policy{Owner: "a", Branches: []string{"main", "release/*"}, Events: []string{"push"}, Workflows: []string{"w.yml"}, Allow: []string{"ghcr.io/a/*"}},
 	}, r)
 
 	f, err = parse("-run-id", "5")
@@ -48,7 +51,7 @@ func TestRequest(t *testing.T) {
 	r, err = f.Request(env("GITHUB_REPOSITORY", "c/d"))
 	require.NoError(t, err)
 	assert.Equal(t, "c/d", r.Repository)
-	assert.Equal(t, artifacts.DefaultPattern, r.Pattern)
+	assert.Equal(t, artifacts.PyTorchPattern, r.Pattern)
 
 	file := filepath.Join(t.TempDir(), "event.json")
 	require.NoError(t, os.WriteFile(file, artifactstest.WorkflowRunEvent(artifactstest.Run{ID: 9}), 0o600))
@@ -92,5 +95,17 @@ func TestClient(t *testing.T) {
 		require.ErrorIs(t, err, artifacts.ErrAnswer)
 		assert.Equal(t, want, got)
 		s.Close()
+	}
+}
+
+func TestSayUsage(t *testing.T) {
+	for err, want := range map[error]string{
+		flag.ErrHelp:           "",
+		errors.New("no IMAGE"): "program: no IMAGE\nRun \"program -h\" for help.\n",
+		fmt.Errorf("%w: no event", artifacts.ErrEvent): "program: " + artifacts.ErrEvent.Error() + ": no event\n",
+	} {
+		var stderr bytes.Buffer
+		SayUsage(&stderr, "program", err)
+		assert.Equal(t, want, stderr.String())
 	}
 }

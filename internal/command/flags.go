@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 )
 
 // ParseFlags reads a command line. With -h it prints before, the flags, and after,
@@ -34,16 +34,19 @@ func ParseFlags(f *flag.FlagSet, args []string, stdout io.Writer, before, after 
 	return err
 }
 
-// SayUsage says what is wrong with a command line, unless help was asked for. What
-// it quotes may be foreign: nothing of it is a command to a CI runner.
+// SayUsage prints what is wrong with a command line, unless help was asked for.
 func SayUsage(stderr io.Writer, program string, err error) {
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", program, artifacts.Plain(err.Error()))
-	if !errors.Is(err, artifacts.ErrEvent) { // that is not in the command line
-		fmt.Fprintf(stderr, "Run \"%s -h\" for help.\n", program)
-	}
+	Say(stderr, program, err)
+	fmt.Fprintf(stderr, "Run \"%s -h\" for help.\n", program)
+}
+
+// Say prints an error. What it quotes may be foreign: nothing of it becomes a
+// command to a CI runner.
+func Say(stderr io.Writer, program string, err error) {
+	fmt.Fprintf(stderr, "%s: %s\n", program, workflow.Plain(err.Error()))
 }
 
 // Dir returns the directory of tarballs that was given, or the default one of the

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"flag"
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/dockercache/dockercache/artifacts"
 )
 
 func TestParseFlags(t *testing.T) {
@@ -39,10 +36,9 @@ func TestParseFlags(t *testing.T) {
 
 func TestSayUsage(t *testing.T) {
 	for err, want := range map[error]string{
-		flag.ErrHelp:                                   "",
-		errors.New("no IMAGE"):                         "program: no IMAGE\nRun \"program -h\" for help.\n",
-		errors.New("a\n::stop-commands::x"):            "program: a\n| ::stop-commands::x\nRun \"program -h\" for help.\n",
-		fmt.Errorf("%w: no event", artifacts.ErrEvent): "program: " + artifacts.ErrEvent.Error() + ": no event\n",
+		flag.ErrHelp:                        "",
+		errors.New("no IMAGE"):              "program: no IMAGE\nRun \"program -h\" for help.\n",
+		errors.New("a\n::stop-commands::x"): "program: a\n| ::stop-commands::x\nRun \"program -h\" for help.\n",
 	} {
 		var stderr bytes.Buffer
 		SayUsage(&stderr, "program", err)

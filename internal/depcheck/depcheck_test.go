@@ -68,14 +68,17 @@ func TestPackagesAreIndependent(t *testing.T) {
 // What the packages must not cost their importers.
 func TestPackagesAreLean(t *testing.T) {
 	for dir, forbidden := range map[string][]string{
-		"tagging":              {"net", "net/http", "github.com/google/", "github.com/aws/"},
-		"artifacts":            {"github.com/aws/"},
-		"cache":                {"net/http", "github.com/aws/"},
-		"cache/atomicfile":     {"net", "net/http", "github.com/google/", module + "/cache/tarball"},
-		"cache/internal/fetch": {"net/http", module + "/cache", module + "/cache/atomicfile"},
-		"cache/internal/sys":   {"net", "net/http", "github.com/google/"},
-		"cache/tarball":        {"net/http", module + "/cache", module + "/cache/atomicfile", module + "/cache/internal/fetch"},
-		"registry":             {"github.com/aws/", "testing"},
+		"tagging":               {"net", "net/http", "github.com/google/", "github.com/aws/"},
+		"artifacts":             {"github.com/aws/"},
+		"cache":                 {"net/http", "github.com/aws/"},
+		"cache/atomicfile":      {"net", "net/http", "github.com/google/", module + "/cache/tarball"},
+		"cache/internal/fetch":  {"net/http", module + "/cache", module + "/cache/atomicfile"},
+		"cache/internal/sys":    {"net", "net/http", "github.com/google/"},
+		"cache/tarball":         {"net/http", module + "/cache", module + "/cache/atomicfile", module + "/cache/internal/fetch"},
+		"registry":              {"github.com/aws/", "testing"},
+		"artifacts/workflow":    {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
+		"examples/tarball-name": {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
+		"internal/command":      {"net/http"},
 	} {
 		p := list(t, "./"+dir)[0]
 		for _, dep := range p.Deps {

@@ -19,14 +19,14 @@ type chain struct {
 func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	credentials, err := c.CredentialsProvider.Retrieve(ctx)
 	if err == nil {
-		c.secrets.add(credentials.SecretAccessKey, credentials.SessionToken)
+		c.secrets.Add(credentials.SecretAccessKey, credentials.SessionToken)
 		return credentials, nil
 	}
 	if ctx.Err() != nil {
 		return aws.Credentials{}, context.Cause(ctx)
 	}
 	return aws.Credentials{}, &Error{
-		Op: "find AWS credentials", Kind: ErrNoCredentials, Err: c.secrets.cleanError(err),
+		Op: "find AWS credentials", Kind: ErrNoCredentials, Err: c.secrets.Error(err),
 		Advice: c.why + "; without it, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on an instance that has a role",
 	}
 }

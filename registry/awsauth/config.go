@@ -43,7 +43,7 @@ func (s *settings) load(ctx context.Context) (aws.Config, error) {
 			return aws.Config{}, context.Cause(ctx)
 		}
 		return aws.Config{}, &Error{
-			Op: "load the AWS configuration", Kind: ErrConfig, Err: s.secrets.cleanError(err),
+			Op: "load the AWS configuration", Kind: ErrConfig, Err: s.secrets.Error(err),
 			Advice: "check the variables that begin with AWS_, and the files ~/.aws/config and ~/.aws/credentials",
 		}
 	}
@@ -72,6 +72,6 @@ func (s *settings) sdkLogger() logging.Logger {
 		if class == logging.Warn {
 			log = s.Logger.Warn
 		}
-		log("AWS SDK", "message", s.secrets.clean(fmt.Sprintf(format, v...)))
+		log("AWS SDK", "message", s.secrets.Text(fmt.Sprintf(format, v...)))
 	})
 }

@@ -37,13 +37,13 @@ type authorization struct {
 // end.
 func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.AuthConfig, time.Time, error) {
 	fail := func(err error, advice string) (authn.AuthConfig, time.Time, error) {
-		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrECR, Err: s.secrets.cleanError(err), Advice: advice, temporary: passingAWS(err)}
+		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrECR, Err: s.secrets.Error(err), Advice: advice, temporary: passingAWS(err)}
 	}
 	a, err := s.authorize(ctx, cfg, h)
 	if isStale(err) {
 		// Revoked, or by a clock that is wrong: once more with new ones.
 		if cache, ok := cfg.Credentials.(interface{ Invalidate() }); ok {
-			s.Logger.Warn("credentials are refused, asking for new ones", "by", h.String(), "error", s.secrets.cleanError(err))
+			s.Logger.Warn("credentials are refused, asking for new ones", "by", h.String(), "error", s.secrets.Error(err))
 			cache.Invalidate()
 			a, err = s.authorize(ctx, cfg, h)
 		}
@@ -57,11 +57,11 @@ func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.Aut
 	case aws.ToString(a.token) == "":
 		return fail(errors.New("the answer has none"), "")
 	}
-	s.secrets.add(*a.token)
+	s.secrets.Add(*a.token)
 	raw, err := base64.StdEncoding.DecodeString(*a.token)
 	user, password, found := strings.Cut(string(raw), ":")
 	if found {
-		s.secrets.add(password)
+		s.secrets.Add(password)
 	}
 	if err != nil || user == "" || password == "" {
 		return fail(errors.New("it is not the base64 of a user and a password"), "")

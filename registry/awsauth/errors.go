@@ -2,8 +2,6 @@ package awsauth
 
 import (
 	"errors"
-	"strings"
-	"unicode"
 
 	"github.com/aws/smithy-go"
 )
@@ -74,23 +72,4 @@ func code(err error) string {
 		return api.ErrorCode()
 	}
 	return ""
-}
-
-// maxText is how long a foreign text may get, in bytes.
-const maxText = 1000
-
-// clean makes a text fit to be shown: on one line, of bounded length. Much of it
-// is foreign: a server could make it look like several lines of a log, or like a
-// command to the runner that prints it.
-func clean(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "…"
-	}
-	return text
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/redact"
 	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 )
 
@@ -28,22 +29,22 @@ func TestError(t *testing.T) {
 // Foreign text stays on one line, short, and without secrets.
 func TestCleanError(t *testing.T) {
 	var told []string
-	s := &secrets{tell: func(v string) { told = append(told, v) }}
-	s.add("password", "", "password")
-	s.add("QVdTOnBhc3N3b3Jk")
+	s := &redact.Secrets{Notify: func(v string) { told = append(told, v) }}
+	s.Add("password", "", "password")
+	s.Add("QVdTOnBhc3N3b3Jk")
 	assert.Equal(t, []string{"password", "QVdTOnBhc3N3b3Jk"}, told, "each once, the empty one never")
 
 	plain := errors.New("plain")
-	assert.Same(t, plain, s.cleanError(plain))
+	assert.Same(t, plain, s.Error(plain))
 
 	lines := &smithy.GenericAPIError{Code: "X", Message: "one\n::error::forged\u2028" + strings.Repeat("x", 5000)}
-	err := s.cleanError(lines)
+	err := s.Error(lines)
 	assert.NotContains(t, err.Error(), "\n")
-	assert.Less(t, len(err.Error()), maxText+10)
+	assert.Less(t, len(err.Error()), redact.MaxText+10)
 	assert.Equal(t, "X", code(err), "it can still be told")
 
 	quoting := &smithy.GenericAPIError{Code: "X", Message: "value 'password' or QVdTOnBhc3N3b3Jk"}
-	err = s.cleanError(quoting)
+	err = s.Error(quoting)
 	assert.EqualError(t, err, "api error X: value '(not shown)' or (not shown)")
 	assert.Empty(t, code(err), "what it wrapped could be asked for its text")
 }

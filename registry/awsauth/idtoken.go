@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"time"
+
+	"github.com/dockercache/dockercache/internal/httpclient"
+	"github.com/dockercache/dockercache/internal/redact"
 )
 
 const (
@@ -44,7 +45,7 @@ func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) 
 	case bearer == "":
 		return nil, idTokenRequest + " is not set", nil
 	}
-	s.secrets.add(bearer)
+	s.secrets.Add(bearer)
 	bad := func(text string) (*idTokens, string, error) {
 		return nil, "", &Error{Op: "find where ID tokens are", Kind: ErrIDToken, Err: errors.New(text), Advice: "GitHub's runner sets " + idTokenURL + "; do not change it"}
 	}
@@ -52,23 +53,19 @@ func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) 
 	switch {
 	case err != nil || u.Host == "":
 		return bad(idTokenURL + " is not a URL")
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
-		return bad(idTokenURL + " is not an https URL, so the token would be sent in the clear to " + clean(u.Host))
+	case u.Scheme != "https" && (u.Scheme != "http" || !httpclient.IsLoopback(u.Hostname())):
+		return bad(idTokenURL + " is not an https URL, so the token would be sent in the clear to " + redact.Text(u.Host))
 	}
 	// There is a query already; it stays as it is.
 	u.RawQuery = strings.TrimPrefix(u.RawQuery+"&audience="+url.QueryEscape(audience), "&")
 	transport := s.Transport
 	if transport == nil {
-		transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}
+		transport = httpclient.NewTransport()
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse // the token would go with it
 	}}
 	return &idTokens{s, u, bearer, client}, "", nil
-}
-
-func isLoopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // fetch asks for a new ID token. Each is for one use: they live for minutes, and
@@ -83,7 +80,7 @@ func (t *idTokens) fetch(ctx context.Context) (token string, err error) {
 		return token, nil
 	}
 	var of *givenUp
-	return "", &Error{Op: op, Kind: ErrIDToken, Err: t.secrets.cleanError(err), Advice: adviceOnIDToken(err), temporary: errors.As(err, &of)}
+	return "", &Error{Op: op, Kind: ErrIDToken, Err: t.secrets.Error(err), Advice: adviceOnIDToken(err), temporary: errors.As(err, &of)}
 }
 
 func (t *idTokens) try(ctx context.Context) (token string, again bool, err error) {
@@ -112,7 +109,7 @@ func (t *idTokens) try(ctx context.Context) (token string, again bool, err error
 	case status >= 300 && status < 400:
 		to := "elsewhere"
 		if u, err := resp.Location(); err == nil {
-			to = "to " + clean(u.Host)
+			to = "to " + redact.Text(u.Host)
 		}
 		return "", false, fmt.Errorf("it redirects %s, where the job's token does not belong", to)
 	case status != http.StatusOK:
@@ -130,7 +127,7 @@ func (t *idTokens) try(ctx context.Context) (token string, again bool, err error
 	if json.Unmarshal(body, &answer) != nil {
 		return "", false, errors.New("the answer is not the JSON that was expected")
 	}
-	t.secrets.add(answer.Value)
+	t.secrets.Add(answer.Value)
 	if answer.Value == "" {
 		return "", false, errors.New("the answer has no value")
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // A lease is a value that is good for some time. It is asked for on first use
@@ -46,7 +48,7 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 	}
 	if ctx.Err() != nil {
 		var none T
-		return none, context.Cause(ctx)
+		return none, wait.Err(ctx)
 	}
 	// The request is everybody's, so it does not end with the first one's context.
 	request := l.requests.DoChan("", func() (any, error) {
@@ -60,7 +62,7 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 		return value, done.Err
 	case <-ctx.Done():
 		var none T
-		return none, context.Cause(ctx)
+		return none, wait.Err(ctx)
 	}
 }
 

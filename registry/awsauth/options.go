@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // Options of a [Keychain] and of [LoadConfig]. The zero value of each field
@@ -68,7 +71,7 @@ const (
 // settings are options with the defaults filled in, and what tests replace.
 type settings struct {
 	Options
-	secrets *secrets
+	secrets *redact.Secrets
 	now     func() time.Time
 	wait    func(context.Context, time.Duration) error
 	retryer func(aws.Retryer) aws.Retryer // of ECR's clients
@@ -79,11 +82,11 @@ type settings struct {
 
 // newSettings checks the options. Nil ones are the defaults.
 func newSettings(options *Options) (*settings, error) {
-	s := &settings{now: time.Now, wait: wait, retryer: func(r aws.Retryer) aws.Retryer { return r }, attempt: attemptTimeout, ecrLimit: ecrTimeout}
+	s := &settings{now: time.Now, wait: wait.Sleep, retryer: func(r aws.Retryer) aws.Retryer { return r }, attempt: attemptTimeout, ecrLimit: ecrTimeout}
 	if options != nil {
 		s.Options = *options
 	}
-	s.secrets = &secrets{tell: s.Secret}
+	s.secrets = &redact.Secrets{Notify: s.Secret}
 	if s.Duration == 0 {
 		s.Duration = time.Hour
 	}
@@ -94,7 +97,7 @@ func newSettings(options *Options) (*settings, error) {
 		s.Logger = slog.New(slog.DiscardHandler)
 	}
 	bad := func(what, advice string) (*settings, error) {
-		return nil, &Error{Op: "check the options", Kind: ErrOptions, Err: fmt.Errorf("%s", clean(what)), Advice: advice}
+		return nil, &Error{Op: "check the options", Kind: ErrOptions, Err: fmt.Errorf("%s", redact.Text(what)), Advice: advice}
 	}
 	switch {
 	case s.RoleARN != "" && !roleARNs().MatchString(s.RoleARN):

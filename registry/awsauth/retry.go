@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+
+	"github.com/dockercache/dockercache/internal/backoff"
 )
 
 const (
@@ -43,8 +44,8 @@ func (s *settings) retry(ctx context.Context, what string, attempts int, try fun
 		case n >= attempts:
 			return &givenUp{err}
 		}
-		pause := backoff(n)
-		s.Logger.Debug("trying again", "what", what, "attempt", n, "wait", pause, "error", s.secrets.cleanError(err))
+		pause := backoff.Delay(firstWait, longestWait, n)
+		s.Logger.Debug("trying again", "what", what, "attempt", n, "wait", pause, "error", s.secrets.Error(err))
 		if late := s.wait(ctx, pause); late != nil {
 			return &givenUp{fmt.Errorf("%w: %w", late, err)}
 		}
@@ -55,29 +56,6 @@ func (s *settings) retry(ctx context.Context, what string, attempts int, try fun
 type givenUp struct{ error }
 
 func (e *givenUp) Unwrap() error { return e.error }
-
-// backoff returns how long to wait after so many attempts: twice as long each
-// time, less up to a half at random, so that jobs which started together do not
-// come back together.
-func backoff(attempt int) time.Duration {
-	pause := longestWait
-	if shift := attempt - 1; shift < 6 { // 0.5 s << 6 is beyond the limit
-		pause = min(firstWait<<shift, longestWait)
-	}
-	return pause - rand.N(pause/2+1)
-}
-
-// wait waits, unless ctx ends before.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 // errNoAnswer: an attempt took longer than it may. In the SDK's own words it was
 // canceled, which is what others do.

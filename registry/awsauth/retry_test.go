@@ -8,11 +8,12 @@ import (
 	"io"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/internal/backoff"
 )
 
 func TestBackoff(t *testing.T) {
@@ -21,28 +22,12 @@ func TestBackoff(t *testing.T) {
 	} {
 		different := map[time.Duration]bool{}
 		for range 100 {
-			pause := backoff(attempt)
+			pause := backoff.Delay(firstWait, longestWait, attempt)
 			different[pause] = true
 			assert.True(t, pause >= full/2 && pause <= full, "attempt %d: %v", attempt, pause)
 		}
 		assert.Greater(t, len(different), 1, "many must not come back together")
 	}
-}
-
-func TestWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now() // of the bubble's clock
-		require.NoError(t, wait(t.Context(), time.Hour))
-		assert.Equal(t, time.Hour, time.Since(begin))
-		why := errors.New("stopped")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() {
-			time.Sleep(time.Minute) // also
-			cancel(why)
-		}()
-		require.ErrorIs(t, wait(ctx, time.Hour), why)
-		assert.Equal(t, time.Hour+time.Minute, time.Since(begin))
-	})
 }
 
 // A retry that has no time left says that, and what failed before.

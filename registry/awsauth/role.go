@@ -92,7 +92,7 @@ func (r *role) assume(ctx context.Context) (credentials aws.Credentials, end tim
 	case errors.As(err, &noToken):
 		return aws.Credentials{}, time.Time{}, noToken
 	}
-	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.cleanError(err), Advice: r.advice(err), temporary: r.temporary(err)}
+	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.Error(err), Advice: r.advice(err), temporary: r.temporary(err)}
 }
 
 // temporary tells whether it makes sense to come back when the attempts are used
@@ -128,7 +128,7 @@ func (r *role) try(ctx context.Context, token string) (aws.Credentials, time.Tim
 		Source:          "GitHub OIDC", CanExpire: true,
 		AccountID: roleARNs().FindStringSubmatch(r.RoleARN)[2],
 	}
-	r.secrets.add(c.SecretAccessKey, c.SessionToken)
+	r.secrets.Add(c.SecretAccessKey, c.SessionToken)
 	if !c.HasKeys() || c.SessionToken == "" || out.Credentials.Expiration == nil {
 		return aws.Credentials{}, time.Time{}, errors.New("the answer has no complete credentials")
 	}

@@ -1,4 +1,4 @@
-package artifacts_test
+package workflow_test
 
 import (
 	"bytes"
@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 )
 
-func outputsOf(nameAndReference ...string) []artifacts.Output {
-	var outputs []artifacts.Output
-	for i := 0; i < len(nameAndReference); i += 2 {
-		outputs = append(outputs, artifacts.Output{Name: nameAndReference[i], Reference: nameAndReference[i+1]})
+func outputsOf(nameAndValue ...string) []workflow.Output {
+	var outputs []workflow.Output
+	for i := 0; i < len(nameAndValue); i += 2 {
+		outputs = append(outputs, workflow.Output{Name: nameAndValue[i], Value: nameAndValue[i+1]})
 	}
 	return outputs
 }
@@ -31,7 +31,7 @@ func TestWriteOutputs(t *testing.T) {
 		"dockercache_\nforged=1", "<<", "=", "::set-output name=forged::1", "x\x00y", "\u2028forged=1",
 	} {
 		var b bytes.Buffer
-		require.NoError(t, artifacts.WriteOutputs(&b, outputsOf("first", value, "second", "2")))
+		require.NoError(t, workflow.WriteOutputs(&b, outputsOf("first", value, "second", "2")))
 		got, err := artifactstest.ParseOutputFile(b.String())
 		require.NoError(t, err, "%q", value)
 		assert.Equal(t, []artifactstest.Output{{Name: "first", Value: value}, {Name: "second", Value: "2"}}, got)
@@ -41,13 +41,13 @@ func TestWriteOutputs(t *testing.T) {
 func TestWriteOutputsRefuses(t *testing.T) {
 	for _, name := range []string{"", "a=b", "a<<b", "a\nb", " a", "a b", "a\x00", "é", strings.Repeat("a", 129)} {
 		var b bytes.Buffer
-		err := artifacts.WriteOutputs(&b, outputsOf("good", "1", name, "2"))
-		require.ErrorIs(t, err, artifacts.ErrOutputs, "%q", name)
+		err := workflow.WriteOutputs(&b, outputsOf("good", "1", name, "2"))
+		require.ErrorIs(t, err, workflow.ErrOutput, "%q", name)
 		assert.Empty(t, b.String(), "all or nothing")
 	}
-	require.ErrorIs(t, artifacts.WriteOutputs(&bytes.Buffer{}, outputsOf("a", "1", "a", "2")), artifacts.ErrOutputs)
+	require.ErrorIs(t, workflow.WriteOutputs(&bytes.Buffer{}, outputsOf("a", "1", "a", "2")), workflow.ErrOutput)
 	full := errors.New("full")
-	require.ErrorIs(t, artifacts.WriteOutputs(writer(func([]byte) (int, error) { return 0, full }), outputsOf("a", "1")), full)
+	require.ErrorIs(t, workflow.WriteOutputs(writer(func([]byte) (int, error) { return 0, full }), outputsOf("a", "1")), full)
 }
 
 type writer func([]byte) (int, error)
@@ -59,7 +59,7 @@ func TestAppendOutputs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output")
 	for _, before := range []string{"", "x=1\n", "x=1"} {
 		require.NoError(t, os.WriteFile(path, []byte(before), 0o644))
-		require.NoError(t, artifacts.AppendOutputs(path, outputsOf("jammy", "r")))
+		require.NoError(t, workflow.AppendOutputs(path, outputsOf("jammy", "r")))
 		content, err := os.ReadFile(path)
 		require.NoError(t, err)
 		got, err := artifactstest.ParseOutputFile(string(content))
@@ -71,10 +71,10 @@ func TestAppendOutputs(t *testing.T) {
 		assert.Equal(t, want, got)
 	}
 	require.NoError(t, os.Remove(path))
-	require.ErrorIs(t, artifacts.AppendOutputs(path, outputsOf("a b", "r")), artifacts.ErrOutputs)
+	require.ErrorIs(t, workflow.AppendOutputs(path, outputsOf("a b", "r")), workflow.ErrOutput)
 	assert.NoFileExists(t, path)
-	require.NoError(t, artifacts.AppendOutputs(path, outputsOf("a", "r")))
-	require.Error(t, artifacts.AppendOutputs(filepath.Dir(path), outputsOf("a", "r")))
+	require.NoError(t, workflow.AppendOutputs(path, outputsOf("a", "r")))
+	require.Error(t, workflow.AppendOutputs(filepath.Dir(path), outputsOf("a", "r")))
 }
 
 func FuzzWriteOutputs(f *testing.F) {
@@ -83,7 +83,7 @@ func FuzzWriteOutputs(f *testing.F) {
 	f.Add("a", "b\n\nc=d\r\n")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		var b bytes.Buffer
-		if artifacts.WriteOutputs(&b, outputsOf(name, value, "second", value)) != nil {
+		if workflow.WriteOutputs(&b, outputsOf(name, value, "second", value)) != nil {
 			require.Empty(t, b.String())
 			return
 		}

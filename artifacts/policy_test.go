@@ -16,22 +16,22 @@ func goodRun() artifacts.Run {
 	}
 }
 
-func TestGate(t *testing.T) {
+func TestPolicy(t *testing.T) {
 	for _, event := range []string{"push", "schedule", "workflow_dispatch"} {
 		run := goodRun()
 		run.Event = event
-		require.NoError(t, (&artifacts.Gate{}).Check(&run))
+		require.NoError(t, (&artifacts.Policy{}).Check(&run))
 	}
-	for _, gate := range []artifacts.Gate{
+	for _, policy := range []artifacts.Policy{
 		{Owner: "Example"}, {Branches: []string{"x", "main"}}, {Branches: []string{"ma*"}}, {Branches: []string{"*"}},
 		{Workflows: []string{"docker-builds"}}, {Workflows: []string{"docker-builds.yml"}}, {Workflows: []string{".github/workflows/docker-builds.yml"}},
 	} {
 		run := goodRun()
-		require.NoError(t, gate.Check(&run), "%+v", gate)
+		require.NoError(t, policy.Check(&run), "%+v", policy)
 	}
 }
 
-func TestGateRefuses(t *testing.T) {
+func TestPolicyRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*artifacts.Run)
 		says   string
@@ -54,29 +54,29 @@ func TestGateRefuses(t *testing.T) {
 		"no repository":     {func(r *artifacts.Run) { r.Repository, r.HeadRepository = "", "" }, "rule for the repository"},
 		"odd repository":    {func(r *artifacts.Run) { r.Repository, r.HeadRepository = "example/project/x", "example/project/x" }, "rule for the repository"},
 	} {
-		gate := artifacts.Gate{Owner: "example", Branches: []string{"main", "release/*"}, Workflows: []string{"docker-builds"}}
+		policy := artifacts.Policy{Owner: "example", Branches: []string{"main", "release/*"}, Workflows: []string{"docker-builds"}}
 		run := goodRun()
-		require.NoError(t, gate.Check(&run))
+		require.NoError(t, policy.Check(&run))
 		c.change(&run)
-		err := gate.Check(&run)
+		err := policy.Check(&run)
 		require.ErrorIs(t, err, artifacts.ErrRefused, name)
 		assert.ErrorContains(t, err, c.says, name)
 		assert.ErrorContains(t, err, "trust run 5 of")
 	}
 	run := goodRun()
 	run.Event = "push"
-	require.ErrorIs(t, (&artifacts.Gate{Events: []string{"schedule"}}).Check(&run), artifacts.ErrRefused)
+	require.ErrorIs(t, (&artifacts.Policy{Events: []string{"schedule"}}).Check(&run), artifacts.ErrRefused)
 }
 
 func TestCheckReference(t *testing.T) {
-	gate := artifacts.Gate{Allow: []string{"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image", "ghcr.io/pytorch/*", "localhost:5000/x", "docker.io/library/debian"}}
-	require.NoError(t, gate.Validate())
+	policy := artifacts.Policy{Allow: []string{"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image", "ghcr.io/pytorch/*", "localhost:5000/x", "docker.io/library/debian"}}
+	require.NoError(t, policy.Validate())
 	const hash = "@sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	for _, ref := range []string{
 		"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:jammy-2f5e", "ghcr.io/pytorch/ci-image:x", "ghcr.io/pytorch/a/b" + hash, "localhost:5000/x:t",
 		"debian:12", "docker.io/debian:12", "docker.io/library/debian:12", "index.docker.io/library/debian:12",
 	} {
-		require.NoError(t, gate.CheckReference(ref), ref)
+		require.NoError(t, policy.CheckReference(ref), ref)
 	}
 	for _, ref := range []string{
 		"", ":", "x", "x:t", "ghcr.io/other/ci-image:x", "ghcr.io/pytorch:x", "ghcr.io/pytorchevil/x:t", "ghcr.io/pytorch/../other/x:t", "ghcr.io/pytorch//x:t",
@@ -85,22 +85,22 @@ func TestCheckReference(t *testing.T) {
 		"308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image/x:t", "308535385114.dkr.ecr.us-east-1.amazonaws.com.evil.example/pytorch/ci-image:t",
 		"308535385114.dkr.ecr.us-west-1.amazonaws.com/pytorch/ci-image:t", "localhost/x:t", "localhost:5001/x:t", "x:5000/x:t", "evil/debian:12", "quay.io/library/debian:12",
 	} {
-		err := gate.CheckReference(ref)
+		err := policy.CheckReference(ref)
 		require.ErrorIs(t, err, artifacts.ErrRefused, ref)
 		assert.ErrorContains(t, err, "by the rule for re")
-		require.ErrorIs(t, (&artifacts.Gate{}).CheckReference(ref), artifacts.ErrRefused, "nothing is allowed unless it is said")
+		require.ErrorIs(t, (&artifacts.Policy{}).CheckReference(ref), artifacts.ErrRefused, "nothing is allowed unless it is said")
 	}
-	require.ErrorIs(t, (&artifacts.Gate{}).CheckReference("debian:12"), artifacts.ErrRefused)
-	require.NoError(t, (&artifacts.Gate{AnyReference: true}).CheckReference("debian:12"))
-	require.ErrorIs(t, (&artifacts.Gate{AnyReference: true, Allow: gate.Allow}).CheckReference("x:t"), artifacts.ErrRefused)
-	require.ErrorIs(t, (&artifacts.Gate{AnyReference: true}).CheckReference("not a reference"), artifacts.ErrRefused)
+	require.ErrorIs(t, (&artifacts.Policy{}).CheckReference("debian:12"), artifacts.ErrRefused)
+	require.NoError(t, (&artifacts.Policy{AnyReference: true}).CheckReference("debian:12"))
+	require.ErrorIs(t, (&artifacts.Policy{AnyReference: true, Allow: policy.Allow}).CheckReference("x:t"), artifacts.ErrRefused)
+	require.ErrorIs(t, (&artifacts.Policy{AnyReference: true}).CheckReference("not a reference"), artifacts.ErrRefused)
 }
 
-func TestGateValidate(t *testing.T) {
+func TestPolicyValidate(t *testing.T) {
 	for _, entry := range []string{"", "*", "/*", "debian", "pytorch/ci-image", "ghcr.io/x:tag", "ghcr.io/x@sha256:" + "0000000000000000000000000000000000000000000000000000000000000000", "https://ghcr.io/x", "ghcr.io/X", "ghcr.io/x/", "ghcr.io/x*", "ghcr.io", "index.docker.io/library/x"} {
-		err := (&artifacts.Gate{Allow: []string{entry}}).Validate()
+		err := (&artifacts.Policy{Allow: []string{entry}}).Validate()
 		require.ErrorIs(t, err, artifacts.ErrRequest, entry)
 		assert.ErrorContains(t, err, "want HOST/REPOSITORY")
 	}
-	require.NoError(t, (&artifacts.Gate{Allow: []string{"ghcr.io/*", "localhost:5000/x/*"}}).Validate())
+	require.NoError(t, (&artifacts.Policy{Allow: []string{"ghcr.io/*", "localhost:5000/x/*"}}).Validate())
 }

@@ -1,4 +1,4 @@
-package artifacts_test
+package workflow_test
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 )
 
 // commandsIn is what a runner finds in a text: it reads lines that end with
@@ -37,32 +37,32 @@ var hostile = []string{
 func TestPlain(t *testing.T) {
 	for _, text := range hostile {
 		require.NotEmpty(t, text)
-		assert.Empty(t, commandsIn(artifacts.Plain(text)), "%q", text)
+		assert.Empty(t, commandsIn(workflow.Plain(text)), "%q", text)
 	}
 	for _, text := range []string{"", "jammy=ghcr.io/x/y:z", "a::b", "C++ std::x", "# [x]", "two\nlines\n", "é: ü", "\tindented", "[#1]"} {
-		assert.Equal(t, text, artifacts.Plain(text))
+		assert.Equal(t, text, workflow.Plain(text))
 	}
-	assert.Equal(t, "| ::error::x\n| \t:: ## [", artifacts.Plain("::error::x\r\n\t:: ##["))
-	assert.Equal(t, "a\uFFFDb\uFFFD", artifacts.Plain("a\x1bb\xff"))
+	assert.Equal(t, "| ::error::x\n| \t:: ## [", workflow.Plain("::error::x\r\n\t:: ##["))
+	assert.Equal(t, "a\uFFFDb\uFFFD", workflow.Plain("a\x1bb\xff"))
 }
 
 // The same for a log, and for JSON without a change of what it means.
 func TestPlainWriterAndJSON(t *testing.T) {
 	for _, text := range hostile {
 		var b bytes.Buffer
-		n, err := artifacts.PlainWriter(&b).Write([]byte(text + "\n"))
+		n, err := workflow.PlainWriter(&b).Write([]byte(text + "\n"))
 		require.NoError(t, err)
 		assert.Equal(t, len(text)+1, n)
-		assert.Equal(t, artifacts.Plain(text+"\n"), b.String())
+		assert.Equal(t, workflow.Plain(text+"\n"), b.String())
 
 		raw, err := json.Marshal(map[string]string{"name": text})
 		require.NoError(t, err)
-		plain := artifacts.PlainJSON(raw)
+		plain := workflow.PlainJSON(raw)
 		assert.Empty(t, commandsIn(string(plain)), "%q", text)
 		assert.JSONEq(t, string(raw), string(plain))
 	}
 	full := errors.New("full")
-	_, err := artifacts.PlainWriter(writer(func([]byte) (int, error) { return 0, full })).Write([]byte("x\n"))
+	_, err := workflow.PlainWriter(writer(func([]byte) (int, error) { return 0, full })).Write([]byte("x\n"))
 	require.ErrorIs(t, err, full)
 }
 
@@ -84,12 +84,12 @@ func TestParserFindsCommands(t *testing.T) {
 
 func TestCommands(t *testing.T) {
 	var b bytes.Buffer
-	c := artifacts.NewCommands(&b)
+	c := workflow.NewCommands(&b)
 	require.NoError(t, c.Group("build: 100 %"))
 	require.NoError(t, c.EndGroup())
-	require.NoError(t, c.Notice(artifacts.Place{}, "a\nb"))
-	require.NoError(t, c.Warning(artifacts.Place{File: "a,b:c.txt"}, "x"))
-	require.NoError(t, c.Error(artifacts.Place{Title: "T", File: "f", Line: 3}, "50 %"))
+	require.NoError(t, c.Notice(workflow.Annotation{}, "a\nb"))
+	require.NoError(t, c.Warning(workflow.Annotation{File: "a,b:c.txt"}, "x"))
+	require.NoError(t, c.Error(workflow.Annotation{Title: "T", File: "f", Line: 3}, "50 %"))
 	assert.Equal(t, "::group::build: 100 %25\n::endgroup::\n::notice::a%0Ab\n::warning file=a%2Cb%3Ac.txt::x\n::error title=T,file=f,line=3::50 %25\n", b.String())
 	assert.Equal(t, []artifactstest.Command{
 		{Name: "group", Properties: map[string]string{}, Data: "build: 100 %"},
@@ -114,10 +114,21 @@ func TestMask(t *testing.T) {
 		"308535385114.dkr.ec": "::add-mask::308535385114.dkr.ec\n",
 	} {
 		var b bytes.Buffer
-		done, err := artifacts.NewCommands(&b).Mask(secret)
+		done, err := workflow.NewCommands(&b).Mask(secret)
 		require.NoError(t, err)
 		assert.Equal(t, want, b.String())
 		assert.Equal(t, want != "", done)
+	}
+}
+
+// Outside of Actions there is no runner to write to.
+func TestNoCommands(t *testing.T) {
+	for _, c := range []*workflow.Commands{nil, {}, workflow.NewCommands(nil)} {
+		require.NoError(t, c.Warning(workflow.Annotation{Title: "t"}, "text"))
+		require.NoError(t, c.EndGroup())
+		masked, err := c.Mask("secret")
+		require.NoError(t, err)
+		assert.False(t, masked)
 	}
 }
 
@@ -127,11 +138,11 @@ func FuzzCommands(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		require.Empty(t, commandsIn(artifacts.Plain(text)))
-		require.Empty(t, commandsIn(artifacts.Plain(artifacts.Plain(text))))
+		require.Empty(t, commandsIn(workflow.Plain(text)))
+		require.Empty(t, commandsIn(workflow.Plain(workflow.Plain(text))))
 		var b bytes.Buffer
-		c := artifacts.NewCommands(&b)
-		require.NoError(t, c.Error(artifacts.Place{Title: text, File: text, Line: 1}, text))
+		c := workflow.NewCommands(&b)
+		require.NoError(t, c.Error(workflow.Annotation{Title: text, File: text, Line: 1}, text))
 		require.NoError(t, c.Group(text))
 		found := commandsIn(b.String())
 		require.Len(t, found, 2)

@@ -1,4 +1,4 @@
-package artifacts_test
+package workflow_test
 
 import (
 	"bytes"
@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/artifacts"
+	"github.com/dockercache/dockercache/artifacts/workflow"
 )
 
-func rows() []artifacts.Row {
+func rows() []workflow.SummaryRow {
 	start := time.Date(2026, 11, 24, 23, 59, 50, 0, time.FixedZone("", 3600))
-	return []artifacts.Row{
+	return []workflow.SummaryRow{
 		{Image: "ecr.example/ci-image:jammy-2f5e", Outcome: "stocked", Source: "ghcr.io/x:jammy", Size: 20 << 30, Downloaded: 15 << 30, Reused: 5 << 30, Start: start.Add(15 * time.Second), Duration: 150 * time.Second},
 		{Image: "ecr.example/ci-image:noble-2f5e", Outcome: "unchanged", Source: "ghcr.io/x:noble", Size: 1 << 20, Start: start, Duration: 300 * time.Millisecond},
 		{Image: "ecr.example/ci-image:bad-2f5e", Outcome: "failed", Start: start, Duration: 5 * time.Second, Error: "not found | really"},
@@ -44,15 +44,15 @@ gantt
     1 ci-image jammy-2f5e :active, 2000-01-01 00:00:15, 2000-01-01 00:02:45
     2 ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
     3 ci-image bad-2f5e :crit, 2000-01-01 00:00:00, 2000-01-01 00:00:05
-`+"```\n", artifacts.Summary(rows(), artifacts.MaxSummary))
-	assert.NotContains(t, artifacts.Summary(rows()[3:], artifacts.MaxSummary), "mermaid", "nothing to draw")
+`+"```\n", workflow.Summary(rows(), workflow.MaxSummary))
+	assert.NotContains(t, workflow.Summary(rows()[3:], workflow.MaxSummary), "mermaid", "nothing to draw")
 }
 
 // Names and errors are text, not Markdown, HTML or Mermaid.
 func TestSummaryShowsText(t *testing.T) {
 	const evil = "x/a|b\n| c | `d` <script>e</script> [f](https://g) ![h](i) **j** #k; l: m, n %% o \"p\" &amp; \\ ``` $q$ @r ~~s~~\u2028t\x1b[31m"
 	start := time.Now()
-	text := artifacts.Summary([]artifacts.Row{{Image: evil, Outcome: evil, Source: evil, Error: evil, Start: start}, {Image: "section:y", Start: start}}, artifacts.MaxSummary)
+	text := workflow.Summary([]workflow.SummaryRow{{Image: evil, Outcome: evil, Source: evil, Error: evil, Start: start}, {Image: "section:y", Start: start}}, workflow.MaxSummary)
 	table, chart, found := strings.Cut(text, "```mermaid\n")
 	require.True(t, found)
 	for line := range strings.SplitSeq(table, "\n") {
@@ -73,29 +73,29 @@ func TestSummaryShowsText(t *testing.T) {
 
 // The runner shows nothing of a summary that is too large.
 func TestSummaryIsBounded(t *testing.T) {
-	var many []artifacts.Row
+	var many []workflow.SummaryRow
 	for i := range 4000 {
-		many = append(many, artifacts.Row{Image: fmt.Sprintf("image-%d", i), Outcome: "failed", Error: strings.Repeat("|", 600), Start: time.Unix(int64(i), 0)})
+		many = append(many, workflow.SummaryRow{Image: fmt.Sprintf("image-%d", i), Outcome: "failed", Error: strings.Repeat("|", 600), Start: time.Unix(int64(i), 0)})
 	}
-	full := artifacts.Summary(many, artifacts.MaxSummary)
-	assert.Less(t, len(full), artifacts.MaxSummary)
-	assert.Greater(t, len(full), artifacts.MaxSummary*9/10)
+	full := workflow.Summary(many, workflow.MaxSummary)
+	assert.Less(t, len(full), workflow.MaxSummary)
+	assert.Greater(t, len(full), workflow.MaxSummary*9/10)
 	assert.Regexp(t, `\n\d+ of 4000 images are left out here\.\n`, full)
 	for limit := 0; limit < 5000; limit += 7 {
-		require.LessOrEqual(t, len(artifacts.Summary(many[:3], limit)), limit)
+		require.LessOrEqual(t, len(workflow.Summary(many[:3], limit)), limit)
 	}
 
 	path := filepath.Join(t.TempDir(), "summary")
 	require.NoError(t, os.WriteFile(path, []byte("# before"), 0o644))
-	require.NoError(t, artifacts.AppendSummary(path, rows()))
+	require.NoError(t, workflow.AppendSummary(path, rows()))
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, "# before\n"+artifacts.Summary(rows(), artifacts.MaxSummary), string(content))
-	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), artifacts.MaxSummary/2), 0o644))
-	require.NoError(t, artifacts.AppendSummary(path, many))
+	assert.Equal(t, "# before\n"+workflow.Summary(rows(), workflow.MaxSummary), string(content))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), workflow.MaxSummary/2), 0o644))
+	require.NoError(t, workflow.AppendSummary(path, many))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
-	assert.LessOrEqual(t, info.Size(), int64(artifacts.MaxSummary))
+	assert.LessOrEqual(t, info.Size(), int64(workflow.MaxSummary))
 	require.NoError(t, os.Remove(path))
-	require.NoError(t, artifacts.AppendSummary(path, rows()))
+	require.NoError(t, workflow.AppendSummary(path, rows()))
 }

@@ -1,0 +1,197 @@
+package workflow
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/dockercache/dockercache/internal/redact"
+)
+
+// A SummaryRow is one image in a summary.
+type SummaryRow struct {
+	// Image is the reference. Outcome is "stocked", "unchanged" or "failed";
+	// another is shown without an icon.
+	Image, Outcome string
+	// Source is where the image came from, "" for none.
+	Source string
+	// Size is that of the tarball, Downloaded and Reused are parts of it, in
+	// bytes.
+	Size, Downloaded, Reused int64
+	// Start is when work on the image began, zero if it did not. Duration is how
+	// long it took.
+	Start    time.Time
+	Duration time.Duration
+	// Error is why it failed, "" if it did not.
+	Error string
+}
+
+// MaxSummary is the limit on the size of a step's summary, in bytes. The runner
+// shows nothing of a larger one.
+// https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#step-isolation-and-limits
+const MaxSummary = 1 << 20
+
+// maxCell is how much of a text is shown in a cell of a table, in bytes.
+const maxCell = 500
+
+// AppendSummary appends the [Summary] of rows to a file, such as
+// $GITHUB_STEP_SUMMARY, which is created if it does not exist. The whole file is
+// then at most [MaxSummary] bytes long, unless it was longer before.
+func AppendSummary(path string, rows []SummaryRow) error {
+	room := int64(MaxSummary - 1) // appendTo may add a line's end
+	switch info, err := os.Stat(path); {
+	case err == nil:
+		room -= info.Size()
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return appendTo(path, []byte(Summary(rows, int(max(room, 0)))))
+}
+
+// Summary describes images in Markdown, in at most limit bytes: a table, and a
+// Mermaid chart of when each was worked on. Rows that do not fit are left out and
+// counted; if nothing fits, the result is empty. Names and errors may be text that
+// is not trusted: no markup in them takes effect.
+func Summary(rows []SummaryRow, limit int) string {
+	const head = "| image | outcome | source | size | downloaded | reused | seconds | rate |\n" +
+		"|---|---|---|--:|--:|--:|--:|--:|\n"
+	chart := gantt(rows)
+	left := func(n int) string { return fmt.Sprintf("\n%d of %d images are left out here.\n", n, len(rows)) }
+	room := limit - len(head) - len(left(len(rows))) - len("\n\n") - len(chart)
+	if room < 0 {
+		chart, room = "", room+len(chart)
+	}
+	if room < 0 {
+		return ""
+	}
+	var table, failures strings.Builder
+	shown := 0
+	for _, r := range rows {
+		line, failure := r.cells(), ""
+		if r.Error != "" {
+			failure = "- " + escapeMarkdown(r.Image) + ": " + escapeMarkdown(r.Error) + "\n"
+		}
+		if room -= len(line) + len(failure); room < 0 {
+			break
+		}
+		table.WriteString(line)
+		failures.WriteString(failure)
+		shown++
+	}
+	text := head + table.String()
+	if shown < len(rows) {
+		text += left(len(rows) - shown)
+	}
+	if failures.Len() > 0 {
+		text += "\n" + failures.String()
+	}
+	if chart != "" {
+		text += "\n" + chart
+	}
+	return text
+}
+
+// cells is a row of the table.
+func (r *SummaryRow) cells() string {
+	rate := ""
+	if seconds := r.Duration.Seconds(); seconds > 0 && r.Downloaded > 0 {
+		rate = bytesText(int64(float64(r.Downloaded)/seconds)) + "/s"
+	}
+	icon := map[string]string{"stocked": "✅ ", "unchanged": "➖ ", "failed": "❌ "}[r.Outcome]
+	return fmt.Sprintf("| %s | %s%s | %s | %s | %s | %s | %.1f | %s |\n",
+		escapeMarkdown(r.Image), icon, escapeMarkdown(r.Outcome), escapeMarkdown(cmp.Or(r.Source, "–")),
+		bytesText(r.Size), bytesText(r.Downloaded), bytesText(r.Reused), r.Duration.Seconds(), rate)
+}
+
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// escapeMarkdown makes a text that Markdown shows as it is, also in a cell of a
+// table: every ASCII character that could be markup is written as its number.
+func escapeMarkdown(s string) string {
+	s = redact.Text(s)
+	if len(s) > maxCell {
+		s = strings.ToValidUTF8(s[:maxCell], "") + "…"
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r < 0x80 && !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(" .,/-", r) {
+			fmt.Fprintf(&b, "&#%d;", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+const (
+	// maxBars is how many images a chart has at most: more would be illegible.
+	maxBars = 50
+	// maxBarName is how long a name in it may be, in bytes.
+	maxBarName = 60
+)
+
+// gantt draws when each image was worked on, in seconds since the first began;
+// "" if there is nothing to draw. Mermaid colours failed images red (crit), stocked
+// ones blue (active) and unchanged ones grey (done).
+// https://mermaid.js.org/syntax/gantt.html
+func gantt(rows []SummaryRow) string {
+	var first time.Time
+	for _, r := range rows {
+		if !r.Start.IsZero() && (first.IsZero() || r.Start.Before(first)) {
+			first = r.Start
+		}
+	}
+	if first.IsZero() {
+		return ""
+	}
+	// Mermaid reads and shows times in the reader's time zone, so any date will
+	// do to count from 0:00:00.
+	zero := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	b.WriteString("```mermaid\ngantt\n    title Time since the first image was begun\n" +
+		"    dateFormat YYYY-MM-DD HH:mm:ss\n    axisFormat %H:%M:%S\n")
+	bars := 0
+	for i, r := range rows {
+		if r.Start.IsZero() {
+			continue
+		}
+		if bars++; bars > maxBars {
+			break
+		}
+		state := map[string]string{"failed": "crit, ", "stocked": "active, ", "unchanged": "done, "}[r.Outcome]
+		start := zero.Add(r.Start.Sub(first))
+		// Mermaid does not draw a bar of length 0.
+		end := start.Add(max(r.Duration, time.Second))
+		const layout = "2006-01-02 15:04:05"
+		fmt.Fprintf(&b, "    %d %s :%s%s, %s\n", i+1, barName(r.Image), state, start.Format(layout), end.Format(layout))
+	}
+	b.WriteString("```\n")
+	return b.String()
+}
+
+// barName is the last part of a reference, without anything that Mermaid reads as
+// syntax. The number before it keeps it from being a keyword, such as
+// "section".
+func barName(image string) string {
+	image = image[strings.LastIndex(image, "/")+1:]
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" -_.", r):
+			return r
+		case r == ':' || r == '@':
+			return ' '
+		}
+		return '_'
+	}, image)
+	if len(name) > maxBarName {
+		name = name[:maxBarName]
+	}
+	return name
+}
