@@ -30,7 +30,7 @@ func Example() {
 		if err != nil {
 			return nil, err
 		}
-		remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), image)
+		remote, err := registry.New(nil).Image(ctx, registry.DefaultPlatform(), image)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func exampleImage() (ref, dir string, end func()) {
 
 func exampleTarball(ctx context.Context) (path string, end func()) {
 	ref, path, end := exampleImage()
-	remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
+	remote, err := registry.New(nil).Image(ctx, registry.DefaultPlatform(), ref)
 	if err != nil {
 		log.Fatal(err)
 	}

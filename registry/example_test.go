@@ -17,7 +17,7 @@ func Example() {
 	mirror, own := exampleRegistry()
 
 	client := registry.New(nil)
-	image, err := client.Resolve(ctx, registry.DefaultPlatform(), mirror, own)
+	image, err := client.Image(ctx, registry.DefaultPlatform(), mirror, own)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func Example() {
 func ExampleImage_ReadRange() {
 	ctx := context.Background()
 	_, ref := exampleRegistry()
-	image, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), ref)
+	image, err := registry.New(nil).Image(ctx, registry.DefaultPlatform(), ref)
 	if err != nil {
 		log.Fatal(err)
 	}

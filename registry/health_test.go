@@ -84,7 +84,7 @@ func TestProbeIsGivenUp(t *testing.T) {
 	require.NoError(t, err)
 	ref, err := server.Push("team/image:tag", pushed)
 	require.NoError(t, err)
-	image, err := New(&Options{Keychain: Chain{}}).Resolve(t.Context(), DefaultPlatform(), ref)
+	image, err := New(&Options{Keychain: Chain{}}).Image(t.Context(), DefaultPlatform(), ref)
 	require.NoError(t, err)
 	manifest, err := pushed.Manifest()
 	require.NoError(t, err)

@@ -42,7 +42,7 @@ func resolvedWith(t *testing.T, q registrytest.Quirks, change func(*registry.Opt
 	image := randomImage(t, 1)
 	ref := push(t, server, "team/image:tag", image)
 	server.SetQuirks(q)
-	got, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	got, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	return remote{got, server, layersOf(t, image)[0], contentOf(t, image, 0)}
 }
@@ -97,8 +97,8 @@ func TestReadRangeFaults(t *testing.T) {
 		"long":                     {quirks: registrytest.Quirks{LongBlob: true}, kind: registry.ErrSize, says: "the manifest declares"},
 		"long, without ranges":     {quirks: registrytest.Quirks{LongBlob: true, IgnoreRange: true}, kind: registry.ErrSize},
 		"range behind a short end": {quirks: registrytest.Quirks{ShortBlob: true}, offset: -1, kind: registry.ErrSize, says: "has none at"},
-		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrAnswer, says: "Content-Range"},
-		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrRange, says: "the whole blob"},
+		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrInvalidAnswer, says: "Content-Range"},
+		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrNoRanges, says: "the whole blob"},
 		"cut":                      {quirks: registrytest.Quirks{CutBodyAfter: 1000}, kind: registry.ErrUnreachable, says: "unexpected EOF"},
 		"stalled":                  {quirks: registrytest.Quirks{Stall: true}, kind: registry.ErrUnreachable, says: "no byte came for too long"},
 	} {
@@ -157,7 +157,7 @@ func TestReadRangeAnswersThatLie(t *testing.T) {
 			}))
 			defer front.Close()
 			ref = strings.Replace(ref, server.Host(), strings.TrimPrefix(front.URL, "http://"), 1)
-			got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 			require.NoError(t, err)
 			r := remote{Image: got, layer: layersOf(t, image)[0]}
 			read, err := r.read(t.Context(), 0, 100)
@@ -204,7 +204,7 @@ func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 func TestDistrust(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	image := randomImage(t, 1)
-	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image))
+	got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image))
 	require.NoError(t, err)
 	r := remote{got, mirror, layersOf(t, image)[0], contentOf(t, image, 0)}
 	for _, server := range []*registrytest.Server{mirror, own, mirror} {
@@ -220,7 +220,7 @@ func TestReadRangeFallsBackToTheNextSource(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	image := randomImage(t, 1)
 	mirrorRef, ownRef := push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image)
-	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), mirrorRef, ownRef)
+	got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), mirrorRef, ownRef)
 	require.NoError(t, err)
 	r := remote{got, mirror, layersOf(t, image)[0], contentOf(t, image, 0)}
 

@@ -4,9 +4,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,4 +125,22 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// hold puts a server before s that keeps requests for paths with a part waiting
+// until release is closed. It returns how its references are called.
+func hold(t *testing.T, s *registrytest.Server, part string, arrived chan<- struct{}, release <-chan struct{}) func(ref string) string {
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, part) {
+			arrived <- struct{}{}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		proxyTo(s, w, r)
+	}))
+	t.Cleanup(front.Close)
+	return func(ref string) string { return strings.Replace(ref, s.Host(), front.Listener.Addr().String(), 1) }
 }

@@ -49,7 +49,7 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 			c.quirks.User, c.quirks.Password, c.quirks.Token = "user", "right-password", token
 			server.SetQuirks(c.quirks)
 			var log bytes.Buffer
-			got, err := newClient(func(o *registry.Options) { o.Keychain, o.Logger = c.chain, logTo(&log) }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			got, err := newClient(func(o *registry.Options) { o.Keychain, o.Logger = c.chain, logTo(&log) }).Image(t.Context(), registry.DefaultPlatform(), ref)
 			if c.who == "" {
 				require.ErrorIs(t, err, registry.ErrDenied, name)
 				for _, k := range c.chain {
@@ -75,8 +75,8 @@ func TestFailingKeychain(t *testing.T) {
 	ref := push(t, server, "image:tag", randomImage(t, 1))
 	broken := errors.New("the role cannot be assumed")
 	for _, keychain := range []authn.Keychain{fails{broken}, registry.Chain{{"AWS", fails{broken}}, {"other", has{}}}} {
-		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-		require.ErrorIs(t, err, registry.ErrCredentials)
+		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.ErrorIs(t, err, registry.ErrNoCredentials)
 		require.ErrorIs(t, err, broken)
 	}
 	assert.Empty(t, server.Requests())
@@ -90,12 +90,12 @@ func TestDeniedLoginIsNotForEver(t *testing.T) {
 	client := newClient(func(o *registry.Options) { o.Keychain = right })
 	// Everybody gets a token without a credential, which is good for nothing.
 	server.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "user", Password: "another", Status: 403})
-	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.ErrorIs(t, err, registry.ErrDenied)
 
 	server.ExpireTokens()
 	server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password"})
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 }
 
@@ -111,7 +111,7 @@ func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
 		_, err := newClient(func(o *registry.Options) {
 			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale"}}}
 			o.Logger = logTo(&log)
-		}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		}).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.ErrorIs(t, err, registry.ErrDenied)
 		require.ErrorIs(t, err, broken)
 		assert.ErrorContains(t, err, "AWS: the role cannot be assumed")
@@ -290,7 +290,7 @@ func TestRenewalFails(t *testing.T) {
 		r.server.SetQuirks(registrytest.Quirks{Admits: func(_, password string) bool { return password == "fresh" }})
 		keychain.set(broken)
 		_, err := r.read(t.Context(), 0, 10)
-		require.ErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, registry.ErrNoCredentials)
 		require.ErrorIs(t, err, broken)
 		var may interface{ Temporary() bool }
 		require.ErrorAs(t, err, &may)
@@ -341,14 +341,14 @@ func TestSecretsAreTold(t *testing.T) {
 			}
 			return user == right.user && password == right.password
 		}})
-		_, err := newClient(func(o *registry.Options) { o.Keychain, o.Secret = right, secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		_, err := newClient(func(o *registry.Options) { o.Keychain, o.Secret = right, secret }).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.NoError(t, err)
 		want := append([]string{right.password, base64.StdEncoding.EncodeToString([]byte(right.user + ":" + right.password))}, server.Tokens()...)
 		assert.ElementsMatch(t, want, told)
 
 		told = nil
 		server.SetQuirks(registrytest.Quirks{Token: token, Public: true})
-		_, err = newClient(func(o *registry.Options) { o.Secret = secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		_, err = newClient(func(o *registry.Options) { o.Secret = secret }).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.NoError(t, err)
 		assert.Empty(t, told, "a token that everybody gets is none")
 	}
@@ -365,7 +365,7 @@ func TestSecretsAreTold(t *testing.T) {
 	})
 	_, err := newClient(func(o *registry.Options) {
 		o.Keychain, o.Secret = identity{}, func(s string) { told = append(told, s) }
-	}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	}).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.ErrorIs(t, err, registry.ErrDenied)
 	assert.Equal(t, []string{"TOP-SECRET-IDENTITY", "TOP-SECRET-ACCESS", "TOP-SECRET-REFRESH"}, told)
 }

@@ -34,7 +34,7 @@ func newPair(t *testing.T) pair {
 
 func (p pair) resolved(t *testing.T, change func(*registry.Options)) remote {
 	t.Helper()
-	got, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	got, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.NoError(t, err)
 	return remote{got, p.mirror, layersOf(t, p.image)[0], contentOf(t, p.image, 0)}
 }
@@ -167,11 +167,11 @@ func TestSetAsideHoldsForAllImages(t *testing.T) {
 	client := newClient(nil)
 	p.mirror.Close()
 	for range 2 {
-		got, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		got, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		require.NoError(t, err)
 		assert.Equal(t, p.ownRef, got.Source())
 	}
-	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef+"-absent")
+	_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef+"-absent")
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	assert.ErrorContains(t, err, "not asked again so soon: ")
@@ -185,7 +185,7 @@ func TestFailingManifestsSetAside(t *testing.T) {
 	client := newClient(nil)
 	resolve := func() {
 		t.Helper()
-		_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		require.NoError(t, err)
 	}
 	resolve()
@@ -205,7 +205,7 @@ func TestMirrorsMustAgree(t *testing.T) {
 
 	push(t, p.mirror, "mirror/image:tag", randomImage(t, 1))
 	resolve := func(change func(*registry.Options)) error {
-		_, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		_, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		return err
 	}
 	require.NoError(t, resolve(nil), "a mirror is trusted by default")
@@ -222,10 +222,10 @@ func TestMirrorsMustAgree(t *testing.T) {
 
 	p.own.SetQuirks(registrytest.Quirks{Status: 503})
 	client := newClient(must)
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	p.own.SetQuirks(registrytest.Quirks{})
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.ErrorIs(t, err, registry.ErrDisagree)
 	assert.ErrorContains(t, err, "its own registry "+digestOf(t, p.image).String(), "it is asked even while it is set aside")
 
@@ -281,7 +281,7 @@ func TestAllSources(t *testing.T) {
 		p.own.SetQuirks(registrytest.Quirks{Status: 503})
 		asked := 0
 		for range 2 {
-			_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+			_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 			require.NoError(t, err)
 			assert.Contains(t, []int{0, len(p.own.Requests())}, asked, "once for all images")
 			asked = len(p.own.Requests())
