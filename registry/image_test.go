@@ -249,3 +249,44 @@ func TestReadRangeCanceled(t *testing.T) {
 	_, err = io.ReadAll(body)
 	require.ErrorIs(t, err, reason)
 }
+
+// Ranges through one HTTP/2 connection are noticed and said once, with what to do
+// about it; the client's own transport uses HTTP/1.1.
+func TestHTTP2(t *testing.T) {
+	server := registrytest.New(t)
+	image := randomImage(t, 1)
+	ref := push(t, server, "image:tag", image)
+	front := httptest.NewUnstartedServer(server)
+	front.EnableHTTP2 = true
+	front.StartTLS()
+	defer front.Close()
+	ref = strings.Replace(ref, server.Host(), front.Listener.Addr().String(), 1)
+	trusts := front.Client().Transport.(*http.Transport).TLSClientConfig
+
+	wrapped := 0
+	own := registry.DefaultTransport()
+	own.TLSClientConfig = trusts.Clone()
+	for name, c := range map[string]struct {
+		transport http.RoundTripper
+		warnings  int
+	}{
+		"HTTP/2":  {front.Client().Transport, 1},
+		"default": {own, 0},
+		"wrapped": {roundTripper(func(r *http.Request) (*http.Response, error) { wrapped++; return own.RoundTrip(r) }), 0},
+	} {
+		var log bytes.Buffer
+		client := newClient(func(o *registry.Options) { o.Transport, o.Logger = c.transport, logTo(&log) })
+		got, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err, name)
+		assert.NotContains(t, log.String(), "level=WARN", "%s: no range was asked for", name)
+		r := remote{Image: got, layer: layersOf(t, image)[0]}
+		for range 3 {
+			_, err := r.read(t.Context(), 0, 10)
+			require.NoError(t, err, name)
+		}
+		assert.Equal(t, c.warnings, strings.Count(log.String(), "level=WARN"), "%s: %s", name, &log)
+		assert.Equal(t, c.warnings, strings.Count(log.String(), "registry.DefaultTransport"), name)
+	}
+	assert.NotZero(t, wrapped)
+	assert.NotSame(t, own, registry.DefaultTransport(), "each call returns a new one")
+}

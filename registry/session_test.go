@@ -183,6 +183,37 @@ func TestPasswordEnds(t *testing.T) {
 	}
 }
 
+// A password that ended before the first login is asked for again too, wherever
+// it is denied: by the registry or by its token server.
+func TestPasswordEndsBeforeTheLogin(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		keychain := &ends{}
+		keychain.end()
+		server := registrytest.New(t)
+		ref := push(t, server, "team/image:tag", randomImage(t, 1))
+		server.SetQuirks(registrytest.Quirks{Admits: keychain.admits, Token: token})
+		var log bytes.Buffer
+		_, err := newClient(func(o *registry.Options) {
+			o.Keychain, o.Logger = registry.Chain{{"ends", keychain}, {"next", fails{errors.New("it is not asked")}}}, logTo(&log)
+		}).Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err, "token: %v", token)
+		assert.Equal(t, 1, keychain.refused)
+		assert.NotContains(t, log.String(), "a keychain failed")
+		assert.Contains(t, log.String(), "credential=ends")
+	}
+
+	// A keychain that has another one each time is not asked for ever.
+	keychain := &changes{}
+	server := registrytest.New(t)
+	ref := push(t, server, "team/image:tag", randomImage(t, 1))
+	var asked atomic.Int64
+	server.SetQuirks(registrytest.Quirks{Token: true, Admits: func(string, string) bool { return asked.Add(1) > 100 }})
+	_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Image(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrDenied)
+	assert.ErrorContains(t, err, "asked with: keychain, then anonymous")
+	assert.Less(t, asked.Load(), int64(20))
+}
+
 // When the new password is refused too, that is the answer; the next request
 // begins with the keychains again.
 func TestPasswordEndsForGood(t *testing.T) {
