@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/awstest"
 	"github.com/dockercache/dockercache/internal/redact"
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 )
 
 func TestError(t *testing.T) {
