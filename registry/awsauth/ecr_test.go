@@ -26,7 +26,7 @@ func TestECRRetries(t *testing.T) {
 	r := newRig(t, awstest.Quirks{ECRThrottled: true}, nil)
 	t.Setenv("AWS_MAX_ATTEMPTS", "6")
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	assert.Equal(t, 6, r.asked(awstest.ECR))
 	assert.ErrorContains(t, err, "log in to ECR of account 308535385114 in us-east-1: no authorization token: ")
 	assert.ErrorContains(t, err, "Rate exceeded")
@@ -39,7 +39,7 @@ func TestECRNoAnswer(t *testing.T) {
 	r := newRig(t, awstest.Quirks{ECRNoAnswer: true}, nil)
 	r.settings.ecrLimit = 200 * time.Millisecond
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorIs(t, err, errNoAnswer)
 }
 
@@ -60,7 +60,7 @@ func TestECRFailures(t *testing.T) {
 				assert.Contains(t, r.log.String(), want)
 				continue
 			}
-			require.ErrorIs(t, err, ErrECR)
+			require.ErrorIs(t, err, ErrNoToken)
 			assert.ErrorContains(t, err, want)
 		}
 	}
@@ -71,7 +71,7 @@ func TestTokenForAnotherAccount(t *testing.T) {
 	r := newRig(t, awstest.Quirks{OtherAccount: "999999999999"}, nil)
 	r.good(private)
 	log := r.log.String()
-	assert.Contains(t, log, "level=WARN msg=\"ECR gives a token for another account")
+	assert.Contains(t, log, "level=WARN msg=\"ECR returned a token for another account")
 	assert.Contains(t, log, "asked=308535385114 given=999999999999")
 
 	r = newRig(t, awstest.Quirks{}, nil)
@@ -99,7 +99,7 @@ func TestRefusedCredentials(t *testing.T) {
 
 	r = newRig(t, awstest.Quirks{UnrecognizedClient: true}, nil)
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorContains(t, err, "UnrecognizedClientException")
 	assert.Equal(t, 2, r.asked(awstest.STS))
 	assert.Equal(t, 2, r.asked(awstest.ECR), "once more, not for ever")
@@ -116,7 +116,7 @@ func TestWrongSecretKey(t *testing.T) {
 	keys.SecretAccessKey += "x"
 	useKeys(t, keys)
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorContains(t, err, "InvalidSignatureException")
 	assert.Equal(t, 1, r.asked(awstest.ECR))
 }

@@ -30,7 +30,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	_, err := newClient("gha_workflow_s3_and_ecr_read_only")
-	fmt.Println(errors.Is(err, awsauth.ErrOptions))
+	fmt.Println(errors.Is(err, awsauth.ErrInvalidOptions))
 	// Output: true
 }
 

@@ -108,7 +108,7 @@ func TestAssumeRoleFailures(t *testing.T) {
 	} {
 		r := newRig(t, c.quirks, nil)
 		_, err := r.resolve(private)
-		require.ErrorIs(t, err, ErrRole, what)
+		require.ErrorIs(t, err, ErrNoRole, what)
 		assert.ErrorContains(t, err, "assume role "+testRole+": role not assumed: ", what)
 		for _, want := range c.want {
 			assert.ErrorContains(t, err, want, what)
@@ -123,7 +123,7 @@ func TestMaxAttempts(t *testing.T) {
 	r := newRig(t, awstest.Quirks{STSThrottled: true}, nil)
 	t.Setenv("AWS_MAX_ATTEMPTS", "3")
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrRole)
+	require.ErrorIs(t, err, ErrNoRole)
 	assert.Equal(t, 3, r.asked(awstest.STS))
 }
 
@@ -158,7 +158,7 @@ func TestRoleOutlivesAFailedRenewal(t *testing.T) {
 	assert.Contains(t, r.log.String(), "credentials of the role are not renewed")
 	r.forward(5 * time.Minute)
 	_, err = p.Retrieve(t.Context())
-	require.ErrorIs(t, r.failed(err), ErrRole)
+	require.ErrorIs(t, r.failed(err), ErrNoRole)
 }
 
 // By AWS's clock the credentials end before they begin, or much later than they
