@@ -120,8 +120,8 @@ func TestReadRangeFaults(t *testing.T) {
 	}
 }
 
-// Whatever the answer says of itself, the reader gives the bytes that were asked
-// for and then ends, or fails.
+// Whatever the headers of the answer are, the reader returns the bytes that were
+// asked for and then ends, or fails.
 func TestReadRangeAnswersThatLie(t *testing.T) {
 	image := randomImage(t, 1)
 	content := contentOf(t, image, 0)
@@ -132,13 +132,13 @@ func TestReadRangeAnswersThatLie(t *testing.T) {
 		body   []byte
 		kind   error
 	}{
-		"right":                   {206, "bytes 0-99/" + size, content[:100], nil},
-		"right, total not stated": {206, "bytes 0-99/*", content[:100], nil},
-		"part of the range":       {206, "bytes 0-49/" + size, content[:50], registry.ErrUnreachable},
-		"says all, gives part":    {206, "bytes 0-99/" + size, content[:50], registry.ErrUnreachable},
-		"says all, gives more":    {206, "bytes 0-99/" + size, content, registry.ErrSize},
-		"whole blob":              {200, "", content, nil},
-		"whole blob, but not all": {200, "", content[:50], registry.ErrUnreachable},
+		"right":                    {206, "bytes 0-99/" + size, content[:100], nil},
+		"right, total not stated":  {206, "bytes 0-99/*", content[:100], nil},
+		"part of the range":        {206, "bytes 0-49/" + size, content[:50], registry.ErrUnreachable},
+		"declares all, sends part": {206, "bytes 0-99/" + size, content[:50], registry.ErrUnreachable},
+		"declares all, sends more": {206, "bytes 0-99/" + size, content, registry.ErrSize},
+		"whole blob":               {200, "", content, nil},
+		"whole blob, but not all":  {200, "", content[:50], registry.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := registrytest.New(t)
@@ -182,7 +182,7 @@ func TestReadRangeIgnoredFromTheBeginning(t *testing.T) {
 	}
 }
 
-// Ranges are not repeated here; the error says whether, and when, to ask again.
+// Ranges are not repeated here; the error reports whether, and when, to ask again.
 func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 	r := resolved(t, nil)
 	for status, temporary := range map[int]bool{429: true, 500: true, 503: true, 404: false, 403: false} {
@@ -200,7 +200,7 @@ func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 	}
 }
 
-// A source that gave wrong bytes of a blob is not the first to be asked again.
+// A source that sent wrong bytes of a blob is not the first to be asked again.
 func TestDistrust(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	image := randomImage(t, 1)
@@ -250,8 +250,8 @@ func TestReadRangeCanceled(t *testing.T) {
 	require.ErrorIs(t, err, reason)
 }
 
-// Ranges through one HTTP/2 connection are noticed and said once, with what to do
-// about it; the client's own transport uses HTTP/1.1.
+// Ranges through one HTTP/2 connection are logged once, with what to do about it;
+// the client's own transport uses HTTP/1.1.
 func TestHTTP2(t *testing.T) {
 	server := registrytest.New(t)
 	image := randomImage(t, 1)

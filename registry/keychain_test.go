@@ -23,7 +23,7 @@ func (h has) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: h.user, Password: h.password}, nil
 }
 
-// fails is a keychain that cannot tell.
+// fails is a keychain that fails.
 type fails struct{ err error }
 
 func (f fails) Resolve(authn.Resource) (authn.Authenticator, error) { return nil, f.err }

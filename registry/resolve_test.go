@@ -67,7 +67,7 @@ func TestResolvePlatform(t *testing.T) {
 	assert.ErrorContains(t, err, "wanted is linux/riscv64, the index has linux/arm/v7, linux/arm64/v8, linux/s390x, linux/amd64")
 	assert.NotContains(t, err.Error(), "unknown", "an attestation is no choice")
 
-	// A manifest without an index says nothing of its platform: it passes.
+	// A manifest without an index has no platform: it passes.
 	plain := push(t, server, "plain:tag", images["linux/amd64"])
 	var log bytes.Buffer
 	client = newClient(func(o *registry.Options) { o.Logger = logTo(&log) })
@@ -154,7 +154,7 @@ func TestResolveFails(t *testing.T) {
 	}
 }
 
-func TestResolveConfigIsProven(t *testing.T) {
+func TestResolveConfigIsVerified(t *testing.T) {
 	image := randomImage(t, 1)
 	manifest, err := image.Manifest()
 	require.NoError(t, err)
@@ -200,7 +200,7 @@ func TestResolveTriesSourcesInOrder(t *testing.T) {
 	got, err := client.Image(t.Context(), registry.DefaultPlatform(), absent, ownRef)
 	require.NoError(t, err)
 	assert.Equal(t, ownRef, got.Source())
-	assert.Contains(t, log.String(), absent, "the log says what was given up")
+	assert.Contains(t, log.String(), absent, "the log has what was given up")
 
 	there := push(t, mirror, "mirror/image:tag", image)
 	asked := len(own.Requests())

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +17,24 @@ import (
 
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
+)
+
+// What importers need of a Resolved and of an Image, in place of their types.
+var (
+	_ interface {
+		Digest() v1.Hash
+		Source() string
+		Content(ctx context.Context) (manifest, config []byte, err error)
+		ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+		Distrust(digest v1.Hash)
+		Origins(digest v1.Hash) []string
+	} = (*registry.Resolved)(nil)
+	_ interface {
+		ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+		Distrust(digest v1.Hash)
+		Origins(digest v1.Hash) []string
+	} = (*registry.Image)(nil)
+	_ registry.TemporaryError = (*registry.Error)(nil)
 )
 
 func resolve(t *testing.T, change func(*registry.Options), references ...string) *registry.Resolved {
@@ -85,8 +104,7 @@ func TestResolvedAsksOnce(t *testing.T) {
 	}
 }
 
-// A failure is the answer to all who wait for it, and not to those who come
-// later.
+// A failure is not remembered: a later call tries again.
 func TestResolvedTriesAgain(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
@@ -108,7 +126,7 @@ func TestResolvedTriesAgain(t *testing.T) {
 }
 
 // The end of one caller's context is not that of the others.
-func TestResolvedOutlivesACaller(t *testing.T) {
+func TestResolvedEndOfACaller(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
 	arrived, release := make(chan struct{}, 10), make(chan struct{})
@@ -130,7 +148,7 @@ func TestResolvedOutlivesACaller(t *testing.T) {
 }
 
 // The image may come from another reference when the first one does not serve the
-// rest; then Resolved says so.
+// rest; then Source and Digest are those of the other.
 func TestResolvedFallsBack(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	other := randomImage(t, 1)

@@ -49,7 +49,7 @@ func TestCredentialsFromDockerConfig(t *testing.T) {
 	assert.Len(t, entries, 1, "nothing was written beside it")
 }
 
-// A config file that cannot be read is not "denied" by anybody.
+// A config file that cannot be read is not the same as "denied".
 func TestMalformedDockerConfig(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
@@ -146,8 +146,8 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// allTexts returns what an error says and what all that it wraps does: a program
-// may look for a cause and print that.
+// allTexts returns the texts of an error and of all that it wraps: a program may
+// look for a cause and print that.
 func allTexts(err error) []string {
 	texts := []string{err.Error()}
 	switch e := err.(type) {
@@ -191,8 +191,8 @@ func (identity) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return authn.FromConfig(authn.AuthConfig{IdentityToken: "TOP-SECRET-IDENTITY"}), nil
 }
 
-// What a token server must not get us to do: send a credential on, or print one.
-// It is no registry's answer, so nothing is asked twice.
+// What a token server must not make the client do: send a credential on, or print
+// one. It is no registry's answer, so nothing is asked twice.
 func TestTokenServers(t *testing.T) {
 	var stolen []string
 	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -212,11 +212,11 @@ func TestTokenServers(t *testing.T) {
 		"redirects": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
 		}, " redirects the request for a token, which contains a credential, to " + elsewhere},
-		"gives no token":            {answers(`{"refresh_token":"TOP-SECRET-REFRESH"}`), "no token in (not shown)"},
-		"gives half of the JSON":    {answers(`{"token":"TOP-SECRET-TOKEN`), "unexpected end of JSON input"},
-		"gives a number":            {answers(`{"token":1}`), "cannot unmarshal number"},
-		"gives a token of 2 lines":  {answers(`{"token":"TOP-SECRET\r\nX-Evil: 1"}`), "characters that no header may have"},
-		"gives a token with spaces": {answers(`{"access_token":"TOP SECRET"}`), "characters that no header may have"},
+		"gives no token":              {answers(`{"refresh_token":"TOP-SECRET-REFRESH"}`), "no token in (not shown)"},
+		"gives half of the JSON":      {answers(`{"token":"TOP-SECRET-TOKEN`), "unexpected end of JSON input"},
+		"gives a number":              {answers(`{"token":1}`), "cannot unmarshal number"},
+		"returns a token of 2 lines":  {answers(`{"token":"TOP-SECRET\r\nX-Evil: 1"}`), "characters that no header may have"},
+		"returns a token with spaces": {answers(`{"access_token":"TOP SECRET"}`), "characters that no header may have"},
 	} {
 		for _, keychain := range []authn.Keychain{identity{}, fixed{"user", "TOP-SECRET-PASSWORD"}} {
 			asked := 0
@@ -238,7 +238,7 @@ func TestTokenServers(t *testing.T) {
 	assert.Empty(t, stolen)
 }
 
-// A token server may move its tokens about itself.
+// A token server may redirect within its own host.
 func TestTokenServerMoves(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
@@ -357,7 +357,7 @@ func TestOtherLoopbackAddresses(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Not blobs alone: a manifest that stalls must not hold the next source up.
+// Not only blobs: a manifest that stalls must not delay the next source.
 func TestStalledManifest(t *testing.T) {
 	image := randomImage(t, 1)
 	own := registrytest.New(t)

@@ -97,8 +97,8 @@ func TestSourceWithoutRangesIsNotSetAside(t *testing.T) {
 	assert.Equal(t, asked+1, blobsAsked(p.mirror), "a whole blob is its to give")
 }
 
-// The first range of a source has to log in. That is everybody's: it has retries,
-// which ranges have not, and goes on when who wanted it first is gone.
+// The first range of a source has to log in. The login is shared: it has
+// retries, which ranges have not, and goes on when its first caller is gone.
 func TestLoginOnTheWay(t *testing.T) {
 	p := newPair(t)
 	r := p.resolved(t, nil)
@@ -136,7 +136,7 @@ func TestLoginOnTheWay(t *testing.T) {
 }
 
 // A mirror that was away when the image was resolved may be back when another
-// source fails: what was resolved is a digest, and whoever has it can serve it.
+// source fails: what was resolved is a digest, which any source can serve.
 // One that does not have the image is not asked for its blobs.
 func TestMirrorComesBack(t *testing.T) {
 	for status, back := range map[int]bool{503: true, 404: false, 403: false} {
@@ -328,7 +328,7 @@ func TestAllSources(t *testing.T) {
 	})
 }
 
-// Whoever gave bytes can be named when they turn out wrong.
+// The sources of bytes are known when the bytes turn out wrong.
 func TestOrigins(t *testing.T) {
 	p := newPair(t)
 	var log bytes.Buffer

@@ -71,8 +71,7 @@ func TestDeadMirrorIsPassedOver(t *testing.T) {
 	}
 }
 
-// A login that hangs is the affair of those who wait for it, each as long as it
-// likes.
+// Callers wait for a login that hangs as long as their contexts allow.
 func TestLoginDoesNotOutlastItsCaller(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

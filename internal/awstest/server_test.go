@@ -42,8 +42,8 @@ func TestCounts(t *testing.T) {
 
 // The environment keeps what the machine has out of tests.
 func TestSetenv(t *testing.T) {
-	t.Setenv("AWS_PROFILE", "somebody's")
-	t.Setenv("AWS_ACCESS_KEY_ID", "somebody's")
+	t.Setenv("AWS_PROFILE", "another user's")
+	t.Setenv("AWS_ACCESS_KEY_ID", "another user's")
 	s := awstest.New(t)
 	s.Setenv(t)
 	assert.Empty(t, os.Getenv("AWS_PROFILE"))

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A fakeCached has a clock and a renewal of the test's own.
+// A fakeCached has a clock and a renewal that the test sets.
 type fakeCached struct {
 	cached[string]
 	clock time.Time
@@ -94,7 +94,7 @@ func TestCachedForgets(t *testing.T) {
 	l.expect(t, "value-2")
 }
 
-// A value that is over when it comes is given out once.
+// A value that has ended when it comes is returned once.
 func TestCachedOfNoLength(t *testing.T) {
 	l := newFakeCached()
 	l.renew = func(context.Context) (string, time.Time, error) {
@@ -122,8 +122,8 @@ func blockedCached() (l *cached[int], asked *atomic.Int32, goOn chan error) {
 	}, asked, goOn
 }
 
-// All who wait share one request, and one of them who leaves takes nobody along,
-// not even the first.
+// Callers share one request, and it does not end with one of them, not even with
+// the first.
 func TestCachedIsSharedWhileAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, asked, goOn := blockedCached()
@@ -151,7 +151,7 @@ func TestCachedIsSharedWhileAskedFor(t *testing.T) {
 	})
 }
 
-// While one renews, the others go on with what is good.
+// While a value is renewed, other callers get the one that is still good.
 func TestCachedServesDuringRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, asked, goOn := blockedCached()
@@ -175,7 +175,7 @@ func TestCachedServesDuringRenewal(t *testing.T) {
 	})
 }
 
-// A renewal without an end does not hold up those who come later.
+// A renewal without an end does not block later callers.
 func TestCachedGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _, goOn := blockedCached()
@@ -190,8 +190,8 @@ func TestCachedGivesUp(t *testing.T) {
 	})
 }
 
-// Who has given up already begins nothing.
-func TestCachedOfNoUse(t *testing.T) {
+// A call whose context has ended begins nothing.
+func TestCachedContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, asked, _ := blockedCached()
 		why := errors.New("left")

@@ -25,8 +25,8 @@ import (
 	"github.com/dockercache/dockercache/internal/awstest"
 )
 
-// Outside of a job with an ID token the role is not assumed: a warning says so
-// and why, and the default chain serves.
+// Outside of a job with an ID token the role is not assumed: that is logged with the
+// reason, and the default chain is used.
 func TestWithoutOIDC(t *testing.T) {
 	for _, missing := range []string{idTokenURL, idTokenRequest} {
 		r := newRig(t, awstest.Quirks{}, nil)
@@ -40,8 +40,8 @@ func TestWithoutOIDC(t *testing.T) {
 		assert.Contains(t, log, testRole)
 		assert.Contains(t, log, missing+" is not set")
 		assert.Contains(t, log, "permissions: id-token: write")
-		assert.Contains(t, r.told, keys.SecretAccessKey)
-		assert.NotContains(t, r.told, keys.AccessKeyID)
+		assert.Contains(t, r.reported, keys.SecretAccessKey)
+		assert.NotContains(t, r.reported, keys.AccessKeyID)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestTransport(t *testing.T) {
 	assert.Equal(t, counting{"/oidc/token": 1, "/sts": 1, "/ecr": 1}, c)
 }
 
-// Whoever answers for STS or ECR cannot lead what it was sent elsewhere: a client
+// A server in the place of STS or ECR cannot redirect what it was sent: a client
 // that follows a redirect with 307 posts the ID token once more.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	for _, transport := range []http.RoundTripper{nil, http.DefaultTransport} {
@@ -177,7 +177,7 @@ func TestCABundle(t *testing.T) {
 	assert.Empty(t, r.waits)
 }
 
-// No role and nothing else either: the error says both, and what to do.
+// No role and no other credentials: the error has both, and what to do.
 func TestNoCredentialsAtAll(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	noOIDC(t)
@@ -186,7 +186,7 @@ func TestNoCredentialsAtAll(t *testing.T) {
 	assert.ErrorContains(t, err, "role "+testRole+" is not assumed, because "+idTokenURL+" is not set")
 	assert.ErrorContains(t, err, "permissions: id-token: write")
 	assert.ErrorContains(t, err, "AWS_ACCESS_KEY_ID")
-	assert.Zero(t, r.asked(awstest.ECR), "nobody is asked without credentials")
+	assert.Zero(t, r.asked(awstest.ECR), "no request is made without credentials")
 
 	r = newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
 	_, err = r.resolve(private)
@@ -194,7 +194,8 @@ func TestNoCredentialsAtAll(t *testing.T) {
 	assert.ErrorContains(t, err, "no role was given to assume")
 }
 
-// Who leaves while credentials are looked for is not told that there are none.
+// When the context ends while credentials are looked for, the error is not that
+// there are none.
 func TestChainContextEnds(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
 	why := errors.New("stopped")
@@ -205,7 +206,7 @@ func TestChainContextEnds(t *testing.T) {
 	assert.NotErrorIs(t, err, ErrNoCredentials)
 }
 
-// A profile, with a region and keys of its own.
+// A profile with its own region and keys.
 func TestProfile(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
 	keys := r.server.NewCredentials()
@@ -280,13 +281,13 @@ func TestDefaultChain(t *testing.T) {
 			if what != "ID token in a file" { // which is good once
 				require.NoError(t, err)
 				assert.Equal(t, keys.SecretAccessKey, c.SecretAccessKey)
-				assert.Contains(t, r.told, keys.SecretAccessKey)
+				assert.Contains(t, r.reported, keys.SecretAccessKey)
 			}
 		})
 	}
 }
 
-// What the SDK asks of a provider is passed on.
+// The optional methods of the SDK's providers are passed on.
 func TestChainIsTransparent(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
 	useKeys(t, r.server.NewCredentials())

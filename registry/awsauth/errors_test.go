@@ -28,11 +28,11 @@ func TestError(t *testing.T) {
 
 // Foreign text stays on one line, short, and without secrets.
 func TestCleanError(t *testing.T) {
-	var told []string
-	s := &redact.Secrets{Notify: func(v string) { told = append(told, v) }}
+	var notified []string
+	s := &redact.Secrets{Notify: func(v string) { notified = append(notified, v) }}
 	s.Add("password", "", "password")
 	s.Add("QVdTOnBhc3N3b3Jk")
-	assert.Equal(t, []string{"password", "QVdTOnBhc3N3b3Jk"}, told, "each once, the empty one never")
+	assert.Equal(t, []string{"password", "QVdTOnBhc3N3b3Jk"}, notified, "each once, the empty one never")
 
 	plain := errors.New("plain")
 	assert.Same(t, plain, s.Error(plain))
@@ -41,7 +41,7 @@ func TestCleanError(t *testing.T) {
 	err := s.Error(lines)
 	assert.NotContains(t, err.Error(), "\n")
 	assert.Less(t, len(err.Error()), redact.MaxText+10)
-	assert.Equal(t, "X", code(err), "it can still be told")
+	assert.Equal(t, "X", code(err), "it can still be found")
 
 	quoting := &smithy.GenericAPIError{Code: "X", Message: "value 'password' or QVdTOnBhc3N3b3Jk"}
 	err = s.Error(quoting)
@@ -49,8 +49,8 @@ func TestCleanError(t *testing.T) {
 	assert.Empty(t, code(err), "what it wrapped could be asked for its text")
 }
 
-// What AWS may do better later is told apart from what it will not: a pull that
-// needs a new password in the middle goes on trying, or does not.
+// Errors that may pass are distinguished from those that will not: a pull that needs
+// a new password in the middle tries again, or does not.
 func TestTemporary(t *testing.T) {
 	for what, c := range map[string]struct {
 		quirks awstest.Quirks

@@ -28,7 +28,7 @@ func TestIDTokenToPassword(t *testing.T) {
 	assert.Contains(t, ecr[0].Header.Get("Authorization"), "Credential=ASIA", "signed with what STS gave out")
 	assert.NotEmpty(t, ecr[0].Header.Get("X-Amz-Security-Token"))
 	assert.JSONEq(t, `{"registryIds":["308535385114"]}`, ecr[0].Body)
-	assert.ElementsMatch(t, r.server.Secrets(), append(r.told, signatureOf(r.server)...), "whom it shall be told was told all")
+	assert.ElementsMatch(t, r.server.Secrets(), append(r.reported, signatureOf(r.server)...), "Secret was called with all")
 }
 
 // signatureOf returns the one secret that is only ever part of another: the
@@ -42,7 +42,7 @@ func signatureOf(s *awstest.Server) (signatures []string) {
 	return signatures
 }
 
-// A run that touches no host of ECR asks nobody, whatever the environment has.
+// A run that touches no host of ECR makes no request, whatever the environment has.
 func TestOtherHostsAreLeftAlone(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	t.Setenv("AWS_PROFILE", "not-there") // loading the configuration would fail
@@ -128,7 +128,7 @@ func TestManyAskAtOnce(t *testing.T) {
 	}
 }
 
-// A context that ended is said, and is not a failure of AWS that ECR Public
+// The end of a context is returned, and is not a failure of AWS that ECR Public
 // could go on without.
 func TestContextEnds(t *testing.T) {
 	for _, repository := range []string{private, public} {
@@ -150,7 +150,7 @@ func TestContextEnds(t *testing.T) {
 		r = newRig(t, awstest.Quirks{}, nil)
 		_, err = r.ResolveContext(ctx, repo)
 		require.ErrorIs(t, err, why)
-		assert.Empty(t, r.told, "nothing was begun")
+		assert.Empty(t, r.reported, "nothing was begun")
 	}
 }
 
@@ -165,7 +165,7 @@ func TestBadConfigurationIsNotKept(t *testing.T) {
 	r.good(private)
 }
 
-// authenticator resolves a repository once, as a transport does for its lifetime.
+// authenticatorOf resolves a repository once, as a transport does for its lifetime.
 func (r *rig) authenticatorOf(repository string) *authenticator {
 	r.t.Helper()
 	repo, err := name.NewRepository(repository)
@@ -198,7 +198,7 @@ func TestPasswordIsRenewed(t *testing.T) {
 	assert.Equal(t, 2, r.asked(awstest.STS), "the role's credentials have ended meanwhile")
 }
 
-// The answer says how long it lasts; a shorter lifetime is renewed sooner.
+// The answer has the lifetime; a shorter one is renewed sooner.
 func TestShortPassword(t *testing.T) {
 	r := newRig(t, awstest.Quirks{PasswordLifetime: time.Hour}, nil)
 	a := r.authenticatorOf(private)
@@ -229,7 +229,7 @@ func TestPasswordOutlivesAFailedRenewal(t *testing.T) {
 	assert.NotEqual(t, first, loginOf(t, a), "a failure is not kept")
 }
 
-// What the registry refused is not given out again.
+// A password that the registry denied is not returned again.
 func TestRefused(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	a := r.authenticatorOf(private)
@@ -247,8 +247,8 @@ func TestRefused(t *testing.T) {
 	assert.Equal(t, 2, r.asked(awstest.ECR))
 }
 
-// Who pulls from ECR Public without credentials of AWS is not hindered: any
-// failure is logged, and leaves the host to the next keychain for a while.
+// ECR Public can be used without credentials of AWS: any failure is logged, and the
+// next keychain is asked for a while.
 func TestPublicWithoutAWS(t *testing.T) {
 	r := newRig(t, awstest.Quirks{ECRDenied: true}, nil)
 	repo, err := name.NewRepository(public)
@@ -280,8 +280,8 @@ func TestPublicWithoutAWS(t *testing.T) {
 	assert.Contains(t, r.log.String(), "pulling from ECR Public without credentials of AWS")
 }
 
-// A transport that has ECR Public's password goes on without one when it ended
-// and AWS gives no other.
+// A transport that has ECR Public's password goes on without one when it has ended
+// and AWS returns no other.
 func TestPublicPasswordEnds(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	a := r.authenticatorOf(public)

@@ -50,7 +50,7 @@ func TestRoleBeforeEnvironment(t *testing.T) {
 	assert.Equal(t, 1, r.asked(awstest.STS))
 
 	r = newRig(t, awstest.Quirks{}, nil)
-	useKeys(t, r.server.NewCredentials()) // good ones, of somebody else
+	useKeys(t, r.server.NewCredentials()) // good ones, of another user
 	r.good(private)
 	assert.Contains(t, r.server.Requests(awstest.ECR)[0].Header.Get("Authorization"), "Credential=ASIA", "a role's, not a user's")
 }
@@ -177,7 +177,7 @@ func TestRoleWithClockSkew(t *testing.T) {
 	}
 }
 
-// STS needs a region; where nothing says which, the partition does.
+// STS needs a region; where none is set, it is that of the partition.
 func TestFirstRegion(t *testing.T) {
 	for partition, want := range map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1", "aws-eusc": "eusc-de-east-1"} {
 		arn := "arn:" + partition + ":iam::308535385114:role/name"
