@@ -104,7 +104,7 @@ func (c credential) renewed(ctx context.Context, sent *authn.AuthConfig) bool {
 	}
 	refuser.Refused(*sent)
 	config, err := authn.Authorization(ctx, c.auth)
-	return err != nil || *config != *sent // an error is returned when it is asked again
+	return err != nil || config == nil || *config != *sent // an error is returned when it is asked again
 }
 
 // sentKey is the key of a context's *authn.AuthConfig, where the credential that
@@ -121,6 +121,9 @@ func (c credential) Authorization() (*authn.AuthConfig, error) {
 // server in turn, and makes its error one of this package.
 func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, c.auth)
+	if config == nil && err == nil {
+		err = errors.New("it returned no credential and no error")
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrNoCredentials, Err: redact.Error(err)}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -173,6 +174,13 @@ func TestResolvedFallsBack(t *testing.T) {
 	assert.Empty(t, r.Origins(layer.Digest))
 }
 
+// nothing is a keychain, or an authenticator, that returns nil.
+type nothing struct{ auth authn.Authenticator }
+
+func (n nothing) Resolve(authn.Resource) (authn.Authenticator, error) { return n.auth, nil }
+func (nothing) Authorization() (*authn.AuthConfig, error)             { return nil, nil }
+func (nothing) Refused(authn.AuthConfig)                              {}
+
 // Nil and zero values have a default or are an error.
 func TestZeroValues(t *testing.T) {
 	server := registrytest.New(t)
@@ -189,6 +197,14 @@ func TestZeroValues(t *testing.T) {
 		require.NoError(t, err, name)
 		assert.Equal(t, digestOf(t, image), r.Digest(), "%s: the default is linux/amd64", name)
 	}
+	server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password"})
+	for _, keychain := range []authn.Keychain{registry.Chain{{Name: "nothing", Keychain: nothing{}}}, registry.Chain{{Name: "nothing", Keychain: nothing{auth: nothing{}}}}} {
+		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), v1.Platform{}, ref)
+		require.Error(t, err)
+	}
+	server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password"})
+	_, err = newClient(func(o *registry.Options) { o.Keychain = nothing{auth: nothing{}} }).Resolve(t.Context(), v1.Platform{}, ref)
+	require.ErrorIs(t, err, registry.ErrNoCredentials)
 	for _, references := range [][]string{nil, {}, {""}, {"", ""}} {
 		_, err := newClient(nil).Resolve(t.Context(), v1.Platform{}, references...)
 		require.Error(t, err)

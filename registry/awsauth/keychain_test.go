@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/internal/awstest"
+	"github.com/dockercache/dockercache/registry"
 )
 
 // From the job's ID token to a password that the registry takes.
@@ -164,6 +165,12 @@ func TestBadConfigurationIsNotKept(t *testing.T) {
 	t.Setenv("AWS_PROFILE", "")
 	r.good(private)
 }
+
+// The contracts that are declared where they are used.
+var (
+	_ registry.Refuser        = (*authenticator)(nil)
+	_ registry.TemporaryError = (*Error)(nil)
+)
 
 // authenticatorOf resolves a repository once, as a transport does for its lifetime.
 func (r *rig) authenticatorOf(repository string) *authenticator {
