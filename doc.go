@@ -33,7 +33,7 @@
 //
 //	tarball, err := tagging.Tarball(image, branch, nil)          // name_main.tar
 //	mirror, err := tagging.Mirror(image, "ghcr.io/org/images")   // where to look first
-//	remote, err := client.Resolve(ctx, platform, mirror, image)  // manifest, config
+//	remote, err := client.Image(ctx, platform, mirror, image)    // manifest, config
 //	local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
 //	result, err := dir.Put(ctx, tarball, local, remote, provenance)
 //

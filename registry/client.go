@@ -18,19 +18,16 @@ import (
 
 // Options of a [Client]. The zero value of each field works.
 type Options struct {
-	// Keychain gives the credentials; a [Chain] gives several for a registry, to
-	// be tried in order. Whatever it gives, a registry that denies it is asked
-	// without a credential at last, for the image may be public. Default:
-	// [DefaultChain].
-	//
-	// A credential that ends is asked for again when the registry denies it. If
-	// its authn.Authenticator has a method Refused(authn.AuthConfig), that is
-	// told first, so that a keychain can forget what it keeps.
+	// Keychain has the credentials; a [Chain] has several for a registry, to be
+	// tried in order. When the registry denies all of them, it is asked without a
+	// credential, for the image may be public. An authn.Authenticator may be a
+	// [Refuser]. Default: [DefaultChain].
 	Keychain authn.Keychain
-	// Transport makes the requests, without retries. Default: HTTP/1.1 through
-	// the proxy that the environment names, with a limit of 10 s on connecting.
+	// Transport makes the requests, without retries. It should use HTTP/1.1:
+	// over HTTP/2 all ranges share one connection, which is logged as a warning.
+	// Default: [DefaultTransport].
 	Transport http.RoundTripper
-	// PlainHTTP names the registries that may be spoken to without TLS, beside
+	// PlainHTTP names the registries that may be spoken to without TLS, besides
 	// those on loopback: HOST:PORT, or HOST for any port. Default: none.
 	PlainHTTP []string
 	// RetryWait is the wait before a request that failed is repeated the first
@@ -44,27 +41,25 @@ type Options struct {
 	// image. Default: a mirror is trusted.
 	MirrorsMustAgree bool
 	// AllSources makes ranges of blobs come from all references that have the
-	// image at once, each range from the one with the fewest under way. It pays
+	// image at once, each range from the one with the fewest in flight. It pays
 	// where a registry as a whole is slower than this machine. Default: the
-	// first gives all that it can.
+	// first one serves all ranges that it can.
 	AllSources bool
-	// Logger is told what is tried and what is given up. Default: silent.
+	// Logger gets what is tried and what is given up. Default: none.
 	Logger *slog.Logger
-	// Secret is told each secret once it is known and before it is sent, for a CI
-	// system that shall hide it in what other programs print: passwords, also in
-	// the base64 in which they are sent with their user, identity tokens, and the
-	// tokens that are given for any of these. It is called by one goroutine at a
-	// time and must not call the client. Default: nobody is told.
+	// Secret is called with each secret once it is known and before it is sent,
+	// for a CI system that hides it in the output of other programs: passwords,
+	// also in the base64 in which they are sent with their user, identity tokens,
+	// and the tokens that are given for any of these. It is called by one
+	// goroutine at a time and must not call the client. Default: no call.
 	Secret func(string)
 }
 
-// A Client talks to registries. It is safe for concurrent use, and keeps the
-// tokens that it was given for its lifetime.
+// A Client resolves references and reads blobs. It is safe for concurrent use,
+// and keeps the tokens that it was given for its lifetime.
 type Client struct {
-	options   Options
-	chain     Chain
-	transport http.RoundTripper // with retries, without credentials
-	secrets   *redact.Secrets   // nil if nobody wants them
+	shared
+	options Options
 
 	mu           sync.Mutex
 	repositories map[string]*repository
@@ -84,19 +79,22 @@ func New(options *Options) *Client {
 	default:
 		c.chain = Chain{{"keychain", k}}
 	}
-	if c.options.RetryWait == 0 {
+	if c.options.Transport == nil {
+		c.options.Transport = DefaultTransport()
+	}
+	if c.options.RetryWait <= 0 {
 		c.options.RetryWait = 500 * time.Millisecond
 	}
-	if c.options.StallTimeout == 0 {
+	if c.options.StallTimeout <= 0 {
 		c.options.StallTimeout = 15 * time.Second
 	}
-	if c.options.Logger == nil {
-		c.options.Logger = slog.New(slog.DiscardHandler)
+	if c.log = c.options.Logger; c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
 	}
 	if c.options.Secret != nil {
 		c.secrets = &redact.Secrets{Notify: c.options.Secret}
 	}
-	c.transport = transport.NewUserAgent(newTransport(c.options), "dockercache")
+	c.transport = transport.NewUserAgent(newTransport(c.options.Transport, c.options.PlainHTTP, c.options.RetryWait, c.options.StallTimeout), "dockercache")
 	return c
 }
 
@@ -105,12 +103,12 @@ func New(options *Options) *Client {
 func (c *Client) parse(ref string) (reference.Named, *repository, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrReference, Err: err}
+		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrInvalidReference, Err: err}
 	}
 	named = reference.TagNameOnly(named)
 	r, err := c.repository(named)
 	if err != nil {
-		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrReference, Err: err}
+		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrInvalidReference, Err: err}
 	}
 	return named, r, nil
 }
@@ -131,7 +129,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{client: c, name: named.Name(), repo: repo, health: health{now: time.Now}}
+	r := &repository{sessions: sessions{shared: &c.shared, name: named.Name(), repo: repo, health: health{now: time.Now}}}
 	c.repositories[named.Name()] = r
 	return r, nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -14,41 +16,48 @@ import (
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// The kinds of trouble. Every [*Error] wraps one of them.
+// The kinds of errors. Every [*Error] wraps one of them.
 var (
-	// ErrReference: not a reference that a registry could be asked for.
-	ErrReference = errors.New("unusable reference")
-	// ErrNotFound: the registry is there, the image or blob is not. Some
-	// registries say so of what one may not see.
+	// ErrInvalidReference: not a reference that a registry could be asked for.
+	ErrInvalidReference = errors.New("invalid reference")
+	// ErrNotFound: the registry does not have the image or blob. Some registries
+	// answer so for what the credential may not read.
 	ErrNotFound = errors.New("not found")
 	// ErrDenied: credentials are missing, wrong, or not sufficient.
 	ErrDenied = errors.New("denied")
-	// ErrCredentials: a keychain failed and none after it has a credential, so
+	// ErrNoCredentials: a keychain failed and none after it has a credential, so
 	// the registry was not asked.
-	ErrCredentials = errors.New("no credentials")
-	// ErrUnreachable: no answer, or only answers such as 429 and 503 that may
-	// be better later, after all retries.
+	ErrNoCredentials = errors.New("no credentials")
+	// ErrUnreachable: after all retries there was no answer, or only answers such
+	// as 429 and 503 that may be better later.
 	ErrUnreachable = errors.New("unreachable")
-	// ErrAnswer: what came back is not what a registry answers.
-	ErrAnswer = errors.New("not a registry's answer")
-	// ErrDigest: the bytes do not have the digest that they were asked by, or
+	// ErrInvalidAnswer: the answer is not that of a registry.
+	ErrInvalidAnswer = errors.New("not a registry's answer")
+	// ErrDigest: the bytes do not have the digest that they were asked for by, or
 	// that the registry states for them.
 	ErrDigest = errors.New("wrong digest")
 	// ErrSize: a blob is shorter or longer than the manifest declares.
 	ErrSize = errors.New("wrong size")
-	// ErrRange: the registry ignores ranges, so a blob can be read only from its
-	// beginning.
-	ErrRange = errors.New("no ranges")
+	// ErrNoRanges: the registry ignores ranges, so a blob can be read only from
+	// its beginning.
+	ErrNoRanges = errors.New("no ranges")
 	// ErrDisagree: a mirror and the image's own registry do not have the same
 	// image, see [Options.MirrorsMustAgree].
 	ErrDisagree = errors.New("mirror disagrees")
-	// ErrPlatform: an index has no image for the platform.
-	ErrPlatform = errors.New("no such platform")
-	// ErrUnsupported: a manifest of a kind that cannot be stocked.
+	// ErrNoPlatform: an index has no image for the platform.
+	ErrNoPlatform = errors.New("no such platform")
+	// ErrUnsupported: a manifest of a kind that this package does not read.
 	ErrUnsupported = errors.New("unsupported manifest")
 )
 
-// An Error says what was done to what when it failed, and the kind of trouble.
+// A TemporaryError is an error that knows whether the same call may succeed
+// later. An error of a keychain may be one; without the method it is permanent.
+type TemporaryError interface {
+	error
+	Temporary() bool
+}
+
+// An Error is what was done to what when it failed, and the kind of error.
 type Error struct {
 	// Op is what was done, such as "resolve" or "read blob sha256:…".
 	Op string
@@ -56,29 +65,29 @@ type Error struct {
 	Source string
 	// Kind is one of the variables of this package.
 	Kind error
-	// Err is the cause; nil when the kind says it all. It may be shown, and so may
-	// all that it wraps: what would quote a secret has another text, and type.
+	// Err is the cause, or nil. It may be shown, and so may all that it wraps: an
+	// error that would quote a secret is replaced by one with another text.
 	Err error
 
 	retryAfter time.Duration
 }
 
-// Temporary tells whether the same request may go better later.
+// Temporary reports whether the same request may succeed later.
 func (e *Error) Temporary() bool {
-	if e.Kind == ErrCredentials { // what a keychain asks in turn may be down
-		var t interface{ Temporary() bool }
+	if e.Kind == ErrNoCredentials { // the server that a keychain asks may be down
+		var t TemporaryError
 		return errors.As(e.Err, &t) && t.Temporary()
 	}
 	return e.Kind == ErrUnreachable
 }
 
 // RetryAfter returns how long the registry asks to wait before the next
-// request; 0 if it did not say.
+// request; 0 if it does not.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
-// IgnoresRange tells whether the registry serves blobs only from their
-// beginning, so that they can be read in one piece alone.
-func (e *Error) IgnoresRange() bool { return e.Kind == ErrRange }
+// IgnoresRange reports whether the registry serves blobs only from their
+// beginning, so that they can be read only in one piece.
+func (e *Error) IgnoresRange() bool { return e.Kind == ErrNoRanges }
 
 func (e *Error) Error() string {
 	text := e.Op + " " + e.Source + ": " + e.Kind.Error()
@@ -96,11 +105,11 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Err}
 }
 
-// newError makes an Error of whatever a request ended with. A context that
-// ended is not the registry's trouble, so its cause is returned as it is.
+// newError makes an Error of any error of a request. When ctx has ended, that is
+// the error, and not the registry's.
 func newError(ctx context.Context, op, source string, err error) error {
-	if ctx.Err() != nil {
-		return wait.Err(ctx)
+	if ended := wait.Err(ctx); ended != nil {
+		return ended
 	}
 	var aside *asideError
 	if errors.As(err, &aside) {
@@ -112,7 +121,7 @@ func newError(ctx context.Context, op, source string, err error) error {
 	}
 	var done *Error
 	if errors.As(err, &done) {
-		if done.Kind == ErrCredentials { // of a login on the way
+		if done.Kind == ErrNoCredentials { // of a login on the way
 			return &Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err}
 		}
 		return redact.Error(err)
@@ -124,22 +133,18 @@ func newError(ctx context.Context, op, source string, err error) error {
 	}
 	var answer *transport.Error
 	var certificate *tls.CertificateVerificationError
-	// Of a loopback registry that was tried with TLS and without, the first says
-	// more: the second got "you are speaking plain HTTP".
+	// A loopback registry is tried with TLS and without. The first error says
+	// more: the second one is "you are speaking plain HTTP".
 	if errors.As(err, &answer) && !errors.As(err, &certificate) {
 		e.Kind, e.Err = kindOf(answer), errors.New(answerText(answer))
 		if status != nil && status.redirected && e.Kind == ErrDenied {
-			// Blob storage says so when the signature of the URL has expired.
-			// The registry signs a new one, so it is worth asking again.
+			// Blob storage denies a URL whose signature has expired. The registry
+			// signs a new one, so it is worth asking again.
 			e.Kind = ErrUnreachable
 		}
 		var denied denials
 		if errors.As(err, &denied) && e.Kind == ErrDenied {
-			if failed := denied.failed(); failed != nil {
-				e.Err = fmt.Errorf("%w (asked with: %s; failed: %w)", e.Err, denied.asked(), failed)
-			} else {
-				e.Err = fmt.Errorf("%w (asked with: %s)", e.Err, denied.asked())
-			}
+			e.Err = denied.explain(e.Err)
 		}
 	}
 	return e
@@ -148,7 +153,7 @@ func newError(ctx context.Context, op, source string, err error) error {
 func kindOf(e *transport.Error) error {
 	switch status := e.StatusCode; {
 	case status == http.StatusNotFound && e.Request != nil && e.Request.URL.Path == "/v2/":
-		return ErrAnswer // every registry has /v2/, that is how one is told
+		return ErrInvalidAnswer // every registry has /v2/
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return ErrDenied
 	case status == http.StatusNotFound:
@@ -156,15 +161,122 @@ func kindOf(e *transport.Error) error {
 	case status == http.StatusTooManyRequests || status >= 500:
 		return ErrUnreachable
 	}
-	return ErrAnswer
+	return ErrInvalidAnswer
 }
 
-// answerText is what a registry said. An answer that is not in the form of the
-// specification, such as an HTML page, is only named by its status.
+// answerText is the text of a registry's error. Of an answer that is not in the
+// form of the specification, such as an HTML page, it is only the status.
 func answerText(e *transport.Error) string {
 	text := fmt.Sprintf("status %d %s", e.StatusCode, http.StatusText(e.StatusCode))
 	for _, d := range e.Errors {
 		text += fmt.Sprintf(": %s %s", d.Code, d.Message)
 	}
 	return text
+}
+
+// A statusError is an answer with a status that was not wanted.
+type statusError struct {
+	error
+	status     int
+	redirected bool // it came from where the registry redirected to
+	retryAfter time.Duration
+}
+
+func (e *statusError) Unwrap() error { return e.error }
+
+// refusesSignature reports whether blob storage finds the signature of its URL
+// expired.
+func (e *statusError) refusesSignature() bool {
+	return e.redirected && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
+}
+
+// isDenied reports whether an error is the registry's or token server's refusal
+// of a credential; blob storage refuses its own signature.
+func isDenied(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) && status.redirected {
+		return false
+	}
+	var answer *transport.Error
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+}
+
+// An asideError is why a source was passed over without being asked.
+type asideError struct{ err error }
+
+func (e *asideError) Error() string { return e.err.Error() }
+func (e *asideError) Unwrap() error { return e.err }
+
+// denials are the answers of the registry to each of the credentials, in order.
+type denials []denial
+
+type denial struct {
+	credential string // its name
+	failed     error  // of the keychains before it
+	err        error
+}
+
+func (d denials) Error() string { return d[len(d)-1].err.Error() }
+
+// Unwrap returns the first denial: where all are denied, the first credential is
+// the one that was meant to work. An error of another kind is the last one.
+func (d denials) Unwrap() error {
+	if last := d[len(d)-1].err; !isDenied(last) {
+		return last
+	}
+	return d[0].err
+}
+
+// explain adds to err which credentials were tried, and the error of the
+// keychains that were passed over: their credential may be the one that the
+// registry wants.
+func (d denials) explain(err error) error {
+	var names []string
+	var failed error
+	for _, one := range d {
+		names = append(names, one.credential)
+		if failed == nil {
+			failed = one.failed
+		}
+	}
+	asked := strings.Join(slices.Compact(names), ", then ")
+	if failed != nil {
+		return fmt.Errorf("%w (asked with: %s; failed: %w)", err, asked, failed)
+	}
+	return fmt.Errorf("%w (asked with: %s)", err, asked)
+}
+
+// sourceErrors are the errors of all sources of one image, in order. Each wraps
+// an [*Error].
+type sourceErrors []error
+
+func (e sourceErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e sourceErrors) Unwrap() []error { return e }
+
+// RetryAfter returns the longest wait that any of the sources asks for: all of
+// them are asked again.
+func (e sourceErrors) RetryAfter() (longest time.Duration) {
+	e.any(func(err *Error) bool { longest = max(longest, err.RetryAfter()); return false })
+	return longest
+}
+
+// IgnoresRange reports whether any of the sources could give the blob in one
+// piece. Without it the first error would speak for all.
+func (e sourceErrors) IgnoresRange() bool { return e.any((*Error).IgnoresRange) }
+
+// Temporary reports whether any of the sources may do better later.
+func (e sourceErrors) Temporary() bool { return e.any((*Error).Temporary) }
+
+func (e sourceErrors) any(is func(*Error) bool) bool {
+	return slices.ContainsFunc(e, func(err error) bool {
+		var one *Error
+		return errors.As(err, &one) && is(one)
+	})
 }

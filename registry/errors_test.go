@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endsAfter is a context that ends after it was asked so often.
+// endsAfter is a context that ends after so many calls of Err.
 type endsAfter struct {
 	context.Context
 	asked int
@@ -37,7 +37,7 @@ func TestErrorOfASourceSetAside(t *testing.T) {
 	}
 }
 
-// What a registry asked for still holds when it is not asked again.
+// A registry's Retry-After still holds when it is not asked again.
 func TestErrorOfASourceSetAsideSaysWhenToAskAgain(t *testing.T) {
 	before := newError(t.Context(), "read", "host/image", &statusError{&transport.Error{StatusCode: 429}, 429, false, 7 * time.Second})
 	for _, err := range []error{before, fmt.Errorf("config: %w", before)} {

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -10,11 +9,11 @@ import (
 const (
 	// tolerance is how many requests in a row may fail before a source is set
 	// aside: one broken connection says little, and sixteen ranges that break at
-	// once with the same registry would otherwise say it sixteen times.
+	// once with the same registry would otherwise count sixteen times.
 	tolerance = 3
-	// firstAside and longestAside bound how long a source is set aside; it
+	// firstAside and longestAside bound how long a source is set aside; the time
 	// doubles each time that it fails again. A registry that restarts is back
-	// within half a minute, and one that is gone is asked once in five.
+	// within half a minute, and one that is gone is asked every five minutes.
 	firstAside   = 30 * time.Second
 	longestAside = 5 * time.Minute
 	// enough is after how many bytes a body that breaks is no failure of its
@@ -22,8 +21,8 @@ const (
 	enough = 1 << 20
 )
 
-// health tells whether a source is worth being asked before the others. A
-// source that is set aside is asked after them, never not at all.
+// A health decides whether a source is asked before the others. A source that is
+// set aside is asked after them. It is safe for concurrent use.
 type health struct {
 	now func() time.Time
 
@@ -35,7 +34,7 @@ type health struct {
 	last     error
 }
 
-// allow tells whether the source may be asked now. After it was set aside for
+// allow reports whether the source may be asked now. After it was set aside for
 // its time, one request at a time is allowed, until one is answered. Each true
 // must be followed by settle.
 func (h *health) allow() bool {
@@ -61,9 +60,12 @@ func (h *health) asideFor() error {
 	return h.last
 }
 
-// settle says how a request ended: nil for well, errNeutral for what tells
-// nothing about the source. It returns for how long the source is set aside by
-// that; 0 if it is not, or is already.
+// errNeutral is the end of a request that says nothing about its source.
+var errNeutral = errors.New("not caused by the source")
+
+// settle records how a request ended: nil for success, errNeutral for what says
+// nothing about the source. It returns for how long that sets the source aside;
+// 0 if it does not, or if the source is set aside already.
 func (h *health) settle(err error) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,31 +95,3 @@ func (h *health) setAside() time.Duration {
 	h.until = h.now().Add(h.aside)
 	return h.aside
 }
-
-// settle is [health.settle] of the repository, and says what follows. That a
-// registry ignores ranges is no failure: it serves whole blobs.
-func (r *repository) settle(err error) {
-	if errors.Is(err, ErrRange) {
-		err = errNeutral
-	}
-	if d := r.health.settle(err); d > 0 {
-		r.client.options.Logger.Warn("source keeps failing, any other is asked before it", "source", r.name, "for", d, "error", err)
-	}
-}
-
-// resolved sets the source aside that does not answer when it is asked for an
-// image: these requests were repeated already. A login has said so itself.
-func (r *repository) resolved(ctx context.Context, err error) {
-	if err != nil && errors.Is(newError(ctx, "resolve", r.name, err), ErrUnreachable) && r.health.asideFor() == nil {
-		r.health.fail(err)
-	}
-}
-
-// errNeutral is the end of a request that tells nothing about its source.
-var errNeutral = errors.New("not the source's doing")
-
-// asideError is why a source was passed over without being asked.
-type asideError struct{ err error }
-
-func (e *asideError) Error() string { return e.err.Error() }
-func (e *asideError) Unwrap() error { return e.err }

@@ -41,7 +41,7 @@ func TestHealth(t *testing.T) {
 		assert.True(t, h.allow(), "after %v one may try", aside)
 		assert.False(t, h.allow(), "and one alone")
 		h.settle(errNeutral)
-		assert.True(t, h.allow(), "that one told nothing: another")
+		assert.True(t, h.allow(), "the probe had no result: another")
 		h.settle(down)
 	}
 
@@ -58,7 +58,7 @@ func TestHealth(t *testing.T) {
 	h.settle(down)
 	assert.False(t, h.allow())
 	now = now.Add(firstAside)
-	assert.True(t, h.allow(), "the times begin anew")
+	assert.True(t, h.allow(), "the times begin again")
 }
 
 // A login was repeated already: it fails for all.
@@ -77,14 +77,14 @@ func TestHealthOfALogin(t *testing.T) {
 }
 
 // A probe that its caller gives up, before the answer or in the middle of it,
-// tells nothing; the next one may try.
+// has no result; the next one may try.
 func TestProbeIsGivenUp(t *testing.T) {
 	server := registrytest.New(t)
 	pushed, err := random.Image(1000, 1)
 	require.NoError(t, err)
 	ref, err := server.Push("team/image:tag", pushed)
 	require.NoError(t, err)
-	image, err := New(&Options{Keychain: Chain{}}).Resolve(t.Context(), DefaultPlatform(), ref)
+	image, err := New(&Options{Keychain: Chain{}}).Image(t.Context(), DefaultPlatform(), ref)
 	require.NoError(t, err)
 	manifest, err := pushed.Manifest()
 	require.NoError(t, err)

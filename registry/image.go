@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -16,7 +15,8 @@ import (
 )
 
 // An Image is an image for one platform, as a registry served it. Its manifest
-// and config are immutable and proven; its layers are still remote.
+// and config are immutable and verified; its layers are still remote. It is safe
+// for concurrent use.
 type Image struct {
 	source       string
 	manifest     manifest
@@ -27,40 +27,67 @@ type Image struct {
 	confirmed map[*repository]bool // those that have the manifest, for Options.AllSources
 
 	mu         sync.Mutex
-	distrusted map[v1.Hash]int      // how many sources, from the first on, gave wrong bytes
-	origins    map[v1.Hash][]string // who gave bytes of a blob, since it was last distrusted
+	distrusted map[v1.Hash]int      // how many sources, from the first on, sent wrong bytes
+	origins    map[v1.Hash][]string // which sent bytes of a blob, since it was last distrusted
 }
 
-// Distrust says that the bytes of a blob were wrong: from now on it is read from
-// the next source alone, and from the first again after the last.
-func (i *Image) Distrust(digest v1.Hash) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.log().Warn("wrong bytes", "blob", digest.String(), "from", strings.Join(i.origins[digest], ", "))
-	if i.distrusted == nil {
-		i.distrusted = map[v1.Hash]int{}
-	}
-	i.distrusted[digest]++
-	delete(i.origins, digest)
-}
+// Source returns the complete reference that the image was resolved at.
+func (i *Image) Source() string { return i.source }
 
-// Origins returns the repositories that gave bytes of a blob, since it was last
-// distrusted.
-func (i *Image) Origins(digest v1.Hash) []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return slices.Clone(i.origins[digest])
-}
+// Digest returns the digest of the manifest.
+func (i *Image) Digest() v1.Hash { return i.manifest.digest }
 
-func (i *Image) gave(r *repository, digest v1.Hash) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.origins == nil {
-		i.origins = map[v1.Hash][]string{}
+// MediaType returns the media type of the manifest.
+func (i *Image) MediaType() types.MediaType { return i.manifest.mediaType }
+
+// Manifest returns a copy of the manifest as served.
+func (i *Image) Manifest() []byte { return slices.Clone(i.manifest.raw) }
+
+// Config returns a copy of the config as served.
+func (i *Image) Config() []byte { return slices.Clone(i.config) }
+
+// ReadRange returns length bytes from offset on of a blob that the manifest
+// declares. The bytes are not verified. The reader must be closed; it fails when
+// the connection does, when nothing comes for [Options.StallTimeout], and when ctx
+// ends.
+//
+// The repository that the image was resolved in is asked first, then those of the
+// references after it, then those before it that were unreachable; each once.
+// With [Options.AllSources] the one with the fewest ranges in flight comes first,
+// and one that is set aside comes last. A reader that fails later is not replaced:
+// ask again for what is missing. [Error.Temporary] and [Error.RetryAfter] report
+// whether and when that makes sense.
+//
+// The error joins one [*Error] for each repository; a blob whose whole size
+// differs from the declared one wraps [ErrSize].
+func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	size, ok := i.sizes[digest]
+	if !ok {
+		return nil, fmt.Errorf("blob %s is not part of %s", digest, i.source)
 	}
-	if !slices.Contains(i.origins[digest], r.name) {
-		i.origins[digest] = append(i.origins[digest], r.name)
+	if offset < 0 || length < 1 || length > size-offset {
+		return nil, fmt.Errorf("blob %s has %d bytes: no range of %d at %d", digest, size, length, offset)
 	}
+	ctx = withoutRetries(ctx)
+	var failed sourceErrors
+	var tried []*repository
+	for r := i.pick(digest, tried); r != nil; r = i.pick(digest, tried) {
+		body, err := r.readRange(ctx, digest, size, offset, length)
+		if err == nil {
+			i.addOrigin(digest, r)
+			return body, nil
+		}
+		r.reading.Add(-1)
+		err = newError(ctx, "read blob "+digest.String()+" of", r.name, err)
+		if ctx.Err() != nil {
+			r.settle(ctx, errNeutral)
+			return nil, err
+		}
+		r.settle(ctx, err)
+		r.log.InfoContext(ctx, "source does not serve the range", "source", r.name, "error", err)
+		failed, tried = append(failed, err), append(tried, r)
+	}
+	return nil, failed
 }
 
 // pick returns the source to ask next for a blob, and counts that it reads; nil
@@ -81,9 +108,9 @@ func (i *Image) pick(digest v1.Hash, tried []*repository) *repository {
 	return next
 }
 
-// order returns the sources in the order in which a blob is asked of them: as
-// Resolve was given them, but after those that gave wrong bytes of it; or those
-// that are known to have the image first, the least busy one before the others.
+// order returns the sources in the order in which a blob is asked of them: that
+// of the references, but after those that sent wrong bytes of it; or those that
+// are known to have the image first, the least busy one before the others.
 func (i *Image) order(digest v1.Hash) []*repository {
 	first := i.distrusted[digest] % len(i.repositories)
 	order := slices.Concat(i.repositories[first:], i.repositories[:first])
@@ -112,68 +139,40 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 		r.resolved(ctx, err)
 	}
 	if err != nil {
-		i.log().Info("not read from at the same time", "source", r.name, "error", newError(ctx, "look for "+i.Digest().String()+" in", r.name, err))
+		r.log.InfoContext(ctx, "not read from at the same time", "source", r.name, "error", newError(ctx, "look for "+i.Digest().String()+" in", r.name, err))
 		return
 	}
 	i.confirmed[r] = true
 }
 
-func (i *Image) log() *slog.Logger { return i.repositories[0].client.options.Logger }
-
-// Source returns the complete reference that the image was resolved at.
-func (i *Image) Source() string { return i.source }
-
-// Digest returns the digest of the manifest.
-func (i *Image) Digest() v1.Hash { return i.manifest.digest }
-
-// MediaType returns the media type of the manifest.
-func (i *Image) MediaType() types.MediaType { return i.manifest.mediaType }
-
-// Manifest returns a copy of the manifest as served.
-func (i *Image) Manifest() []byte { return slices.Clone(i.manifest.raw) }
-
-// Config returns a copy of the config as served.
-func (i *Image) Config() []byte { return slices.Clone(i.config) }
-
-// ReadRange returns the length bytes from offset on of a blob that the manifest
-// declares. The bytes are not verified. The reader must be closed; it fails
-// when the connection does, when nothing comes for [Options.StallTimeout], and
-// when ctx ends.
-//
-// The repository that the image was resolved in is asked first, then the ones
-// after it that [Client.Resolve] was given, then the ones before it that were
-// unreachable then; each once. With [Options.AllSources]
-// the one with the fewest ranges under way comes first, and one that is set
-// aside comes last. A reader that fails later
-// is not replaced: ask again for what is missing. [Error.Temporary] and
-// [Error.RetryAfter] tell whether and when that makes sense. The error joins one [*Error] for each;
-// a blob whose whole size differs from the declared one wraps [ErrSize].
-func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	size, ok := i.sizes[digest]
-	if !ok {
-		return nil, fmt.Errorf("blob %s is not part of %s", digest, i.source)
+// Distrust records that the bytes of a blob were wrong: from now on it is read
+// from the next source alone, and from the first again after the last.
+func (i *Image) Distrust(digest v1.Hash) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.repositories[0].log.Warn("wrong bytes", "blob", digest.String(), "from", strings.Join(i.origins[digest], ", "))
+	if i.distrusted == nil {
+		i.distrusted = map[v1.Hash]int{}
 	}
-	if offset < 0 || length < 1 || length > size-offset {
-		return nil, fmt.Errorf("blob %s has %d bytes: no range of %d at %d", digest, size, length, offset)
+	i.distrusted[digest]++
+	delete(i.origins, digest)
+}
+
+// Origins returns the repositories that sent bytes of a blob, since it was last
+// distrusted.
+func (i *Image) Origins(digest v1.Hash) []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.origins[digest])
+}
+
+func (i *Image) addOrigin(digest v1.Hash, r *repository) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.origins == nil {
+		i.origins = map[v1.Hash][]string{}
 	}
-	ctx = withoutRetries(ctx)
-	var failed sourceErrors
-	var tried []*repository
-	for r := i.pick(digest, tried); r != nil; r = i.pick(digest, tried) {
-		body, err := r.readRange(ctx, digest, size, offset, length)
-		if err == nil {
-			i.gave(r, digest)
-			return body, nil
-		}
-		r.reading.Add(-1)
-		err = newError(ctx, "read blob "+digest.String()+" of", r.name, err)
-		if ctx.Err() != nil {
-			r.settle(errNeutral)
-			return nil, err
-		}
-		r.settle(err)
-		i.log().Info("source does not give the range", "source", r.name, "error", err)
-		failed, tried = append(failed, err), append(tried, r)
+	if !slices.Contains(i.origins[digest], r.name) {
+		i.origins[digest] = append(i.origins[digest], r.name)
 	}
-	return nil, failed
 }

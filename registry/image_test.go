@@ -42,7 +42,7 @@ func resolvedWith(t *testing.T, q registrytest.Quirks, change func(*registry.Opt
 	image := randomImage(t, 1)
 	ref := push(t, server, "team/image:tag", image)
 	server.SetQuirks(q)
-	got, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	got, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	return remote{got, server, layersOf(t, image)[0], contentOf(t, image, 0)}
 }
@@ -97,8 +97,8 @@ func TestReadRangeFaults(t *testing.T) {
 		"long":                     {quirks: registrytest.Quirks{LongBlob: true}, kind: registry.ErrSize, says: "the manifest declares"},
 		"long, without ranges":     {quirks: registrytest.Quirks{LongBlob: true, IgnoreRange: true}, kind: registry.ErrSize},
 		"range behind a short end": {quirks: registrytest.Quirks{ShortBlob: true}, offset: -1, kind: registry.ErrSize, says: "has none at"},
-		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrAnswer, says: "Content-Range"},
-		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrRange, says: "the whole blob"},
+		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrInvalidAnswer, says: "Content-Range"},
+		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrNoRanges, says: "the whole blob"},
 		"cut":                      {quirks: registrytest.Quirks{CutBodyAfter: 1000}, kind: registry.ErrUnreachable, says: "unexpected EOF"},
 		"stalled":                  {quirks: registrytest.Quirks{Stall: true}, kind: registry.ErrUnreachable, says: "no byte came for too long"},
 	} {
@@ -120,8 +120,8 @@ func TestReadRangeFaults(t *testing.T) {
 	}
 }
 
-// Whatever the answer says of itself, the reader gives the bytes that were asked
-// for and then ends, or fails.
+// Whatever the headers of the answer are, the reader returns the bytes that were
+// asked for and then ends, or fails.
 func TestReadRangeAnswersThatLie(t *testing.T) {
 	image := randomImage(t, 1)
 	content := contentOf(t, image, 0)
@@ -132,13 +132,13 @@ func TestReadRangeAnswersThatLie(t *testing.T) {
 		body   []byte
 		kind   error
 	}{
-		"right":                   {206, "bytes 0-99/" + size, content[:100], nil},
-		"right, total not stated": {206, "bytes 0-99/*", content[:100], nil},
-		"part of the range":       {206, "bytes 0-49/" + size, content[:50], registry.ErrUnreachable},
-		"says all, gives part":    {206, "bytes 0-99/" + size, content[:50], registry.ErrUnreachable},
-		"says all, gives more":    {206, "bytes 0-99/" + size, content, registry.ErrSize},
-		"whole blob":              {200, "", content, nil},
-		"whole blob, but not all": {200, "", content[:50], registry.ErrUnreachable},
+		"right":                    {206, "bytes 0-99/" + size, content[:100], nil},
+		"right, total not stated":  {206, "bytes 0-99/*", content[:100], nil},
+		"part of the range":        {206, "bytes 0-49/" + size, content[:50], registry.ErrUnreachable},
+		"declares all, sends part": {206, "bytes 0-99/" + size, content[:50], registry.ErrUnreachable},
+		"declares all, sends more": {206, "bytes 0-99/" + size, content, registry.ErrSize},
+		"whole blob":               {200, "", content, nil},
+		"whole blob, but not all":  {200, "", content[:50], registry.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := registrytest.New(t)
@@ -157,7 +157,7 @@ func TestReadRangeAnswersThatLie(t *testing.T) {
 			}))
 			defer front.Close()
 			ref = strings.Replace(ref, server.Host(), strings.TrimPrefix(front.URL, "http://"), 1)
-			got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 			require.NoError(t, err)
 			r := remote{Image: got, layer: layersOf(t, image)[0]}
 			read, err := r.read(t.Context(), 0, 100)
@@ -182,7 +182,7 @@ func TestReadRangeIgnoredFromTheBeginning(t *testing.T) {
 	}
 }
 
-// Ranges are not repeated here; the error says whether, and when, to ask again.
+// Ranges are not repeated here; the error reports whether, and when, to ask again.
 func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 	r := resolved(t, nil)
 	for status, temporary := range map[int]bool{429: true, 500: true, 503: true, 404: false, 403: false} {
@@ -200,11 +200,11 @@ func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
 	}
 }
 
-// A source that gave wrong bytes of a blob is not the first to be asked again.
+// A source that sent wrong bytes of a blob is not the first to be asked again.
 func TestDistrust(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	image := randomImage(t, 1)
-	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image))
+	got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image))
 	require.NoError(t, err)
 	r := remote{got, mirror, layersOf(t, image)[0], contentOf(t, image, 0)}
 	for _, server := range []*registrytest.Server{mirror, own, mirror} {
@@ -220,7 +220,7 @@ func TestReadRangeFallsBackToTheNextSource(t *testing.T) {
 	mirror, own := registrytest.New(t), registrytest.New(t)
 	image := randomImage(t, 1)
 	mirrorRef, ownRef := push(t, mirror, "mirror/image:tag", image), push(t, own, "own/image:tag", image)
-	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), mirrorRef, ownRef)
+	got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), mirrorRef, ownRef)
 	require.NoError(t, err)
 	r := remote{got, mirror, layersOf(t, image)[0], contentOf(t, image, 0)}
 
@@ -248,4 +248,45 @@ func TestReadRangeCanceled(t *testing.T) {
 	cancel(reason)
 	_, err = io.ReadAll(body)
 	require.ErrorIs(t, err, reason)
+}
+
+// Ranges through one HTTP/2 connection are logged once, with what to do about it;
+// the client's own transport uses HTTP/1.1.
+func TestHTTP2(t *testing.T) {
+	server := registrytest.New(t)
+	image := randomImage(t, 1)
+	ref := push(t, server, "image:tag", image)
+	front := httptest.NewUnstartedServer(server)
+	front.EnableHTTP2 = true
+	front.StartTLS()
+	defer front.Close()
+	ref = strings.Replace(ref, server.Host(), front.Listener.Addr().String(), 1)
+	trusts := front.Client().Transport.(*http.Transport).TLSClientConfig
+
+	wrapped := 0
+	own := registry.DefaultTransport()
+	own.TLSClientConfig = trusts.Clone()
+	for name, c := range map[string]struct {
+		transport http.RoundTripper
+		warnings  int
+	}{
+		"HTTP/2":  {front.Client().Transport, 1},
+		"default": {own, 0},
+		"wrapped": {roundTripper(func(r *http.Request) (*http.Response, error) { wrapped++; return own.RoundTrip(r) }), 0},
+	} {
+		var log bytes.Buffer
+		client := newClient(func(o *registry.Options) { o.Transport, o.Logger = c.transport, logTo(&log) })
+		got, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err, name)
+		assert.NotContains(t, log.String(), "level=WARN", "%s: no range was asked for", name)
+		r := remote{Image: got, layer: layersOf(t, image)[0]}
+		for range 3 {
+			_, err := r.read(t.Context(), 0, 10)
+			require.NoError(t, err, name)
+		}
+		assert.Equal(t, c.warnings, strings.Count(log.String(), "level=WARN"), "%s: %s", name, &log)
+		assert.Equal(t, c.warnings, strings.Count(log.String(), "registry.DefaultTransport"), name)
+	}
+	assert.NotZero(t, wrapped)
+	assert.NotSame(t, own, registry.DefaultTransport(), "each call returns a new one")
 }

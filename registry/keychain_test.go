@@ -23,7 +23,7 @@ func (h has) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: h.user, Password: h.password}, nil
 }
 
-// fails is a keychain that cannot tell.
+// fails is a keychain that fails.
 type fails struct{ err error }
 
 func (f fails) Resolve(authn.Resource) (authn.Authenticator, error) { return nil, f.err }
@@ -72,7 +72,10 @@ func TestGitHub(t *testing.T) {
 	} {
 		target, err := name.NewRegistry(c.host)
 		require.NoError(t, err)
-		auth, err := registry.GitHub(func(name string) string { return c.env[name] }).Resolve(target)
+		for _, name := range []string{"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_ACTOR"} {
+			t.Setenv(name, c.env[name])
+		}
+		auth, err := registry.GitHub().Resolve(target)
 		require.NoError(t, err)
 		config, err := auth.Authorization()
 		require.NoError(t, err)

@@ -4,9 +4,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ import (
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
-// anonymous ignores the credentials of whoever runs the tests.
+// anonymous ignores the credentials of the user who runs the tests.
 var anonymous = authn.NewMultiKeychain()
 
 // newClient returns a client that repeats requests without a noticeable wait.
@@ -44,7 +46,7 @@ func randomImage(t testing.TB, layers int64) v1.Image {
 	return image
 }
 
-// amd64 makes the image's config say what it is for.
+// amd64 sets the platform in the image's config.
 func amd64(t testing.TB, image v1.Image) v1.Image {
 	t.Helper()
 	config, err := image.ConfigFile()
@@ -113,7 +115,7 @@ func proxyTo(s *registrytest.Server, w http.ResponseWriter, r *http.Request) {
 	httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, r)
 }
 
-// TestMain keeps the credentials of whoever runs the tests out of them.
+// TestMain keeps the credentials of the user who runs the tests out of them.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "docker-config")
 	if err != nil {
@@ -123,4 +125,23 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// hold puts a server before s that keeps requests for paths with a part waiting
+// until release is closed. It returns what
+// turns a reference of s into one of that server.
+func hold(t *testing.T, s *registrytest.Server, part string, arrived chan<- struct{}, release <-chan struct{}) func(ref string) string {
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, part) {
+			arrived <- struct{}{}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		proxyTo(s, w, r)
+	}))
+	t.Cleanup(front.Close)
+	return func(ref string) string { return strings.Replace(ref, s.Host(), front.Listener.Addr().String(), 1) }
 }

@@ -2,48 +2,73 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"golang.org/x/sync/singleflight"
-
-	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// A repository is one repository in one registry, logged in to on first use.
-type repository struct {
-	client *Client
-	name   string // complete, as in references: docker.io/library/debian
-	repo   name.Repository
+// maxManifest is the largest manifest that is read, in bytes: what the
+// distribution registry accepts.
+const maxManifest = 4 << 20
 
-	logins    singleflight.Group
-	challenge atomic.Pointer[transport.Challenge] // nil until the registry was asked
-	session   atomic.Pointer[session]             // the one that worked last, or is tried first; nil if none
-	health    health
-	reading   atomic.Int64 // how many ranges of blobs are under way
-	noRanges  atomic.Bool  // it answered a range with the whole blob
+// accepted are the kinds of manifest that are asked for. Without the first two
+// an old registry converts to schema 1.
+var accepted = []string{
+	string(types.DockerManifestSchema2), string(types.OCIManifestSchema1),
+	string(types.DockerManifestList), string(types.OCIImageIndex),
+}
+
+// A repository is one repository in one registry, logged in to on first use. It
+// is safe for concurrent use.
+type repository struct {
+	sessions
+	reading  atomic.Int64 // how many ranges of blobs are in flight
+	noRanges atomic.Bool  // it answered a range with the whole blob
+}
+
+// settle records in the repository's health how a request ended. That a registry
+// ignores ranges is no failure: it serves whole blobs.
+func (r *repository) settle(ctx context.Context, err error) {
+	if errors.Is(err, ErrNoRanges) {
+		err = errNeutral
+	}
+	if d := r.health.settle(err); d > 0 {
+		r.log.WarnContext(ctx, "source keeps failing, any other is asked before it", "source", r.name, "for", d, "error", err)
+	}
+}
+
+// resolved sets the repository aside if it did not answer when it was asked for
+// an image: these requests were repeated already. A login has done so itself.
+func (r *repository) resolved(ctx context.Context, err error) {
+	if err != nil && errors.Is(newError(ctx, "resolve", r.name, err), ErrUnreachable) && r.health.asideFor() == nil {
+		r.health.fail(err)
+	}
 }
 
 // get asks for a path below /v2/<repository>/ and returns the answer if its
 // status is one of those wanted. A request that is denied is tried with every
 // other credential, and without one. The caller closes the body.
 func (r *repository) get(ctx context.Context, path string, header http.Header, want ...int) (*http.Response, error) {
-	s, err := r.session.Load(), error(nil)
-	if s == nil {
-		if s, err = r.open(ctx, 0); err != nil {
-			return nil, fmt.Errorf("log in: %w", err)
-		}
-		r.session.CompareAndSwap(nil, s)
+	s, err := r.first(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("log in: %w", err)
 	}
 	var denied denials
 	var tried []*session
@@ -53,18 +78,18 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 		var status *statusError
 		switch {
 		case err == nil:
-			r.answered(s, denied)
+			r.answered(ctx, s, denied)
 			return resp, nil
 		case errors.As(err, &status) && status.refusesSignature() && !signed:
 			signed = true // the registry signs another URL when it is asked again
 			continue
 		case !isDenied(err):
 			if status != nil {
-				r.answered(s, denied)
+				r.answered(ctx, s, denied)
 			}
 			return nil, err
 		}
-		denied, tried = append(denied, denial{s.credential, err}), append(tried, s)
+		denied, tried = append(denied, denial{s.credential.name, s.credential.failed, err}), append(tried, s)
 		s, err = r.instead(ctx, s, sent, tried)
 		var more denials // of a token server
 		if s == nil {
@@ -77,27 +102,6 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 			return nil, denied
 		case err != nil:
 			return nil, fmt.Errorf("log in again: %w", err)
-		}
-	}
-}
-
-// answered remembers the session that the registry answers to.
-func (r *repository) answered(s *session, denied denials) {
-	r.session.Store(s)
-	if !s.worked.Swap(true) {
-		r.client.options.Logger.Info("answered", "source", r.name, "credential", s.credential.name)
-	}
-	for _, d := range denied {
-		r.client.options.Logger.Info("the credential before was denied", "source", r.name, "denied", d.credential.name, "answered", s.credential.name, "error", redact.Text(d.err.Error()))
-	}
-}
-
-// forget drops a session that was denied before it was ever answered: the next
-// request begins with the keychains, which may have something else by then.
-func (r *repository) forget(tried []*session) {
-	for _, s := range tried {
-		if !s.worked.Load() {
-			r.session.CompareAndSwap(s, nil)
 		}
 	}
 }
@@ -122,22 +126,6 @@ func (r *repository) send(ctx context.Context, s *session, path string, header h
 	return resp, nil
 }
 
-// statusError is an answer with a status that was not wanted.
-type statusError struct {
-	error
-	status     int
-	redirected bool // it came from where the registry redirected to
-	retryAfter time.Duration
-}
-
-// refusesSignature tells whether blob storage finds the signature of its URL
-// expired.
-func (e *statusError) refusesSignature() bool {
-	return e.redirected && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
-}
-
-func (e *statusError) Unwrap() error { return e.error }
-
 // retryAfter reads the header Retry-After, in seconds or as a date; 0 if absent.
 func retryAfter(h http.Header) time.Duration {
 	text := h.Get("Retry-After")
@@ -150,8 +138,76 @@ func retryAfter(h http.Header) time.Duration {
 	return 0
 }
 
-// readBlob reads a whole blob of at most limit bytes and proves its digest. It
-// is for configs, which are held in memory.
+// A manifest is what a registry served under a tag or digest, verified to have
+// that digest and to be of a known kind.
+type manifest struct {
+	raw       []byte
+	digest    v1.Hash
+	mediaType types.MediaType
+}
+
+// manifest fetches the manifest called tagOrDigest. With a digest the bytes
+// must have it.
+func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifest, error) {
+	resp, err := r.get(ctx, "manifests/"+tagOrDigest, http.Header{"Accept": accepted}, http.StatusOK)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	fail := func(kind error, format string, args ...any) (*manifest, error) {
+		return nil, &Error{Op: "read manifest", Source: r.name + joiner(tagOrDigest) + tagOrDigest, Kind: kind, Err: fmt.Errorf(format, args...)}
+	}
+	if len(raw) > maxManifest {
+		return fail(ErrUnsupported, "more than %d bytes", maxManifest)
+	}
+	contentType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if malformed
+	var head struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     types.MediaType `json:"mediaType"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return fail(ErrInvalidAnswer, "the manifest is not JSON (%d bytes of type %q): %w", len(raw), contentType, err)
+	}
+	if head.SchemaVersion == 1 {
+		return fail(ErrUnsupported, "schema version 1: push the image again with a current tool")
+	}
+	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: head.MediaType}
+	served := types.MediaType(contentType)
+	switch {
+	case head.MediaType == "":
+		m.mediaType = served
+	case served.IsImage() && served != head.MediaType, served.IsIndex() && served != head.MediaType:
+		return fail(ErrInvalidAnswer, "served as %q, but says of itself %q", served, head.MediaType)
+	}
+	if !m.mediaType.IsImage() && !m.mediaType.IsIndex() {
+		return fail(ErrUnsupported, "media type %q", m.mediaType)
+	}
+	if isDigest(tagOrDigest) && m.digest.String() != tagOrDigest {
+		return fail(ErrDigest, "its bytes have the digest %s", m.digest)
+	}
+	// Absent is fine, the header is optional. A digest of another algorithm
+	// cannot be compared.
+	if stated := resp.Header.Get("Docker-Content-Digest"); strings.HasPrefix(stated, "sha256:") && stated != m.digest.String() {
+		return fail(ErrDigest, "the registry states %s, its bytes have the digest %s", stated, m.digest)
+	}
+	return m, nil
+}
+
+func isDigest(tagOrDigest string) bool { return strings.Contains(tagOrDigest, ":") }
+
+func joiner(tagOrDigest string) string {
+	if isDigest(tagOrDigest) {
+		return "@"
+	}
+	return ":"
+}
+
+// readBlob reads a whole blob of at most limit bytes and verifies its digest. It
+// is for configs, which are kept in memory.
 func (r *repository) readBlob(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
 	if d.Size < 0 || d.Size > limit {
 		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrUnsupported, Err: fmt.Errorf("%d bytes, more than %d", d.Size, limit)}
@@ -179,4 +235,146 @@ func atLeast(got, declared int64) string {
 		return "there are more"
 	}
 	return fmt.Sprintf("there are %d", got)
+}
+
+func sha256Of(b []byte) v1.Hash {
+	sum := sha256.Sum256(b)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
+
+// readRange asks for a range of a blob whose whole size is declared. Always a
+// closed range, bytes=a-b: some registries answer 416 to an open one. The caller
+// has counted it in r.reading; the body's Close subtracts it.
+func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
+	if length < size && r.noRanges.Load() {
+		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: ErrNoRanges}
+	}
+	last := offset + length - 1
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, last)}}
+	resp, err := r.get(ctx, "blobs/"+digest.String(), header, http.StatusPartialContent, http.StatusOK, http.StatusRequestedRangeNotSatisfiable)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(kind error, format string, args ...any) (io.ReadCloser, error) {
+		resp.Body.Close()
+		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
+	}
+	if resp.ProtoMajor > 1 {
+		r.http2.Do(func() {
+			r.log.WarnContext(ctx, "all ranges of blobs share one HTTP/2 connection, which limits their speed", "source", r.name, "from", resp.Request.URL.Host,
+				"todo", "make Options.Transport speak HTTP/1.1: leave it out, or begin with registry.DefaultTransport")
+		})
+	}
+	total := resp.ContentLength // of a 200; -1 if not stated
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		text := resp.Header.Get("Content-Range")
+		first, end, all, ok := parseContentRange(text)
+		if !ok || first != offset || end > last {
+			return fail(ErrInvalidAnswer, "asked for bytes %d-%d, the answer is for Content-Range %.100q", offset, last, text)
+		}
+		total = all
+	case http.StatusRequestedRangeNotSatisfiable:
+		return fail(ErrSize, "declared are %d bytes, the registry has none at %d", size, offset)
+	case http.StatusOK:
+		if length < size {
+			r.noRanges.Store(true)
+		}
+		if offset > 0 {
+			return fail(ErrNoRanges, "asked for bytes %d-%d, the answer is the whole blob", offset, last)
+		}
+	}
+	if total >= 0 && total != size {
+		return fail(ErrSize, "the manifest declares %d bytes, the registry has %d", size, total)
+	}
+	return &blobBody{ctx: ctx, body: resp.Body, length: length, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r, digest: digest}, nil
+}
+
+// contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
+var contentRanges = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`) })
+
+// parseContentRange returns the first and last byte and the whole size, -1 if
+// that is not stated.
+func parseContentRange(s string) (first, last, total int64, ok bool) {
+	m := contentRanges().FindStringSubmatch(s)
+	if m == nil {
+		return 0, 0, 0, false
+	}
+	first, _ = strconv.ParseInt(m[1], 10, 64) // at most 18 digits: cannot fail
+	last, _ = strconv.ParseInt(m[2], 10, 64)
+	total = -1
+	if m[3] != "*" {
+		total, _ = strconv.ParseInt(m[3], 10, 64)
+	}
+	return first, last, total, first <= last && (total < 0 || last < total)
+}
+
+// blobBody is the body of a range: it ends after the bytes that were asked for
+// and never before, and its errors say where the bytes came from.
+type blobBody struct {
+	ctx     context.Context
+	body    io.ReadCloser
+	length  int64
+	left    int64
+	exact   bool // the answer should end with the range
+	source  *repository
+	digest  v1.Hash
+	settled bool // how it ended is recorded in the source's health
+	closed  bool
+}
+
+func (b *blobBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, b.end()
+	}
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	switch {
+	case err == io.EOF && b.left > 0:
+		err = io.ErrUnexpectedEOF
+	case err == io.EOF:
+		return n, nil // the next call says so, with no byte
+	}
+	if err != nil {
+		stalled := errors.Is(err, errStalled)
+		err = newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
+		if b.ctx.Err() == nil && (stalled || b.length-b.left < enough) {
+			b.settle(err)
+		}
+	}
+	return n, err
+}
+
+// settle records in the source's health how the range ended, once.
+func (b *blobBody) settle(err error) {
+	if !b.settled {
+		b.settled = true
+		b.source.settle(b.ctx, err)
+	}
+}
+
+// end reads the answer's end, which lets the connection be used again.
+func (b *blobBody) end() error {
+	if b.exact {
+		if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
+			return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source.name, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
+		}
+	}
+	b.settle(nil)
+	return io.EOF
+}
+
+// Close never fails: what was not read is dropped with the connection, and says
+// nothing about the bytes that were read.
+func (b *blobBody) Close() error {
+	_ = b.body.Close()
+	if !b.closed {
+		b.closed = true
+		b.source.reading.Add(-1)
+	}
+	if b.left == 0 {
+		b.settle(nil) // all that was asked for, though its end was not read
+	}
+	b.settle(errNeutral)
+	return nil
 }

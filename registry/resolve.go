@@ -5,75 +5,322 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
-	"strings"
-	"time"
+	"sync"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // maxConfig is the largest image config that is read, in bytes. The largest
 // seen have some 100 KiB.
 const maxConfig = 16 << 20
 
-// Resolve finds the image for a platform under the first of the references that
-// has it: mirrors first, the image's own registry last. An index is resolved to
-// the platform's manifest; a manifest that is not in an index is taken as it
-// is, whatever its platform, with a warning in the log. A reference without tag
-// and digest means the tag "latest".
+// Resolve looks up the image for a platform under the first of the references
+// that has it: mirrors first, the image's own registry last. It makes one request,
+// after those of the login, for what the reference names: an index or a manifest.
+// A caller who has the image with its digest already needs no more; otherwise
+// [Resolved.Content] or [Resolved.Image] go on.
 //
-// The manifest and config that it returns have the digests by which they were
-// asked for. From then on only digests are asked for, so that every reference
-// can be a source: a blob is asked of the repository that was resolved, of the
-// ones after it when that one does not give it, and at last of the ones before
-// it that were unreachable. A source that failed three
-// times in a row, or that did not answer here, is asked after the others for
-// 30 s, and for longer each time, up to 5 min; until then Resolve passes it over,
-// unless it is the last.
+// An index is resolved to the platform's manifest; a manifest that is not in an
+// index is taken as it is, whatever its platform. The zero platform means
+// [DefaultPlatform]. A reference without tag and digest means the tag "latest".
 //
-// The error joins one [*Error] for each reference that was tried. [Client.Find]
-// is the first half, for those who may not need the rest.
-func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
-	found, err := c.Find(ctx, platform, references...)
+// A source that failed three times in a row, or that did not answer here, is asked
+// after the others for 30 s, and for longer each time, up to 5 min; until then
+// Resolve passes it over, unless it is the last. With [Options.MirrorsMustAgree]
+// the last reference is asked too.
+//
+// The error joins one [*Error] for each reference that was tried.
+func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Resolved, error) {
+	if len(references) == 0 {
+		return nil, errors.New("resolve: no reference was given")
+	}
+	if platform.Equals(v1.Platform{}) {
+		platform = DefaultPlatform()
+	}
+	s := search{client: c, platform: platform, references: slices.Clone(references)}
+	if err := s.from(ctx, 0); err != nil {
+		return nil, err
+	}
+	return &Resolved{turn: make(chan struct{}, 1), search: s}, nil
+}
+
+// Image is [Client.Resolve] and [Resolved.Image].
+func (c *Client) Image(ctx context.Context, platform v1.Platform, references ...string) (*Image, error) {
+	resolved, err := c.Resolve(ctx, platform, references...)
 	if err != nil {
 		return nil, err
 	}
-	return found.Image(ctx)
+	return resolved.Image(ctx)
 }
 
-// Image asks for the rest of what was found: the platform's manifest, if that was
-// in an index, and the config. When the source does not give them, the image is
-// looked for under the references after it; so it may be another one than
-// Digest said, with another source.
-func (f *Found) Image(ctx context.Context) (*Image, error) {
-	for {
-		image, err := f.load(ctx)
-		f.repository.resolved(ctx, err)
+// A Resolved identifies an image: the reference that it was found at and the
+// digest of its manifest. The rest is asked for when it is needed, once. It is
+// safe for concurrent use.
+type Resolved struct {
+	turn chan struct{} // has an element while an attempt to load the image is in flight
+
+	mu       sync.Mutex
+	search   search // as far as it has succeeded
+	image    *Image // nil until it is loaded
+	attempts int    // how many attempts to load it have failed, apart from those that a context ended
+	err      error  // of the last one
+}
+
+// Digest returns the digest of the platform's manifest, which identifies the
+// image. It is what the registry says: its own bytes, or those of the index that
+// lists it, are verified. [Resolved.Image] may change it.
+func (r *Resolved) Digest() v1.Hash {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.search.digest()
+}
+
+// Source returns the complete reference that the image was found at.
+// [Resolved.Image] may change it.
+func (r *Resolved) Source() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.search.source()
+}
+
+// Content returns copies of the manifest and config of [Resolved.Image].
+func (r *Resolved) Content(ctx context.Context) (manifest, config []byte, err error) {
+	image, err := r.Image(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return image.Manifest(), image.Config(), nil
+}
+
+// Image asks for the rest of the image, if it has not yet: the platform's
+// manifest, if that was in an index, and the config. Both have the digests by which
+// they were asked for. From then on only digests are asked for, so each of the
+// references can be a source of blobs.
+//
+// Callers share one attempt, each as long as its context allows. After a failure
+// the next call tries again. When the source does not serve manifest and config,
+// the image is looked up under the references after it; so it may be another one
+// than Digest was: then Digest and Source return what the image has.
+func (r *Resolved) Image(ctx context.Context) (*Image, error) {
+	r.mu.Lock()
+	image, attempts := r.image, r.attempts
+	r.mu.Unlock()
+	if image != nil {
+		return image, nil
+	}
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return nil, wait.Err(ctx)
+	}
+	r.mu.Lock()
+	image, failed, err := r.image, r.attempts > attempts, r.err
+	search := r.search
+	r.mu.Unlock()
+	switch {
+	case image != nil:
+		return image, nil
+	case failed:
+		return nil, err
+	}
+	image, err = search.image(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		r.search, r.image = search, image
+	case ctx.Err() == nil: // otherwise a caller that waits makes an attempt of its own
+		r.attempts++
+		r.err = err
+	}
+	return image, err
+}
+
+// ReadRange is [Image.ReadRange] of [Resolved.Image].
+func (r *Resolved) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	image, err := r.Image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return image.ReadRange(ctx, digest, offset, length)
+}
+
+// Distrust is [Image.Distrust]. It does nothing as long as nothing was read.
+func (r *Resolved) Distrust(digest v1.Hash) {
+	if image := r.loaded(); image != nil {
+		image.Distrust(digest)
+	}
+}
+
+// Origins is [Image.Origins]; nil as long as nothing was read.
+func (r *Resolved) Origins(digest v1.Hash) []string {
+	if image := r.loaded(); image != nil {
+		return image.Origins(digest)
+	}
+	return nil
+}
+
+func (r *Resolved) loaded() *Image {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.image
+}
+
+// A search is how far the search for an image has got. It is for one goroutine; a
+// copy goes on by itself.
+type search struct {
+	client     *Client
+	platform   v1.Platform
+	references []string
+	failed     sourceErrors // of the references before at
+
+	at         int // the reference that has the image
+	named      reference.Named
+	repository *repository
+	manifest   *manifest     // nil while it is only listed in an index
+	listed     v1.Descriptor // in the index
+}
+
+func (s *search) source() string { return s.named.String() }
+
+func (s *search) digest() v1.Hash {
+	if s.manifest != nil {
+		return s.manifest.digest
+	}
+	return s.listed.Digest
+}
+
+// from searches the references from a place on.
+func (s *search) from(ctx context.Context, place int) error {
+	for s.at = place; s.at < len(s.references); s.at++ {
+		err := s.locate(ctx, s.references[s.at], s.at < len(s.references)-1)
 		if err == nil {
-			f.addOthers(ctx, image)
+			return s.mustAgree(ctx)
+		}
+		if err := s.failedWith(ctx, err); err != nil {
+			return err
+		}
+	}
+	return s.failed
+}
+
+// failedWith records why the present reference does not have the image. The error
+// that it returns ends the search.
+func (s *search) failedWith(ctx context.Context, err error) error {
+	ref := s.references[s.at]
+	err = newError(ctx, "resolve", ref, err)
+	if ctx.Err() != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if errors.Is(err, ErrNotFound) || s.at == len(s.references)-1 {
+		level = slog.LevelInfo // nothing is wrong with the source, or the error is returned
+	}
+	s.client.log.Log(ctx, level, "source does not have the image", "source", ref, "error", err)
+	s.failed = append(slices.Clip(s.failed), err)
+	return nil
+}
+
+// locate asks for what a reference names. When there is an alternative, a registry
+// that was down a moment ago is not waited for again.
+func (s *search) locate(ctx context.Context, ref string, alternative bool) (err error) {
+	if s.named, s.repository, err = s.client.parse(ref); err != nil {
+		return err
+	}
+	r := s.repository
+	if err := r.health.asideFor(); err != nil && alternative {
+		return &asideError{err}
+	}
+	defer func() { r.resolved(ctx, err) }()
+	s.manifest, s.listed = nil, v1.Descriptor{}
+	m, err := r.manifest(ctx, tagOrDigest(s.named))
+	if err != nil {
+		return err
+	}
+	if !m.mediaType.IsIndex() {
+		s.manifest = m
+		return nil
+	}
+	parsed, err := v1.ParseIndexManifest(bytes.NewReader(m.raw))
+	if err != nil {
+		return &Error{Op: "read index", Source: s.source(), Kind: ErrInvalidAnswer, Err: err}
+	}
+	d, err := choose(parsed, s.platform)
+	if err != nil {
+		return &Error{Op: "resolve", Source: s.source(), Kind: ErrNoPlatform, Err: err}
+	}
+	s.listed = d
+	return nil
+}
+
+func tagOrDigest(named reference.Named) string {
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	return named.(reference.Tagged).Tag() // of TagNameOnly
+}
+
+// mustAgree fails unless the image's own registry has the same image, if that is
+// required.
+func (s *search) mustAgree(ctx context.Context) error {
+	last := len(s.references) - 1
+	if !s.client.options.MirrorsMustAgree || s.at == last {
+		return nil
+	}
+	own := s.references[last]
+	op := "compare " + s.source() + " with"
+	there := &search{client: s.client, platform: s.platform}
+	if err := there.locate(ctx, own, false); err != nil {
+		err = newError(ctx, "resolve", own, err)
+		if ctx.Err() != nil {
+			return err
+		}
+		return &Error{Op: op, Source: own, Kind: ErrDisagree, Err: err}
+	}
+	if there.digest() != s.digest() {
+		return &Error{Op: op, Source: own, Kind: ErrDisagree,
+			Err: fmt.Errorf("the mirror has %s, its own registry %s", s.digest(), there.digest())}
+	}
+	return nil
+}
+
+// image loads the image from the present reference, or else from one after it.
+func (s *search) image(ctx context.Context) (*Image, error) {
+	for {
+		image, err := s.load(ctx)
+		s.repository.resolved(ctx, err)
+		if err == nil {
+			s.addOthers(ctx, image)
 			return image, nil
 		}
-		if err := f.failedWith(ctx, err); err != nil {
+		if err := s.failedWith(ctx, err); err != nil {
 			return nil, err
 		}
-		if err := f.find(ctx, f.at+1); err != nil {
+		if err := s.from(ctx, s.at+1); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (f *Found) load(ctx context.Context) (*Image, error) {
-	r, source := f.repository, f.Source()
-	m := f.manifest
-	if m == nil {
-		var err error
-		if m, err = r.listed(ctx, f.listed); err != nil {
+func (s *search) load(ctx context.Context) (*Image, error) {
+	r, source := s.repository, s.source()
+	if s.manifest == nil {
+		m, err := s.fetchListed(ctx)
+		if err != nil {
 			return nil, err
 		}
+		s.manifest = m
 	}
-	parsed, err := v1.ParseManifest(bytes.NewReader(m.raw))
+	parsed, err := v1.ParseManifest(bytes.NewReader(s.manifest.raw))
 	if err != nil {
-		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrAnswer, Err: err}
+		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrInvalidAnswer, Err: err}
 	}
 	if !parsed.Config.MediaType.IsConfig() {
 		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrUnsupported,
@@ -83,78 +330,50 @@ func (f *Found) load(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	image := &Image{source: source, manifest: *m, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	image := &Image{source: source, manifest: *s.manifest, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
 	}
-	// Only an index says what a manifest is for before it is fetched, so this one
-	// passes; but who asked for another platform should hear of it.
-	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), f.platform) {
-		r.client.options.Logger.Warn("the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", f.platform.String())
+	// Only an index says what a manifest is for before it is fetched, so a
+	// manifest alone passes; a caller who wants another platform is warned.
+	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), s.platform) {
+		r.log.WarnContext(ctx, "the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", s.platform.String())
 	}
-	r.client.options.Logger.Info("resolved", "source", image.source, "digest", m.digest.String())
+	r.log.InfoContext(ctx, "resolved", "source", image.source, "digest", image.Digest().String())
 	return image, nil
+}
+
+// fetchListed fetches the manifest that the index lists.
+func (s *search) fetchListed(ctx context.Context) (*manifest, error) {
+	d := s.listed
+	m, err := s.repository.manifest(ctx, d.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
+		return nil, &Error{Op: "read manifest", Source: s.repository.name + "@" + d.Digest.String(), Kind: ErrInvalidAnswer,
+			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
+	}
+	return m, nil
 }
 
 // addOthers adds further sources: the references after the one that an image was
 // resolved at, and last those before it that gave no answer, for they may be back
 // before the last layer is read. One that is malformed is no source; it would have
 // failed had it been needed.
-func (f *Found) addOthers(ctx context.Context, image *Image) {
-	others := slices.Clone(f.references[f.at+1:])
-	for i, err := range f.failed {
+func (s *search) addOthers(ctx context.Context, image *Image) {
+	others := slices.Clone(s.references[s.at+1:])
+	for i, err := range s.failed {
 		if errors.Is(err, ErrUnreachable) {
-			others = append(others, f.references[i])
+			others = append(others, s.references[i])
 		}
 	}
 	for _, ref := range others {
-		if _, r, err := f.client.parse(ref); err == nil {
+		if _, r, err := s.client.parse(ref); err == nil {
 			image.repositories = append(image.repositories, r)
-			if f.client.options.AllSources {
+			if s.client.options.AllSources {
 				image.confirm(ctx, r)
 			}
 		}
 	}
-}
-
-// sourceErrors are the errors of all sources of one image, in order.
-type sourceErrors []error
-
-func (e sourceErrors) Error() string {
-	texts := make([]string, len(e))
-	for i, err := range e {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (e sourceErrors) Unwrap() []error { return e }
-
-// RetryAfter returns the longest wait that any of the sources asks for: all of
-// them are asked again.
-func (e sourceErrors) RetryAfter() (wait time.Duration) {
-	for _, err := range e {
-		var r interface{ RetryAfter() time.Duration }
-		if errors.As(err, &r) {
-			wait = max(wait, r.RetryAfter())
-		}
-	}
-	return wait
-}
-
-// IgnoresRange tells whether any of the sources could give the blob in one
-// piece. Without it the first error would speak for all.
-func (e sourceErrors) IgnoresRange() bool {
-	return slices.ContainsFunc(e, func(err error) bool {
-		var r interface{ IgnoresRange() bool }
-		return errors.As(err, &r) && r.IgnoresRange()
-	})
-}
-
-// Temporary tells whether any of the sources may do better later.
-func (e sourceErrors) Temporary() bool {
-	return slices.ContainsFunc(e, func(err error) bool {
-		var t interface{ Temporary() bool }
-		return errors.As(err, &t) && t.Temporary()
-	})
 }

@@ -28,7 +28,7 @@ func TestResolve(t *testing.T) {
 	repository := strings.TrimSuffix(ref, ":tag")
 	digest := digestOf(t, image).String()
 	for _, ref := range []string{ref, repository + "@" + digest, repository + ":other@" + digest} {
-		got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.NoError(t, err, ref)
 		assert.Equal(t, ref, got.Source())
 		assert.Equal(t, digest, got.Digest().String())
@@ -41,7 +41,7 @@ func TestResolve(t *testing.T) {
 func TestResolveLatest(t *testing.T) {
 	server := registrytest.New(t)
 	push(t, server, "image:latest", randomImage(t, 1))
-	got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), server.Host()+"/image")
+	got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), server.Host()+"/image")
 	require.NoError(t, err)
 	assert.Equal(t, server.Host()+"/image:latest", got.Source())
 }
@@ -57,21 +57,21 @@ func TestResolvePlatform(t *testing.T) {
 	} {
 		platform, err := registry.ParsePlatform(asked)
 		require.NoError(t, err)
-		got, err := client.Resolve(t.Context(), platform, ref)
+		got, err := client.Image(t.Context(), platform, ref)
 		require.NoError(t, err, asked)
 		assert.Equal(t, digestOf(t, images[want]), got.Digest(), asked)
 	}
 
-	_, err = client.Resolve(t.Context(), v1.Platform{OS: "linux", Architecture: "riscv64"}, ref)
-	require.ErrorIs(t, err, registry.ErrPlatform)
+	_, err = client.Image(t.Context(), v1.Platform{OS: "linux", Architecture: "riscv64"}, ref)
+	require.ErrorIs(t, err, registry.ErrNoPlatform)
 	assert.ErrorContains(t, err, "wanted is linux/riscv64, the index has linux/arm/v7, linux/arm64/v8, linux/s390x, linux/amd64")
 	assert.NotContains(t, err.Error(), "unknown", "an attestation is no choice")
 
-	// A manifest without an index says nothing of its platform: it passes.
+	// A manifest without an index has no platform: it passes.
 	plain := push(t, server, "plain:tag", images["linux/amd64"])
 	var log bytes.Buffer
 	client = newClient(func(o *registry.Options) { o.Logger = logTo(&log) })
-	_, err = client.Resolve(t.Context(), v1.Platform{OS: "linux", Architecture: "riscv64"}, plain)
+	_, err = client.Image(t.Context(), v1.Platform{OS: "linux", Architecture: "riscv64"}, plain)
 	require.NoError(t, err)
 	assert.Contains(t, log.String(), `"the image is for another platform"`)
 }
@@ -80,8 +80,8 @@ func TestResolveEmptyIndex(t *testing.T) {
 	server := registrytest.New(t)
 	ref, err := server.PushIndex("image:tag", indexOf(t, nil))
 	require.NoError(t, err)
-	_, err = newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-	require.ErrorIs(t, err, registry.ErrPlatform)
+	_, err = newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrNoPlatform)
 	assert.ErrorContains(t, err, "lists no image at all")
 }
 
@@ -93,8 +93,8 @@ func TestResolveIndexDeclaresAnotherSize(t *testing.T) {
 	index := bytes.NewBufferString(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","size":1,"digest":"`)
 	index.WriteString(digestOf(t, image).String() + `","platform":{"os":"linux","architecture":"amd64"}}]}`)
 	ref := server.PushManifest("image:tag", index.Bytes(), types.OCIImageIndex)
-	_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-	require.ErrorIs(t, err, registry.ErrAnswer)
+	_, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrInvalidAnswer)
 	assert.ErrorContains(t, err, "the index declares 1 bytes")
 }
 
@@ -112,20 +112,20 @@ func TestResolveFails(t *testing.T) {
 		"no credentials":      {quirks: registrytest.Quirks{User: "u", Password: "p"}, kind: registry.ErrDenied, says: "UNAUTHORIZED authentication required"},
 		"always unavailable":  {quirks: registrytest.Quirks{Status: 503}, kind: registry.ErrUnreachable, says: "status 503"},
 		"always too many":     {quirks: registrytest.Quirks{Status: 429}, kind: registry.ErrUnreachable, says: "status 429"},
-		"strange status":      {quirks: registrytest.Quirks{Status: 418}, kind: registry.ErrAnswer, says: "status 418"},
-		"not a registry":      {quirks: registrytest.Quirks{NotARegistry: true}, kind: registry.ErrAnswer, says: "status 404"},
+		"strange status":      {quirks: registrytest.Quirks{Status: 418}, kind: registry.ErrInvalidAnswer, says: "status 418"},
+		"not a registry":      {quirks: registrytest.Quirks{NotARegistry: true}, kind: registry.ErrInvalidAnswer, says: "status 404"},
 		"stated digest":       {quirks: registrytest.Quirks{WrongContentDigest: true}, kind: registry.ErrDigest, says: "the registry states sha256:000"},
 		"corrupt under a tag": {quirks: registrytest.Quirks{CorruptManifest: true}, kind: registry.ErrDigest, says: "the registry states"},
 		"corrupt, by digest":  {quirks: registrytest.Quirks{CorruptManifest: true, NoContentDigest: true}, ref: "/team/image@" + digestOf(t, image).String(), kind: registry.ErrDigest, says: "its bytes have the digest"},
 		"corrupt config":      {quirks: registrytest.Quirks{CorruptConfig: true}, kind: registry.ErrDigest, says: "its bytes have the digest"},
-		"not JSON":            {ref: "/bad/html:tag", kind: registry.ErrAnswer, says: `is not JSON (6 bytes of type "application/vnd.oci.image.manifest.v1+json")`},
+		"not JSON":            {ref: "/bad/html:tag", kind: registry.ErrInvalidAnswer, says: `is not JSON (6 bytes of type "application/vnd.oci.image.manifest.v1+json")`},
 		"schema 1":            {ref: "/bad/schema1:tag", kind: registry.ErrUnsupported, says: "schema version 1: push the image again"},
 		"unknown media type":  {ref: "/bad/type:tag", kind: registry.ErrUnsupported, says: `media type "application/x-what"`},
-		"lying media type":    {ref: "/bad/lie:tag", kind: registry.ErrAnswer, says: "but says of itself"},
+		"lying media type":    {ref: "/bad/lie:tag", kind: registry.ErrInvalidAnswer, says: "but says of itself"},
 		"artifact":            {ref: "/bad/artifact:tag", kind: registry.ErrUnsupported, says: "an artifact, not a container image"},
 		"huge config":         {ref: "/bad/config:tag", kind: registry.ErrUnsupported, says: "more than"},
 		"huge manifest":       {ref: "/bad/huge:tag", kind: registry.ErrUnsupported, says: "more than"},
-		"malformed reference": {ref: "/a/../b:tag", kind: registry.ErrReference},
+		"malformed reference": {ref: "/a/../b:tag", kind: registry.ErrInvalidReference},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := registrytest.New(t)
@@ -142,7 +142,7 @@ func TestResolveFails(t *testing.T) {
 			if c.ref != "" {
 				ref = server.Host() + c.ref
 			}
-			got, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			got, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 			require.ErrorIs(t, err, c.kind)
 			assert.Nil(t, got)
 			assert.ErrorContains(t, err, c.says)
@@ -154,7 +154,7 @@ func TestResolveFails(t *testing.T) {
 	}
 }
 
-func TestResolveConfigIsProven(t *testing.T) {
+func TestResolveConfigIsVerified(t *testing.T) {
 	image := randomImage(t, 1)
 	manifest, err := image.Manifest()
 	require.NoError(t, err)
@@ -174,7 +174,7 @@ func TestResolveConfigIsProven(t *testing.T) {
 			changed := bytes.Replace(raw, []byte(c.old), []byte(c.new), 1)
 			require.NotEqual(t, raw, changed)
 			ref := server.PushManifest("image:tag", changed, types.DockerManifestSchema2)
-			_, err = newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			_, err = newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 			require.ErrorIs(t, err, c.kind)
 		})
 	}
@@ -184,7 +184,7 @@ func TestResolveRegistryDown(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
 	server.Close()
-	_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	assert.ErrorContains(t, err, "connection refused")
 }
@@ -197,21 +197,21 @@ func TestResolveTriesSourcesInOrder(t *testing.T) {
 	var log bytes.Buffer
 	client := newClient(func(o *registry.Options) { o.Logger = logTo(&log) })
 
-	got, err := client.Resolve(t.Context(), registry.DefaultPlatform(), absent, ownRef)
+	got, err := client.Image(t.Context(), registry.DefaultPlatform(), absent, ownRef)
 	require.NoError(t, err)
 	assert.Equal(t, ownRef, got.Source())
-	assert.Contains(t, log.String(), absent, "the log says what was given up")
+	assert.Contains(t, log.String(), absent, "the log has what was given up")
 
 	there := push(t, mirror, "mirror/image:tag", image)
 	asked := len(own.Requests())
-	got, err = client.Resolve(t.Context(), registry.DefaultPlatform(), there, ownRef)
+	got, err = client.Image(t.Context(), registry.DefaultPlatform(), there, ownRef)
 	require.NoError(t, err)
 	assert.Equal(t, there, got.Source())
 	assert.Len(t, own.Requests(), asked, "the second source was not asked")
 
 	mirror.Close()
 	own.SetQuirks(registrytest.Quirks{Status: 403})
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), there, ownRef)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), there, ownRef)
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	require.ErrorIs(t, err, registry.ErrDenied)
 	assert.ErrorContains(t, err, there)
@@ -224,11 +224,11 @@ func TestResolveCanceled(t *testing.T) {
 	reason := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
-	_, err := newClient(nil).Resolve(ctx, registry.DefaultPlatform(), ref, ref)
+	_, err := newClient(nil).Image(ctx, registry.DefaultPlatform(), ref, ref)
 	require.EqualError(t, err, "interrupted", "an end that was asked for is not the registry's trouble")
 	require.ErrorIs(t, err, reason)
 	require.ErrorIs(t, err, context.Canceled)
 
-	_, err = newClient(nil).Resolve(t.Context(), registry.DefaultPlatform())
+	_, err = newClient(nil).Image(t.Context(), registry.DefaultPlatform())
 	require.Error(t, err)
 }

@@ -37,7 +37,7 @@ func TestCredentialsFromDockerConfig(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, config, 0o400))
 
 	client := newClient(func(o *registry.Options) { o.Keychain = nil })
-	got, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	got, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	assert.Equal(t, digestOf(t, image), got.Digest())
 
@@ -49,15 +49,15 @@ func TestCredentialsFromDockerConfig(t *testing.T) {
 	assert.Len(t, entries, 1, "nothing was written beside it")
 }
 
-// A config file that cannot be read is not "denied" by anybody.
+// A config file that cannot be read is not the same as "denied".
 func TestMalformedDockerConfig(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
 	home := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", home)
 	require.NoError(t, os.WriteFile(filepath.Join(home, "config.json"), []byte("{"), 0o600))
-	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-	require.ErrorIs(t, err, registry.ErrCredentials)
+	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Image(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrNoCredentials)
 	assert.NotErrorIs(t, err, registry.ErrUnreachable)
 	assert.Empty(t, server.Requests())
 }
@@ -75,7 +75,7 @@ func TestCredentialsFromAHelper(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(home, "docker-credential-test"), []byte(helper), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(home, "config.json"), []byte(`{"credHelpers":{"`+server.Host()+`":"test"}}`), 0o600))
 
-	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 }
 
@@ -105,7 +105,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		o.Keychain = fixed{"user", "secret-password"}
 		o.Logger = logTo(&log)
 	})
-	got, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	got, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	r := remote{Image: got, layer: layersOf(t, image)[0]}
 
@@ -146,8 +146,8 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// allTexts returns what an error says and what all that it wraps does: a program
-// may look for a cause and print that.
+// allTexts returns the texts of an error and of all that it wraps: a program may
+// look for a cause and print that.
 func allTexts(err error) []string {
 	texts := []string{err.Error()}
 	switch e := err.(type) {
@@ -191,8 +191,8 @@ func (identity) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return authn.FromConfig(authn.AuthConfig{IdentityToken: "TOP-SECRET-IDENTITY"}), nil
 }
 
-// What a token server must not get us to do: send a credential on, or print one.
-// It is no registry's answer, so nothing is asked twice.
+// What a token server must not make the client do: send a credential on, or print
+// one. It is no registry's answer, so nothing is asked twice.
 func TestTokenServers(t *testing.T) {
 	var stolen []string
 	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -211,12 +211,12 @@ func TestTokenServers(t *testing.T) {
 	}{
 		"redirects": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
-		}, " redirects the request for a token, which holds a credential, to " + elsewhere},
-		"gives no token":            {answers(`{"refresh_token":"TOP-SECRET-REFRESH"}`), "no token in (not shown)"},
-		"gives half of the JSON":    {answers(`{"token":"TOP-SECRET-TOKEN`), "unexpected end of JSON input"},
-		"gives a number":            {answers(`{"token":1}`), "cannot unmarshal number"},
-		"gives a token of 2 lines":  {answers(`{"token":"TOP-SECRET\r\nX-Evil: 1"}`), "characters that no header may have"},
-		"gives a token with spaces": {answers(`{"access_token":"TOP SECRET"}`), "characters that no header may have"},
+		}, " redirects the request for a token, which contains a credential, to " + elsewhere},
+		"gives no token":              {answers(`{"refresh_token":"TOP-SECRET-REFRESH"}`), "no token in (not shown)"},
+		"gives half of the JSON":      {answers(`{"token":"TOP-SECRET-TOKEN`), "unexpected end of JSON input"},
+		"gives a number":              {answers(`{"token":1}`), "cannot unmarshal number"},
+		"returns a token of 2 lines":  {answers(`{"token":"TOP-SECRET\r\nX-Evil: 1"}`), "characters that no header may have"},
+		"returns a token with spaces": {answers(`{"access_token":"TOP SECRET"}`), "characters that no header may have"},
 	} {
 		for _, keychain := range []authn.Keychain{identity{}, fixed{"user", "TOP-SECRET-PASSWORD"}} {
 			asked := 0
@@ -228,8 +228,8 @@ func TestTokenServers(t *testing.T) {
 				}
 				challenge(w, r)
 			})
-			_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-			require.ErrorIs(t, err, registry.ErrAnswer, name)
+			_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Image(t.Context(), registry.DefaultPlatform(), ref)
+			require.ErrorIs(t, err, registry.ErrInvalidAnswer, name)
 			assert.ErrorContains(t, err, c.says, name)
 			assert.NotContains(t, strings.Join(allTexts(err), "\n"), "TOP-SECRET", name)
 			assert.Equal(t, 1, asked, name)
@@ -238,7 +238,7 @@ func TestTokenServers(t *testing.T) {
 	assert.Empty(t, stolen)
 }
 
-// A token server may move its tokens about itself.
+// A token server may redirect within its own host.
 func TestTokenServerMoves(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
@@ -256,7 +256,7 @@ func TestTokenServerMoves(t *testing.T) {
 	defer f.Close()
 	server.SetQuirks(registrytest.Quirks{Token: true, User: right.user, Password: right.password})
 	ref = strings.Replace(ref, server.Host(), strings.TrimPrefix(f.URL, "http://"), 1)
-	_, err := newClient(func(o *registry.Options) { o.Keychain = right }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err := newClient(func(o *registry.Options) { o.Keychain = right }).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 }
 
@@ -274,8 +274,8 @@ func TestForbiddenTokenServers(t *testing.T) {
 				return &http.Response{StatusCode: http.StatusUnauthorized, Header: header, Body: http.NoBody, Request: r}, nil
 			})
 		})
-		_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), "registry.example.com/image:tag")
-		require.ErrorIs(t, err, registry.ErrAnswer, realm)
+		_, err := client.Image(t.Context(), registry.DefaultPlatform(), "registry.example.com/image:tag")
+		require.ErrorIs(t, err, registry.ErrInvalidAnswer, realm)
 		assert.ErrorContains(t, err, "realm", realm)
 		assert.ErrorContains(t, err, "registry.example.com/image", realm)
 		assert.Equal(t, []string{"registry.example.com"}, asked, realm)
@@ -305,8 +305,8 @@ func TestFailingHelperIsNotQuoted(t *testing.T) {
 	helper := "#!/bin/sh\necho 'partial {\"Secret\":\"TOP-SECRET-HELPER\"}'\nexit 1\n"
 	require.NoError(t, os.WriteFile(filepath.Join(home, "docker-credential-test"), []byte(helper), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(home, "config.json"), []byte(`{"credsStore":"test"}`), 0o600))
-	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Resolve(t.Context(), registry.DefaultPlatform(), "127.0.0.1:1/image:tag")
-	require.ErrorIs(t, err, registry.ErrCredentials)
+	_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Image(t.Context(), registry.DefaultPlatform(), "127.0.0.1:1/image:tag")
+	require.ErrorIs(t, err, registry.ErrNoCredentials)
 	assert.ErrorContains(t, err, "127.0.0.1:1/image:tag", "the error names the image")
 	assert.NotContains(t, strings.Join(allTexts(err), "\n"), "TOP-SECRET")
 }
@@ -327,7 +327,7 @@ func TestForeignTextIsCleaned(t *testing.T) {
 			_, _ = io.WriteString(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:`+strings.Repeat("0", 64)+`","platform":{"os":"linux\n::error::forged","architecture":"`+strings.Repeat("x", 1<<20)+`"}}]}`)
 		},
 	} {
-		_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), front(t, "/v2/image/manifests/", answer))
+		_, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), front(t, "/v2/image/manifests/", answer))
 		require.Error(t, err, name)
 		assert.NotContains(t, err.Error(), "\n", name)
 		assert.NotContains(t, strings.Join(allTexts(err), "\n"), "TOP-SECRET", name)
@@ -340,7 +340,7 @@ func TestCertificateErrorsAreSaid(t *testing.T) {
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "https://")
-	_, err := newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), host+"/image:tag")
+	_, err := newClient(nil).Image(t.Context(), registry.DefaultPlatform(), host+"/image:tag")
 	require.ErrorContains(t, err, "certificate")
 }
 
@@ -353,11 +353,11 @@ func TestOtherLoopbackAddresses(t *testing.T) {
 	f := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { proxyTo(server, w, r) })}}
 	f.Start()
 	defer f.Close()
-	_, err = newClient(nil).Resolve(t.Context(), registry.DefaultPlatform(), listener.Addr().String()+"/image:tag")
+	_, err = newClient(nil).Image(t.Context(), registry.DefaultPlatform(), listener.Addr().String()+"/image:tag")
 	require.NoError(t, err)
 }
 
-// Not blobs alone: a manifest that stalls must not hold the next source up.
+// Not only blobs: a manifest that stalls must not delay the next source.
 func TestStalledManifest(t *testing.T) {
 	image := randomImage(t, 1)
 	own := registrytest.New(t)
@@ -369,7 +369,7 @@ func TestStalledManifest(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		})
-		got, err := newClient(func(o *registry.Options) { o.StallTimeout = 300 * time.Millisecond }).Resolve(t.Context(), registry.DefaultPlatform(), stalling, ownRef)
+		got, err := newClient(func(o *registry.Options) { o.StallTimeout = 300 * time.Millisecond }).Image(t.Context(), registry.DefaultPlatform(), stalling, ownRef)
 		require.NoError(t, err)
 		assert.Equal(t, ownRef, got.Source())
 	}

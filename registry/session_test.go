@@ -30,7 +30,7 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 	for name, c := range map[string]struct {
 		quirks registrytest.Quirks
 		chain  registry.Chain
-		who    string // who is answered; "" for nobody
+		who    string // whose credential is answered; "" for none
 	}{
 		"the first":                  {registrytest.Quirks{}, registry.Chain{{"first", right}, {"second", bad}}, "first"},
 		"the second":                 {registrytest.Quirks{}, registry.Chain{{"first", bad}, {"second", right}}, "second"},
@@ -49,11 +49,11 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 			c.quirks.User, c.quirks.Password, c.quirks.Token = "user", "right-password", token
 			server.SetQuirks(c.quirks)
 			var log bytes.Buffer
-			got, err := newClient(func(o *registry.Options) { o.Keychain, o.Logger = c.chain, logTo(&log) }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+			got, err := newClient(func(o *registry.Options) { o.Keychain, o.Logger = c.chain, logTo(&log) }).Image(t.Context(), registry.DefaultPlatform(), ref)
 			if c.who == "" {
 				require.ErrorIs(t, err, registry.ErrDenied, name)
 				for _, k := range c.chain {
-					assert.ErrorContains(t, err, k.Name, "%s: the error says what was tried", name)
+					assert.ErrorContains(t, err, k.Name, "%s: the error has what was tried", name)
 				}
 				assert.ErrorContains(t, err, "anonymous", name)
 			} else {
@@ -61,7 +61,7 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 				assert.Contains(t, log.String(), "msg=answered source="+server.Host()+"/team/image credential="+c.who, name)
 				_, err = remote{Image: got, layer: layersOf(t, image)[0]}.read(t.Context(), 0, 10)
 				require.NoError(t, err, name)
-				assert.Equal(t, 1, strings.Count(log.String(), "msg=answered"), "%s: said once", name)
+				assert.Equal(t, 1, strings.Count(log.String(), "msg=answered"), "%s: logged once", name)
 			}
 			assert.NotContains(t, log.String(), "password", name)
 		}
@@ -69,14 +69,14 @@ func TestCredentialsAreTriedInOrder(t *testing.T) {
 }
 
 // A keychain that fails, with none behind it, is an error and no anonymous
-// attempt: "denied" would hide what is wrong.
+// attempt: "denied" would hide the cause.
 func TestFailingKeychain(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "image:tag", randomImage(t, 1))
 	broken := errors.New("the role cannot be assumed")
 	for _, keychain := range []authn.Keychain{fails{broken}, registry.Chain{{"AWS", fails{broken}}, {"other", has{}}}} {
-		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
-		require.ErrorIs(t, err, registry.ErrCredentials)
+		_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.ErrorIs(t, err, registry.ErrNoCredentials)
 		require.ErrorIs(t, err, broken)
 	}
 	assert.Empty(t, server.Requests())
@@ -88,20 +88,20 @@ func TestDeniedLoginIsNotForEver(t *testing.T) {
 	server := registrytest.New(t)
 	ref := push(t, server, "team/image:tag", randomImage(t, 1))
 	client := newClient(func(o *registry.Options) { o.Keychain = right })
-	// Everybody gets a token without a credential, which is good for nothing.
+	// A token is issued without a credential, but no request is served with it.
 	server.SetQuirks(registrytest.Quirks{Token: true, Public: true, User: "user", Password: "another", Status: 403})
-	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err := client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.ErrorIs(t, err, registry.ErrDenied)
 
 	server.ExpireTokens()
 	server.SetQuirks(registrytest.Quirks{Token: true, User: "user", Password: "right-password"})
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 }
 
-// What failed is said when all that came after it is denied: it is what was
-// meant to work.
-func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
+// The error of a keychain is reported when all later credentials are denied: it is
+// the one that was meant to work.
+func TestFailingKeychainIsReportedWhenOthersAreDenied(t *testing.T) {
 	for _, token := range []bool{false, true} {
 		server := registrytest.New(t)
 		ref := push(t, server, "team/image:tag", randomImage(t, 1))
@@ -111,7 +111,7 @@ func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
 		_, err := newClient(func(o *registry.Options) {
 			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale"}}}
 			o.Logger = logTo(&log)
-		}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		}).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.ErrorIs(t, err, registry.ErrDenied)
 		require.ErrorIs(t, err, broken)
 		assert.ErrorContains(t, err, "AWS: the role cannot be assumed")
@@ -120,8 +120,8 @@ func TestFailingKeychainIsSaidWhenOthersAreDenied(t *testing.T) {
 	}
 }
 
-// ends is a keychain whose passwords end: it keeps one until it hears that it
-// was refused.
+// ends is a keychain whose passwords end: it keeps one until
+// Refused is called with it.
 type ends struct {
 	mu      sync.Mutex
 	number  int
@@ -159,7 +159,7 @@ func (e *ends) end() {
 	e.good++
 }
 
-// A password that ends in the middle is asked for anew, once for all ranges.
+// A password that ends in the middle is asked for again, once for all ranges.
 func TestPasswordEnds(t *testing.T) {
 	for _, token := range []bool{false, true} {
 		keychain := &ends{}
@@ -183,6 +183,37 @@ func TestPasswordEnds(t *testing.T) {
 	}
 }
 
+// A password that ended before the first login is asked for again too, wherever
+// it is denied: by the registry or by its token server.
+func TestPasswordEndsBeforeTheLogin(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		keychain := &ends{}
+		keychain.end()
+		server := registrytest.New(t)
+		ref := push(t, server, "team/image:tag", randomImage(t, 1))
+		server.SetQuirks(registrytest.Quirks{Admits: keychain.admits, Token: token})
+		var log bytes.Buffer
+		_, err := newClient(func(o *registry.Options) {
+			o.Keychain, o.Logger = registry.Chain{{"ends", keychain}, {"next", fails{errors.New("it is not asked")}}}, logTo(&log)
+		}).Image(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err, "token: %v", token)
+		assert.Equal(t, 1, keychain.refused)
+		assert.NotContains(t, log.String(), "a keychain failed")
+		assert.Contains(t, log.String(), "credential=ends")
+	}
+
+	// A keychain that has another one each time is not asked for ever.
+	keychain := &changes{}
+	server := registrytest.New(t)
+	ref := push(t, server, "team/image:tag", randomImage(t, 1))
+	var asked atomic.Int64
+	server.SetQuirks(registrytest.Quirks{Token: true, Admits: func(string, string) bool { return asked.Add(1) > 100 }})
+	_, err := newClient(func(o *registry.Options) { o.Keychain = keychain }).Image(t.Context(), registry.DefaultPlatform(), ref)
+	require.ErrorIs(t, err, registry.ErrDenied)
+	assert.ErrorContains(t, err, "asked with: keychain, then anonymous")
+	assert.Less(t, asked.Load(), int64(20))
+}
+
 // When the new password is refused too, that is the answer; the next request
 // begins with the keychains again.
 func TestPasswordEndsForGood(t *testing.T) {
@@ -193,7 +224,7 @@ func TestPasswordEndsForGood(t *testing.T) {
 	_, err := r.read(t.Context(), 0, 10)
 	require.ErrorIs(t, err, registry.ErrDenied)
 	assert.ErrorContains(t, err, "asked with: ends, then anonymous")
-	assert.Len(t, r.server.Requests(), asked+3, "anew, in case that the keychain has another one")
+	assert.Len(t, r.server.Requests(), asked+3, "again, in case that the keychain has another one")
 
 	r.server.SetQuirks(registrytest.Quirks{Admits: keychain.admits})
 	_, err = r.read(t.Context(), 0, 10)
@@ -207,8 +238,8 @@ func (c *counted) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: "user", Password: fmt.Sprint(c.asked.Add(1))}, nil
 }
 
-// Who hears late that a password has ended takes what another request has got
-// meanwhile.
+// A request that is denied late, for a password that has ended, uses the one that
+// another request has got meanwhile.
 func TestNewPasswordIsForAll(t *testing.T) {
 	keychain := &counted{}
 	r := resolved(t, func(o *registry.Options) { o.Keychain = keychain })
@@ -259,8 +290,8 @@ func TestRenewalsAreBounded(t *testing.T) {
 	}
 }
 
-// Blob storage that refuses what the registry signed says nothing about the
-// credential: no other one is tried, and none is not either.
+// Blob storage that refuses what the registry signed is not about the
+// credential: no other one is tried, nor a request without one.
 func TestRefusedSignatureIsNoDenial(t *testing.T) {
 	r := resolvedWith(t, registrytest.Quirks{User: "user", Password: "right-password"}, func(o *registry.Options) { o.Keychain = right })
 	var refused atomic.Int64
@@ -290,7 +321,7 @@ func TestRenewalFails(t *testing.T) {
 		r.server.SetQuirks(registrytest.Quirks{Admits: func(_, password string) bool { return password == "fresh" }})
 		keychain.set(broken)
 		_, err := r.read(t.Context(), 0, 10)
-		require.ErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, registry.ErrNoCredentials)
 		require.ErrorIs(t, err, broken)
 		var may interface{ Temporary() bool }
 		require.ErrorAs(t, err, &may)
@@ -306,7 +337,7 @@ type throttled struct{}
 func (throttled) Error() string   { return "throttled" }
 func (throttled) Temporary() bool { return true }
 
-// renewing is an authenticator that asks others for the password, as that of a
+// renewing is an authenticator that asks a server for the password, as that of a
 // cloud does.
 type renewing struct {
 	mu  sync.Mutex
@@ -327,45 +358,45 @@ func (r *renewing) set(err error) {
 	r.err = err
 }
 
-// Each secret is told before it is sent, once, and what is none is not.
-func TestSecretsAreTold(t *testing.T) {
+// Secret is called with each secret once, before it is sent, and with nothing else.
+func TestSecretsAreReported(t *testing.T) {
 	image := randomImage(t, 1)
 	for _, token := range []bool{false, true} {
 		server := registrytest.New(t)
 		ref := push(t, server, "team/image:tag", image)
-		var told []string
-		secret := func(s string) { told = append(told, s) }
+		var reported []string
+		secret := func(s string) { reported = append(reported, s) }
 		server.SetQuirks(registrytest.Quirks{Token: token, TokenUses: 1, Admits: func(user, password string) bool {
 			if user != "" {
-				assert.Contains(t, told, password, "it was sent before")
+				assert.Contains(t, reported, password, "it was sent before")
 			}
 			return user == right.user && password == right.password
 		}})
-		_, err := newClient(func(o *registry.Options) { o.Keychain, o.Secret = right, secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		_, err := newClient(func(o *registry.Options) { o.Keychain, o.Secret = right, secret }).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.NoError(t, err)
 		want := append([]string{right.password, base64.StdEncoding.EncodeToString([]byte(right.user + ":" + right.password))}, server.Tokens()...)
-		assert.ElementsMatch(t, want, told)
+		assert.ElementsMatch(t, want, reported)
 
-		told = nil
+		reported = nil
 		server.SetQuirks(registrytest.Quirks{Token: token, Public: true})
-		_, err = newClient(func(o *registry.Options) { o.Secret = secret }).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		_, err = newClient(func(o *registry.Options) { o.Secret = secret }).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.NoError(t, err)
-		assert.Empty(t, told, "a token that everybody gets is none")
+		assert.Empty(t, reported, "a token that is issued to anybody is none")
 	}
 
 	// With OAuth 2.0: an identity token, and what is given for it.
-	var told []string
+	var reported []string
 	ref := front(t, "/", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/token" {
 			challenge(w, r)
 			return
 		}
-		assert.Contains(t, told, "TOP-SECRET-IDENTITY", "it was sent before")
+		assert.Contains(t, reported, "TOP-SECRET-IDENTITY", "it was sent before")
 		_, _ = io.WriteString(w, `{"access_token":"TOP-SECRET-ACCESS","refresh_token":"TOP-SECRET-REFRESH"}`)
 	})
 	_, err := newClient(func(o *registry.Options) {
-		o.Keychain, o.Secret = identity{}, func(s string) { told = append(told, s) }
-	}).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		o.Keychain, o.Secret = identity{}, func(s string) { reported = append(reported, s) }
+	}).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.ErrorIs(t, err, registry.ErrDenied)
-	assert.Equal(t, []string{"TOP-SECRET-IDENTITY", "TOP-SECRET-ACCESS", "TOP-SECRET-REFRESH"}, told)
+	assert.Equal(t, []string{"TOP-SECRET-IDENTITY", "TOP-SECRET-ACCESS", "TOP-SECRET-REFRESH"}, reported)
 }

@@ -34,7 +34,7 @@ func newPair(t *testing.T) pair {
 
 func (p pair) resolved(t *testing.T, change func(*registry.Options)) remote {
 	t.Helper()
-	got, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	got, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.NoError(t, err)
 	return remote{got, p.mirror, layersOf(t, p.image)[0], contentOf(t, p.image, 0)}
 }
@@ -97,8 +97,8 @@ func TestSourceWithoutRangesIsNotSetAside(t *testing.T) {
 	assert.Equal(t, asked+1, blobsAsked(p.mirror), "a whole blob is its to give")
 }
 
-// The first range of a source has to log in. That is everybody's: it has retries,
-// which ranges have not, and goes on when who wanted it first is gone.
+// The first range of a source has to log in. The login is shared: it has
+// retries, which ranges have not, and goes on when its first caller is gone.
 func TestLoginOnTheWay(t *testing.T) {
 	p := newPair(t)
 	r := p.resolved(t, nil)
@@ -136,7 +136,7 @@ func TestLoginOnTheWay(t *testing.T) {
 }
 
 // A mirror that was away when the image was resolved may be back when another
-// source fails: what was resolved is a digest, and whoever has it can serve it.
+// source fails: what was resolved is a digest, which any source can serve.
 // One that does not have the image is not asked for its blobs.
 func TestMirrorComesBack(t *testing.T) {
 	for status, back := range map[int]bool{503: true, 404: false, 403: false} {
@@ -167,11 +167,11 @@ func TestSetAsideHoldsForAllImages(t *testing.T) {
 	client := newClient(nil)
 	p.mirror.Close()
 	for range 2 {
-		got, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		got, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		require.NoError(t, err)
 		assert.Equal(t, p.ownRef, got.Source())
 	}
-	_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef+"-absent")
+	_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef+"-absent")
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	assert.ErrorContains(t, err, "not asked again so soon: ")
@@ -185,7 +185,7 @@ func TestFailingManifestsSetAside(t *testing.T) {
 	client := newClient(nil)
 	resolve := func() {
 		t.Helper()
-		_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		require.NoError(t, err)
 	}
 	resolve()
@@ -205,7 +205,7 @@ func TestMirrorsMustAgree(t *testing.T) {
 
 	push(t, p.mirror, "mirror/image:tag", randomImage(t, 1))
 	resolve := func(change func(*registry.Options)) error {
-		_, err := newClient(change).Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+		_, err := newClient(change).Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 		return err
 	}
 	require.NoError(t, resolve(nil), "a mirror is trusted by default")
@@ -222,10 +222,10 @@ func TestMirrorsMustAgree(t *testing.T) {
 
 	p.own.SetQuirks(registrytest.Quirks{Status: 503})
 	client := newClient(must)
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.ErrorIs(t, err, registry.ErrUnreachable)
 	p.own.SetQuirks(registrytest.Quirks{})
-	_, err = client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+	_, err = client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 	require.ErrorIs(t, err, registry.ErrDisagree)
 	assert.ErrorContains(t, err, "its own registry "+digestOf(t, p.image).String(), "it is asked even while it is set aside")
 
@@ -281,7 +281,7 @@ func TestAllSources(t *testing.T) {
 		p.own.SetQuirks(registrytest.Quirks{Status: 503})
 		asked := 0
 		for range 2 {
-			_, err := client.Resolve(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
+			_, err := client.Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, p.ownRef)
 			require.NoError(t, err)
 			assert.Contains(t, []int{0, len(p.own.Requests())}, asked, "once for all images")
 			asked = len(p.own.Requests())
@@ -328,7 +328,7 @@ func TestAllSources(t *testing.T) {
 	})
 }
 
-// Whoever gave bytes can be named when they turn out wrong.
+// The sources of bytes are known when the bytes turn out wrong.
 func TestOrigins(t *testing.T) {
 	p := newPair(t)
 	var log bytes.Buffer

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
@@ -18,26 +20,28 @@ import (
 // maxRedirects is what net/http allows by default.
 const maxRedirects = 10
 
+// DefaultTransport returns a new transport as a [Client] uses by default, for
+// importers that change or wrap it: the proxy that the environment names, 10 s at
+// most for connecting, and HTTP/1.1 alone. HTTP/2 would put all ranges of a blob
+// through one connection, and it is the connection that is slow.
+func DefaultTransport() *http.Transport {
+	t := httpclient.NewTransport()
+	t.MaxIdleConnsPerHost = 64
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	return t
+}
+
 // newTransport returns the stack below the credentials: the check for plain
 // HTTP, retries, and the connection.
-func newTransport(o Options) http.RoundTripper {
-	base := o.Transport
-	if base == nil {
-		t := httpclient.NewTransport()
-		t.MaxIdleConnsPerHost = 64
-		// HTTP/2 would put all ranges of a blob through one connection, and it is
-		// the connection that is slow.
-		t.Protocols = new(http.Protocols)
-		t.Protocols.SetHTTP1(true)
-		base = t
-	}
+func newTransport(base http.RoundTripper, plainHTTP []string, retryWait, stallTimeout time.Duration) http.RoundTripper {
 	// A redirect is followed above the credentials.
-	client := httpretry.New(&secureTransport{inner: &stallTransport{base, o.StallTimeout}, plainHTTP: o.PlainHTTP}, o.RetryWait, checkRetry)
+	client := httpretry.New(&secureTransport{&stallTransport{base, stallTimeout}, plainHTTP}, retryWait, checkRetry)
 	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}
 }
 
-// oneOfBoth drops the answer that comes with an error, when a context ends
-// between two tries: net/http would complain about it on standard error.
+// oneOfBoth drops the answer that go-retryablehttp returns together with an error
+// when a context ends between two attempts: net/http would log that.
 type oneOfBoth struct{ inner http.RoundTripper }
 
 func (t *oneOfBoth) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -52,14 +56,13 @@ func (t *oneOfBoth) RoundTrip(req *http.Request) (*http.Response, error) {
 // onceKey marks a context whose requests are not repeated here.
 type onceKey struct{}
 
-// withoutRetries is for ranges of blobs: who reads many side by side waits
-// better, without keeping others from a connection.
+// withoutRetries is for ranges of blobs: a caller who reads many at once can wait
+// without keeping other ranges from a connection.
 func withoutRetries(ctx context.Context) context.Context {
 	return context.WithValue(ctx, onceKey{}, true)
 }
 
-// checkRetry repeats what may go better the next time: no answer, 429, and 5xx
-// except 501.
+// checkRetry repeats requests as [httpretry.Check], and those answered with 429.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	var refused *plainHTTPError
 	var away *awayError
@@ -69,30 +72,30 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	case ctx.Value(onceKey{}) != nil:
 		return false, nil
 	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, http.ErrSchemeMismatch):
-		return false, nil // the answer is no; loopback registries are tried with HTTPS first
+		return false, nil // permanent; loopback registries are tried with HTTPS first
 	case err == nil && resp.StatusCode == http.StatusTooManyRequests:
 		return true, nil
 	}
 	return httpretry.Check(ctx, resp, err)
 }
 
-// checkRedirect bounds redirects, and refuses to be led by a registry elsewhere
-// to services of this machine or to a cloud's metadata. secureTransport checks
-// that no redirect leads away from HTTPS.
+// checkRedirect limits the number of redirects, and refuses those of a registry
+// elsewhere to services of this machine or to a cloud's metadata. secureTransport
+// checks that no redirect leads away from HTTPS.
 func checkRedirect(req *http.Request, via []*http.Request) error {
-	// It would be the whole URL before, with the signature of that storage.
+	// It would be the whole URL before, with its signature.
 	req.Header.Del("Referer")
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
 	if !httpclient.MayRedirect(via[0].URL.Hostname(), req.URL.Hostname()) {
-		return fmt.Errorf("%s redirects to %s, which is not its to name", via[0].URL.Host, req.URL.Host)
+		return fmt.Errorf("%s redirects to %s, an address that it must not redirect to", via[0].URL.Host, req.URL.Host)
 	}
 	return nil
 }
 
-// secureTransport refuses plain HTTP to any host but loopback and those named.
-// go-containerregistry would use it for all private addresses.
+// A secureTransport refuses plain HTTP to any host but loopback and those that
+// plainHTTP names. go-containerregistry would use it for all private addresses.
 type secureTransport struct {
 	inner     http.RoundTripper
 	plainHTTP []string
@@ -113,13 +116,15 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// leadsAway tells whether to follow a redirect would take a credential to where
-// it does not belong, or lose it on the way: a token that is asked for in vain
-// ends in a "denied" that says nothing.
+// tokenKey marks the context of a request for a token.
+type tokenKey struct{}
+
+// leadsAway reports whether following a redirect would send a credential to
+// another host, or drop it: then the error would be a "denied" without a reason.
 func leadsAway(req *http.Request, to string) bool {
 	if req.Method != http.MethodGet {
-		// Only a token server is posted to, and the body is a credential. A
-		// client that follows 307 or 308 would send it on.
+		// Only a token server gets a POST, and its body is a credential. A client
+		// that follows 307 or 308 would send it on.
 		return true
 	}
 	return req.Context().Value(tokenKey{}) != nil && req.Header.Get("Authorization") != "" && to != req.URL.Host
@@ -129,7 +134,7 @@ func leadsAway(req *http.Request, to string) bool {
 type awayError struct{ from, to string }
 
 func (e *awayError) Error() string {
-	return fmt.Sprintf("%s redirects the request for a token, which holds a credential, to %s", e.from, e.to)
+	return fmt.Sprintf("%s redirects the request for a token, which contains a credential, to %s", e.from, e.to)
 }
 
 // hostOf returns the host of HOST or HOST:PORT.
@@ -140,7 +145,7 @@ func hostOf(hostPort string) string {
 	return strings.Trim(hostPort, "[]")
 }
 
-// allows tells whether a list of HOST and HOST:PORT has this one.
+// allows reports whether a list of HOST and HOST:PORT contains this one.
 func allows(list []string, hostPort string) bool {
 	host, _, err := net.SplitHostPort(hostPort)
 	return slices.Contains(list, hostPort) || err == nil && slices.Contains(list, host)
@@ -150,4 +155,61 @@ type plainHTTPError struct{ host string }
 
 func (e *plainHTTPError) Error() string {
 	return fmt.Sprintf("plain HTTP to %s is not allowed: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
+}
+
+// errStalled is the cause with which a request that stalled is ended.
+var errStalled = errors.New("no byte came for too long")
+
+// A stallTransport ends every request that receives nothing for timeout, before
+// its answer or in the middle of it. That holds for blobs, manifests and tokens.
+type stallTransport struct {
+	inner   http.RoundTripper
+	timeout time.Duration
+}
+
+func (t *stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(t.timeout, func() { cancel(errStalled) })
+	resp, err := t.inner.RoundTrip(req.WithContext(ctx))
+	timer.Stop()
+	if err != nil {
+		err = stalled(ctx, t.timeout, err)
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &stallBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, timeout: t.timeout}
+	return resp, nil
+}
+
+type stallBody struct {
+	io.ReadCloser
+	ctx     context.Context // of this request alone
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	timeout time.Duration
+}
+
+func (b *stallBody) Read(p []byte) (int, error) {
+	// Only the wait for the server counts, not the time between two reads.
+	b.timer.Reset(b.timeout)
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil && err != io.EOF {
+		err = stalled(b.ctx, b.timeout, err)
+	}
+	return n, err
+}
+
+func (b *stallBody) Close() error {
+	b.timer.Stop()
+	b.cancel(nil)
+	return b.ReadCloser.Close()
+}
+
+// stalled returns why a request ended: net/http only says that its context did.
+func stalled(ctx context.Context, timeout time.Duration, err error) error {
+	if context.Cause(ctx) == errStalled {
+		return fmt.Errorf("%w (%v)", errStalled, timeout)
+	}
+	return err
 }

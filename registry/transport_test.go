@@ -45,7 +45,7 @@ func TestPlainHTTP(t *testing.T) {
 				return nil, errors.New("no network in this test")
 			}),
 		})
-		_, err := client.Resolve(t.Context(), DefaultPlatform(), c.host+"/image:tag")
+		_, err := client.Image(t.Context(), DefaultPlatform(), c.host+"/image:tag")
 		require.ErrorIs(t, err, ErrUnreachable)
 		assert.Equal(t, c.want, plain, c)
 	}
@@ -64,15 +64,14 @@ func TestDeadMirrorIsPassedOver(t *testing.T) {
 		}),
 	})
 	for n, tag := range []string{"one", "two"} {
-		_, err := client.Resolve(t.Context(), DefaultPlatform(), "mirror.example.com/image:"+tag, "own.example.com/image:"+tag)
+		_, err := client.Image(t.Context(), DefaultPlatform(), "mirror.example.com/image:"+tag, "own.example.com/image:"+tag)
 		require.ErrorIs(t, err, ErrUnreachable)
 		assert.ErrorContains(t, err, "mirror.example.com/image:"+tag)
 		assert.Equal(t, map[string]int{"mirror.example.com": httpretry.Retries + 1, "own.example.com": (n + 1) * (httpretry.Retries + 1)}, requests)
 	}
 }
 
-// A login that hangs is the affair of those who wait for it, each as long as it
-// likes.
+// Callers wait for a login that hangs as long as their contexts allow.
 func TestLoginDoesNotOutlastItsCaller(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
@@ -87,7 +86,7 @@ func TestLoginDoesNotOutlastItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	for range 2 {
-		_, err := client.Resolve(ctx, DefaultPlatform(), "registry.example.com/image:tag")
+		_, err := client.Image(ctx, DefaultPlatform(), "registry.example.com/image:tag")
 		require.EqualError(t, err, "interrupted")
 		require.ErrorIs(t, err, reason)
 		require.ErrorIs(t, err, context.Canceled)

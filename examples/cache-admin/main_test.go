@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				remote, err := registry.New(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+				remote, err := registry.New(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 				if err != nil {
 					return err
 				}

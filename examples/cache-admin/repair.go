@@ -60,7 +60,7 @@ func (r *repairer) repair(ctx context.Context, dir *cache.Dir, t *cache.Tarball)
 	if c, err := v1.ParseConfigFile(stdbytes.NewReader(t.Image.Config())); err == nil && c.Platform() != nil {
 		platform = *c.Platform()
 	}
-	image, err := r.client.Resolve(ctx, platform, sources...)
+	image, err := r.client.Image(ctx, platform, sources...)
 	if err != nil {
 		return nil, err
 	}

@@ -211,19 +211,19 @@ func advice(err error) string {
 		kind error
 		tip  string
 	}{
-		{registry.ErrCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
+		{registry.ErrNoCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
 		{http.ErrSchemeMismatch, "if the registry speaks plain HTTP and the network in between can be trusted, allow it with -plain-http HOST:PORT"},
 		{registry.ErrDisagree, "if the mirror is stale push the image there again; if it should never differ find out who pushed to it"},
 		{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
 		{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
 		{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
-		{registry.ErrAnswer, "check that the host is a registry and that no proxy changes its answers"},
-		{registry.ErrPlatform, "ask for one of these with -platform"},
+		{registry.ErrInvalidAnswer, "check that the host is a registry and that no proxy changes its answers"},
+		{registry.ErrNoPlatform, "ask for one of these with -platform"},
 		{cache.ErrBlobDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
 		{syscall.ENOSPC, "make room in the directory"},
 		{cache.ErrQuota, "make room in the directory, or give a larger -quota"},
 	} {
-		if errors.As(err, new(*awsauth.Error)) && a.kind == registry.ErrCredentials {
+		if errors.As(err, new(*awsauth.Error)) && a.kind == registry.ErrNoCredentials {
 			continue // it says itself what to do
 		}
 		if errors.Is(err, a.kind) {

@@ -125,7 +125,7 @@ func (s *stocker) stock(ctx context.Context, i int, taken map[string][]int, r *r
 		sources = append(sources, mirror)
 	}
 
-	found, err := s.client.Find(ctx, s.platform, append(sources, image)...)
+	found, err := s.client.Resolve(ctx, s.platform, append(sources, image)...)
 	if err != nil {
 		return err
 	}

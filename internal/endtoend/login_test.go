@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 

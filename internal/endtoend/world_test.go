@@ -23,13 +23,13 @@ import (
 	_ "github.com/dockercache/dockercache/artifacts" // see newWorldWith
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
 	_ "github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/awstest"
 	_ "github.com/dockercache/dockercache/internal/buildflags"
 	_ "github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/internal/fakenet"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	_ "github.com/dockercache/dockercache/registry"
 	_ "github.com/dockercache/dockercache/registry/awsauth"
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 	_ "github.com/dockercache/dockercache/tagging"
 )

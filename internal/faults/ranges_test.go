@@ -75,7 +75,7 @@ func TestWrongContentRange(t *testing.T) {
 	r := resolved(t, oneLayer, 1, options(), nil)
 	r.own.SetQuirks(registrytest.Quirks{WrongContentRange: true})
 	p := r.put(t, 2, nil)
-	require.ErrorIs(t, p.err, registry.ErrAnswer)
+	require.ErrorIs(t, p.err, registry.ErrInvalidAnswer)
 	require.ErrorContains(t, p.err, "Content-Range")
 	requireNoTarball(t, p)
 	assert.Zero(t, p.Downloaded, "no byte of such an answer is used")

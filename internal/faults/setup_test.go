@@ -85,7 +85,7 @@ func resolved(t *testing.T, make func() (v1.Image, error), registries int, o *re
 	if prepare != nil {
 		prepare(r.own)
 	}
-	r.Image, err = registry.New(o).Resolve(t.Context(), registry.DefaultPlatform(), refs...)
+	r.Image, err = registry.New(o).Image(t.Context(), registry.DefaultPlatform(), refs...)
 	require.NoError(t, err)
 	return r
 }

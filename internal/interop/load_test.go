@@ -54,7 +54,7 @@ func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarba
 	require.NoError(s.t, err)
 	pushed, err := s.server.Push(repository, image)
 	require.NoError(s.t, err)
-	remote, err := registry.New(nil).Resolve(s.t.Context(), registry.DefaultPlatform(), pushed)
+	remote, err := registry.New(nil).Image(s.t.Context(), registry.DefaultPlatform(), pushed)
 	require.NoError(s.t, err)
 	local, err := cache.NewImage("registry.example/"+repository, remote.Manifest(), remote.Config())
 	require.NoError(s.t, err)

@@ -36,7 +36,7 @@ func small(t *testing.T) *cache.Tarball {
 	server := registrytest.New(t)
 	ref, err := server.Push("pytorch/ci-image:small-2f5e", image)
 	require.NoError(t, err)
-	remote, err := registry.New(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
+	remote, err := registry.New(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	local, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
 	require.NoError(t, err)

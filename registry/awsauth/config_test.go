@@ -3,6 +3,8 @@ package awsauth
 import (
 	"context"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -13,17 +15,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
-// Outside of a job with an ID token the role is not assumed: a warning says so
-// and why, and the default chain serves.
+// Outside of a job with an ID token the role is not assumed: that is logged with the
+// reason, and the default chain is used.
 func TestWithoutOIDC(t *testing.T) {
 	for _, missing := range []string{idTokenURL, idTokenRequest} {
 		r := newRig(t, awstest.Quirks{}, nil)
@@ -37,8 +40,8 @@ func TestWithoutOIDC(t *testing.T) {
 		assert.Contains(t, log, testRole)
 		assert.Contains(t, log, missing+" is not set")
 		assert.Contains(t, log, "permissions: id-token: write")
-		assert.Contains(t, r.told, keys.SecretAccessKey)
-		assert.NotContains(t, r.told, keys.AccessKeyID)
+		assert.Contains(t, r.reported, keys.SecretAccessKey)
+		assert.NotContains(t, r.reported, keys.AccessKeyID)
 	}
 }
 
@@ -82,10 +85,11 @@ func TestEndpointForAllServices(t *testing.T) {
 	assert.Equal(t, r.server.URL(awstest.STS), aws.ToString(ecr.NewFromConfig(cfg).Options().BaseEndpoint))
 }
 
-// LoadConfig serves any client of AWS.
-func TestLoadConfig(t *testing.T) {
-	r := newRig(t, awstest.Quirks{}, nil)
-	cfg, err := LoadConfig(t.Context(), &Options{RoleARN: testRole, Region: "us-east-2"})
+// The configuration serves any client of AWS, and looks for credentials when it is
+// asked for them.
+func TestLoad(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.Region = "us-east-2" })
+	cfg, err := r.load(t.Context())
 	require.NoError(t, err)
 	out, err := ecr.NewFromConfig(cfg).GetAuthorizationToken(t.Context(), nil)
 	require.NoError(t, err)
@@ -93,8 +97,8 @@ func TestLoadConfig(t *testing.T) {
 	requests := r.server.Requests(awstest.ECR)
 	assert.Equal(t, "us-east-2", requests[0].Region)
 
-	noOIDC(t)
-	cfg, err = LoadConfig(t.Context(), nil)
+	r = newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	cfg, err = r.load(t.Context())
 	require.NoError(t, err, "credentials are not looked for yet")
 	_, err = cfg.Credentials.Retrieve(t.Context())
 	require.ErrorIs(t, err, ErrNoCredentials)
@@ -120,11 +124,11 @@ func TestTransport(t *testing.T) {
 	assert.Equal(t, counting{"/oidc/token": 1, "/sts": 1, "/ecr": 1}, c)
 }
 
-// Whoever answers for STS or ECR cannot lead what it was sent elsewhere: a client
+// A server in the place of STS or ECR cannot redirect what it was sent: a client
 // that follows a redirect with 307 posts the ID token once more.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	for _, transport := range []http.RoundTripper{nil, http.DefaultTransport} {
-		for service, kind := range map[string]error{"STS": ErrRole, "ECR": ErrECR} {
+		for service, kind := range map[string]error{"STS": ErrNoRole, "ECR": ErrNoToken} {
 			r := newRig(t, awstest.Quirks{}, func(o *Options) { o.Transport = transport })
 			led := 0
 			elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { led++ }))
@@ -158,7 +162,7 @@ func TestCABundle(t *testing.T) {
 	t.Setenv("AWS_ENDPOINT_URL_STS", front.URL+"/sts")
 	t.Setenv("AWS_ENDPOINT_URL_ECR", front.URL+"/ecr")
 	_, err = r.resolve(private)
-	require.ErrorIs(t, err, ErrRole)
+	require.ErrorIs(t, err, ErrNoRole)
 	require.ErrorContains(t, err, "certificate")
 	assert.Empty(t, r.waits, "a certificate does not get better")
 
@@ -168,7 +172,144 @@ func TestCABundle(t *testing.T) {
 
 	t.Setenv(idTokenURL, front.URL+"/oidc/token?api-version=2.0")
 	_, err = r.again().resolve(private)
-	require.ErrorIs(t, err, ErrIDToken)
+	require.ErrorIs(t, err, ErrNoIDToken)
 	require.ErrorContains(t, err, "certificate")
 	assert.Empty(t, r.waits)
+}
+
+// No role and no other credentials: the error has both, and what to do.
+func TestNoCredentialsAtAll(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	noOIDC(t)
+	_, err := r.resolve(private)
+	require.ErrorIs(t, err, ErrNoCredentials)
+	assert.ErrorContains(t, err, "role "+testRole+" is not assumed, because "+idTokenURL+" is not set")
+	assert.ErrorContains(t, err, "permissions: id-token: write")
+	assert.ErrorContains(t, err, "AWS_ACCESS_KEY_ID")
+	assert.Zero(t, r.asked(awstest.ECR), "no request is made without credentials")
+
+	r = newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	_, err = r.resolve(private)
+	require.ErrorIs(t, err, ErrNoCredentials)
+	assert.ErrorContains(t, err, "no role was given to assume")
+}
+
+// When the context ends while credentials are looked for, the error is not that
+// there are none.
+func TestChainContextEnds(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	why := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	_, err := r.credentials().Retrieve(ctx)
+	require.ErrorIs(t, err, why)
+	assert.NotErrorIs(t, err, ErrNoCredentials)
+}
+
+// A profile with its own region and keys.
+func TestProfile(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	keys := r.server.NewCredentials()
+	dir := t.TempDir()
+	config, shared := filepath.Join(dir, "config"), filepath.Join(dir, "credentials")
+	require.NoError(t, os.WriteFile(config, []byte("[profile ci]\nregion = eu-west-3\n"), 0o600))
+	require.NoError(t, os.WriteFile(shared, []byte("[ci]\naws_access_key_id = "+keys.AccessKeyID+"\naws_secret_access_key = "+keys.SecretAccessKey+"\n"), 0o600))
+	t.Setenv("AWS_CONFIG_FILE", config)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", shared)
+	t.Setenv("AWS_PROFILE", "ci")
+	r.good(private)
+	cfg, err := r.load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "eu-west-3", cfg.Region)
+	assert.Equal(t, "us-east-1", r.server.Requests(awstest.ECR)[0].Region, "that of the host")
+}
+
+// metadata answers as the service that an instance asks for the keys of its role,
+// and as the one of a container.
+func metadata(t *testing.T, c awstest.Credentials) string {
+	t.Helper()
+	keys := fmt.Sprintf(`{"Code":"Success","AccessKeyId":%q,"SecretAccessKey":%q,"Token":%q,"Expiration":%q}`,
+		c.AccessKeyID, c.SecretAccessKey, c.SessionToken, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	const role = "/latest/meta-data/iam/security-credentials/"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
+			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			_, _ = io.WriteString(w, "metadata-token")
+		case r.URL.Path == role && r.Header.Get("X-Aws-Ec2-Metadata-Token") == "metadata-token":
+			_, _ = io.WriteString(w, "runner-role")
+		case r.URL.Path == role+"runner-role", r.URL.Path == "/container" && r.Header.Get("Authorization") == "container-token":
+			_, _ = io.WriteString(w, keys)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// What else the default chain has: the role of the instance or container that it
+// runs on, and an ID token in a file.
+func TestDefaultChain(t *testing.T) {
+	for what, prepare := range map[string]func(*rig, awstest.Credentials){
+		"instance": func(r *rig, keys awstest.Credentials) {
+			r.t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+			r.t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata(r.t, keys))
+		},
+		"container": func(r *rig, keys awstest.Credentials) {
+			r.t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", metadata(r.t, keys)+"/container")
+			r.t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "container-token")
+		},
+		"ID token in a file": func(r *rig, _ awstest.Credentials) {
+			tokens, _, err := r.settings.findIDTokens()
+			require.NoError(r.t, err)
+			token, err := tokens.fetch(r.t.Context())
+			require.NoError(r.t, err)
+			file := filepath.Join(r.t.TempDir(), "token")
+			require.NoError(r.t, os.WriteFile(file, []byte(token), 0o600))
+			r.t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", file)
+			r.t.Setenv("AWS_ROLE_ARN", testRole)
+			r.t.Setenv("AWS_REGION", "us-east-1")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+			keys := r.server.NewCredentials()
+			prepare(r, keys)
+			r.good(private)
+			c, err := r.credentials().Retrieve(t.Context())
+			if what != "ID token in a file" { // which is good once
+				require.NoError(t, err)
+				assert.Equal(t, keys.SecretAccessKey, c.SecretAccessKey)
+				assert.Contains(t, r.reported, keys.SecretAccessKey)
+			}
+		})
+	}
+}
+
+// The optional methods of the SDK's providers are passed on.
+func TestChainIsTransparent(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	useKeys(t, r.server.NewCredentials())
+	c := r.credentials().(*chain)
+	assert.Equal(t, []aws.CredentialSource{aws.CredentialSourceEnvVars}, c.ProviderSources())
+	assert.False(t, aws.IsCredentialsProvider(c, (*aws.AnonymousCredentials)(nil)))
+	c = &chain{r.settings, aws.AnonymousCredentials{}, ""}
+	assert.True(t, aws.IsCredentialsProvider(c, (*aws.AnonymousCredentials)(nil)))
+	assert.Empty(t, c.ProviderSources())
+	c.Invalidate() // there is no cache
+
+	asked := 0
+	c.CredentialsProvider = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		asked++
+		return aws.Credentials{AccessKeyID: "id", SecretAccessKey: "key"}, nil
+	}))
+	for want := range 3 {
+		for range 2 {
+			_, err := c.Retrieve(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, want+1, asked)
+		}
+		c.Invalidate()
+	}
 }

@@ -17,15 +17,15 @@ import (
 const (
 	// ecrTimeout bounds a request to ECR with the SDK's retries.
 	ecrTimeout = time.Minute
-	// passwordLifetime is what AWS documents, for an answer that does not say.
+	// passwordLifetime is what AWS documents, for an answer without it.
 	passwordLifetime = 12 * time.Hour
 	// publicRegion is the only one that has ECR Public's API, apart from
-	// us-west-2, which does not give out tokens for pulls:
+	// us-west-2, which does not issue tokens for pulls:
 	// https://docs.aws.amazon.com/general/latest/gr/ecr-public.html.
 	publicRegion = "us-east-1"
 )
 
-// An authorization is what both APIs answer.
+// An authorization is the answer of both APIs.
 type authorization struct {
 	token    *string // base64 of USER:PASSWORD
 	expires  *time.Time
@@ -37,13 +37,13 @@ type authorization struct {
 // end.
 func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.AuthConfig, time.Time, error) {
 	fail := func(err error, advice string) (authn.AuthConfig, time.Time, error) {
-		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrECR, Err: s.secrets.Error(err), Advice: advice, temporary: passingAWS(err)}
+		return authn.AuthConfig{}, time.Time{}, &Error{Op: "log in to " + h.String(), Kind: ErrNoToken, Err: s.secrets.Error(err), Advice: advice, temporary: isTemporary(err)}
 	}
 	a, err := s.authorize(ctx, cfg, h)
 	if isStale(err) {
-		// Revoked, or by a clock that is wrong: once more with new ones.
-		if cache, ok := cfg.Credentials.(interface{ Invalidate() }); ok {
-			s.Logger.Warn("credentials are refused, asking for new ones", "by", h.String(), "error", s.secrets.Error(err))
+		// Revoked, or ended by a clock that is wrong: once more with new ones.
+		if cache, ok := cfg.Credentials.(invalidator); ok {
+			s.Logger.WarnContext(ctx, "credentials are denied, asking for new ones", "by", h.String(), "error", s.secrets.Error(err))
 			cache.Invalidate()
 			a, err = s.authorize(ctx, cfg, h)
 		}
@@ -66,18 +66,18 @@ func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.Aut
 	if err != nil || user == "" || password == "" {
 		return fail(errors.New("it is not the base64 of a user and a password"), "")
 	}
-	s.checkEndpoint(h, aws.ToString(a.endpoint))
+	s.checkEndpoint(ctx, h, aws.ToString(a.endpoint))
 	end := s.now().Add(passwordLifetime)
 	if a.expires != nil {
-		end = s.local(*a.expires, a.metadata)
+		end = s.local(ctx, *a.expires, a.metadata)
 	}
-	s.Logger.Debug("logged in", "to", h.String(), "until", end)
+	s.Logger.DebugContext(ctx, "logged in", "to", h.String(), "until", end)
 	return authn.AuthConfig{Username: user, Password: password}, end, nil
 }
 
 // authorize asks the API that the host belongs to.
 func (s *settings) authorize(ctx context.Context, cfg aws.Config, h host) (*authorization, error) {
-	// Here rather than by the SDK, whose error would hide which of the two failed.
+	// Here and not by the SDK, whose error would hide which of the two failed.
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (s *settings) ask(ctx context.Context, cfg aws.Config, h host) (*authorizat
 	out, err := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
 		o.Region = h.region
 		o.Retryer = s.retryer(o.Retryer)
-		// The SDK refuses both together with an endpoint that somebody chose.
+		// The SDK refuses both together with an endpoint that was set.
 		if h.fips && o.BaseEndpoint == nil {
 			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 		}
@@ -128,18 +128,18 @@ func (s *settings) ask(ctx context.Context, cfg aws.Config, h host) (*authorizat
 	return &authorization{d.AuthorizationToken, d.ExpiresAt, d.ProxyEndpoint, out.ResultMetadata}, nil
 }
 
-// checkEndpoint warns of a token that is said to be for another account. It is
-// used all the same: a token is good for every registry that its owner may
-// access, so it is the registry that decides.
-func (s *settings) checkEndpoint(h host, endpoint string) {
+// checkEndpoint warns of a token that is for another account. It is used all the
+// same: a token is good for every registry that its owner may access, so the
+// registry decides.
+func (s *settings) checkEndpoint(ctx context.Context, h host, endpoint string) {
 	of, ok := parseHost(strings.TrimPrefix(endpoint, "https://"))
 	if ok && of.account != h.account {
-		s.Logger.Warn("ECR gives a token for another account; the registry decides whether it is good", "asked", h.account, "given", of.account)
+		s.Logger.WarnContext(ctx, "ECR returned a token for another account; the registry decides whether it is good", "asked", h.account, "given", of.account)
 	}
 }
 
-// isStale tells whether AWS does not accept the credentials any more, so that
-// new ones may be.
+// isStale reports whether AWS no longer accepts the credentials, so that it may
+// accept new ones.
 func isStale(err error) bool {
 	switch code(err) {
 	case "ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId":
@@ -153,9 +153,9 @@ func adviceOnECR(err error) string {
 	case "AccessDeniedException":
 		return "the credentials' owner needs the permission ecr:GetAuthorizationToken"
 	case "InvalidSignatureException":
-		return "is the secret access key the right one, and the clock of this machine?"
+		return "check the secret access key, and the clock of this machine"
 	case "ThrottlingException", "TooManyRequestsException":
-		return "too many ask at the same time: try again, or set AWS_MAX_ATTEMPTS to more than 3"
+		return "too many requests at the same time: try again, or set AWS_MAX_ATTEMPTS to more than 3"
 	}
 	return ""
 }

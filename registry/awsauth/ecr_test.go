@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
-// The SDK's retries: three attempts, or as many as AWS_MAX_ATTEMPTS says.
+// The SDK's retries: three attempts, or the number in AWS_MAX_ATTEMPTS.
 func TestECRRetries(t *testing.T) {
 	for what, q := range map[string]awstest.Quirks{
 		"throttled": {ECRThrottled: true, ECRThrottledCount: 2}, "503": {ECRStatus: 503, ECRStatusCount: 2},
@@ -26,20 +26,20 @@ func TestECRRetries(t *testing.T) {
 	r := newRig(t, awstest.Quirks{ECRThrottled: true}, nil)
 	t.Setenv("AWS_MAX_ATTEMPTS", "6")
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	assert.Equal(t, 6, r.asked(awstest.ECR))
 	assert.ErrorContains(t, err, "log in to ECR of account 308535385114 in us-east-1: no authorization token: ")
 	assert.ErrorContains(t, err, "Rate exceeded")
 	assert.ErrorContains(t, err, "AWS_MAX_ATTEMPTS")
 }
 
-// A host that swallows packets is not waited for without end, and is said to be
-// one.
+// A host that swallows packets is not waited for without end, and the error is that
+// it did not answer.
 func TestECRNoAnswer(t *testing.T) {
 	r := newRig(t, awstest.Quirks{ECRNoAnswer: true}, nil)
 	r.settings.ecrLimit = 200 * time.Millisecond
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorIs(t, err, errNoAnswer)
 }
 
@@ -60,18 +60,18 @@ func TestECRFailures(t *testing.T) {
 				assert.Contains(t, r.log.String(), want)
 				continue
 			}
-			require.ErrorIs(t, err, ErrECR)
+			require.ErrorIs(t, err, ErrNoToken)
 			assert.ErrorContains(t, err, want)
 		}
 	}
 }
 
-// A token for another account is used, since the registry decides; but it is said.
+// A token for another account is used, since the registry decides; it is logged.
 func TestTokenForAnotherAccount(t *testing.T) {
 	r := newRig(t, awstest.Quirks{OtherAccount: "999999999999"}, nil)
 	r.good(private)
 	log := r.log.String()
-	assert.Contains(t, log, "level=WARN msg=\"ECR gives a token for another account")
+	assert.Contains(t, log, "level=WARN msg=\"ECR returned a token for another account")
 	assert.Contains(t, log, "asked=308535385114 given=999999999999")
 
 	r = newRig(t, awstest.Quirks{}, nil)
@@ -79,7 +79,7 @@ func TestTokenForAnotherAccount(t *testing.T) {
 	assert.NotContains(t, r.log.String(), "another account")
 }
 
-// Credentials that AWS refuses are replaced, once.
+// Credentials that AWS denies are replaced, once.
 func TestRefusedCredentials(t *testing.T) {
 	const elsewhere = "308535385114.dkr.ecr.eu-west-1.amazonaws.com/image"
 	for what, q := range map[string]awstest.Quirks{"expired": {}, "used up": {CredentialUses: 1}} {
@@ -99,7 +99,7 @@ func TestRefusedCredentials(t *testing.T) {
 
 	r = newRig(t, awstest.Quirks{UnrecognizedClient: true}, nil)
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorContains(t, err, "UnrecognizedClientException")
 	assert.Equal(t, 2, r.asked(awstest.STS))
 	assert.Equal(t, 2, r.asked(awstest.ECR), "once more, not for ever")
@@ -109,20 +109,20 @@ func TestRefusedCredentials(t *testing.T) {
 	r.good(private)
 }
 
-// A wrong secret key is an error that says so.
+// A wrong secret key is an error with that advice.
 func TestWrongSecretKey(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
 	keys := r.server.NewCredentials()
 	keys.SecretAccessKey += "x"
 	useKeys(t, keys)
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoToken)
 	require.ErrorContains(t, err, "InvalidSignatureException")
 	assert.Equal(t, 1, r.asked(awstest.ECR))
 }
 
-// The SDK signs by AWS's clock when its own is refused, and what is handed out
-// is kept as long as it lasts.
+// The SDK signs by AWS's clock when its own is refused, and what it issues is
+// cached as long as it lasts.
 func TestClockSkew(t *testing.T) {
 	for _, skew := range []time.Duration{-13 * time.Hour, -10 * time.Minute, 10 * time.Minute, 13 * time.Hour} {
 		r := newRig(t, awstest.Quirks{ClockSkew: skew}, nil)
@@ -137,7 +137,7 @@ func TestClockSkew(t *testing.T) {
 	}
 }
 
-// An answer that does not say when the password ends: 12 h, as documented.
+// An answer without the end of the password: 12 h, as documented.
 func TestNoExpiry(t *testing.T) {
 	r := newRig(t, awstest.Quirks{NoExpiry: true}, nil)
 	first := r.good(private)
@@ -186,7 +186,7 @@ func TestEndpoints(t *testing.T) {
 		assert.Equal(t, "password", c.Password)
 		assert.Equal(t, []string{want}, to.hosts)
 
-		// With an endpoint that somebody chose, that one.
+		// With an endpoint that was set, that one.
 		t.Setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false")
 		to.hosts = nil
 		_, err = r.again().resolve(registry + "/image")
@@ -195,7 +195,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// Names as go-containerregistry has them reach the grammar.
+// Names in the form of go-containerregistry reach the grammar.
 func TestRegistryOfReference(t *testing.T) {
 	repo, err := name.NewRepository("308535385114.dkr.ecr.us-east-1.amazonaws.com:443/image")
 	require.NoError(t, err)

@@ -6,43 +6,43 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// The kinds of trouble. Every [*Error] wraps one of them.
+// The kinds of errors. Every [*Error] wraps one of them.
 var (
-	// ErrOptions: an option has a value that cannot work.
-	ErrOptions = errors.New("bad option")
-	// ErrConfig: AWS's configuration, in files or in the environment, cannot be
-	// used.
-	ErrConfig = errors.New("unusable AWS configuration")
+	// ErrInvalidOptions: an option has a value that cannot work.
+	ErrInvalidOptions = errors.New("bad option")
+	// ErrInvalidConfig: AWS's configuration, in files or in the environment,
+	// cannot be used.
+	ErrInvalidConfig = errors.New("unusable AWS configuration")
 	// ErrNoCredentials: no role was assumed, and the SDK's default chain has no
 	// credentials either.
 	ErrNoCredentials = errors.New("no AWS credentials")
-	// ErrIDToken: GitHub gave no ID token, so STS was not asked.
-	ErrIDToken = errors.New("no ID token")
-	// ErrRole: STS did not give the role's credentials.
-	ErrRole = errors.New("role not assumed")
-	// ErrECR: ECR gave no authorization token.
-	ErrECR = errors.New("no authorization token")
+	// ErrNoIDToken: GitHub returned no ID token, so STS was not asked.
+	ErrNoIDToken = errors.New("no ID token")
+	// ErrNoRole: STS did not return the role's credentials.
+	ErrNoRole = errors.New("role not assumed")
+	// ErrNoToken: ECR returned no authorization token.
+	ErrNoToken = errors.New("no authorization token")
 )
 
-// An Error says what was done when it failed, the kind of trouble, and what to
-// do about it, on one line and without a secret.
+// An Error is what was done when it failed, the kind of error, and what to do
+// about it. Its text is one line without a secret.
 type Error struct {
 	// Op is what was done to what, such as "assume role arn:aws:…".
 	Op string
 	// Kind is one of the variables of this package.
 	Kind error
-	// Err is the cause. Errors of AWS can be found in it as smithy.APIError,
-	// unless they quote a secret.
+	// Err is the cause, or nil. Errors of AWS can be found in it as
+	// smithy.APIError, unless they quote a secret.
 	Err error
-	// Advice is what to do; empty when nothing is known that would help.
+	// Advice is what to do about it; empty when nothing is known that would help.
 	Advice string
 
 	temporary bool
 }
 
-// Temporary tells whether the same may go better later: the last answer, after
-// all retries, was that too many ask or that the service is not available, or
-// there was none.
+// Temporary reports whether the same call may succeed later: the last answer,
+// after all retries, was that there are too many requests or that the service is
+// not available, or there was none.
 func (e *Error) Temporary() bool { return e.temporary }
 
 func (e *Error) Error() string {
@@ -64,8 +64,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Err}
 }
 
-// code returns the code of an error of AWS, such as "AccessDenied"; empty if err
-// has none.
+// code returns the code of an error of AWS, such as "AccessDenied"; empty if there
+// is none.
 func code(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) {

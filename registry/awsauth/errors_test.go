@@ -11,28 +11,28 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/awstest"
 	"github.com/dockercache/dockercache/internal/redact"
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 )
 
 func TestError(t *testing.T) {
 	cause := &smithy.GenericAPIError{Code: "AccessDenied", Message: "no"}
-	err := fmt.Errorf("outer: %w", &Error{Op: "assume role x", Kind: ErrRole, Err: cause, Advice: "do y"})
+	err := fmt.Errorf("outer: %w", &Error{Op: "assume role x", Kind: ErrNoRole, Err: cause, Advice: "do y"})
 	assert.EqualError(t, err, "outer: assume role x: role not assumed: api error AccessDenied: no (do y)")
-	require.ErrorIs(t, err, ErrRole)
-	assert.NotErrorIs(t, err, ErrECR)
+	require.ErrorIs(t, err, ErrNoRole)
+	assert.NotErrorIs(t, err, ErrNoToken)
 	assert.Equal(t, "AccessDenied", code(err))
-	assert.EqualError(t, &Error{Op: "a", Kind: ErrECR}, "a: no authorization token")
-	require.ErrorIs(t, &Error{Op: "a", Kind: ErrECR}, ErrECR)
+	assert.EqualError(t, &Error{Op: "a", Kind: ErrNoToken}, "a: no authorization token")
+	require.ErrorIs(t, &Error{Op: "a", Kind: ErrNoToken}, ErrNoToken)
 }
 
 // Foreign text stays on one line, short, and without secrets.
 func TestCleanError(t *testing.T) {
-	var told []string
-	s := &redact.Secrets{Notify: func(v string) { told = append(told, v) }}
+	var notified []string
+	s := &redact.Secrets{Notify: func(v string) { notified = append(notified, v) }}
 	s.Add("password", "", "password")
 	s.Add("QVdTOnBhc3N3b3Jk")
-	assert.Equal(t, []string{"password", "QVdTOnBhc3N3b3Jk"}, told, "each once, the empty one never")
+	assert.Equal(t, []string{"password", "QVdTOnBhc3N3b3Jk"}, notified, "each once, the empty one never")
 
 	plain := errors.New("plain")
 	assert.Same(t, plain, s.Error(plain))
@@ -41,7 +41,7 @@ func TestCleanError(t *testing.T) {
 	err := s.Error(lines)
 	assert.NotContains(t, err.Error(), "\n")
 	assert.Less(t, len(err.Error()), redact.MaxText+10)
-	assert.Equal(t, "X", code(err), "it can still be told")
+	assert.Equal(t, "X", code(err), "it can still be found")
 
 	quoting := &smithy.GenericAPIError{Code: "X", Message: "value 'password' or QVdTOnBhc3N3b3Jk"}
 	err = s.Error(quoting)
@@ -49,30 +49,30 @@ func TestCleanError(t *testing.T) {
 	assert.Empty(t, code(err), "what it wrapped could be asked for its text")
 }
 
-// What AWS may do better later is told apart from what it will not: a pull that
-// needs a new password in the middle goes on trying, or does not.
+// Errors that may pass are distinguished from those that will not: a pull that needs
+// a new password in the middle tries again, or does not.
 func TestTemporary(t *testing.T) {
 	for what, c := range map[string]struct {
 		quirks awstest.Quirks
 		kind   error
 		want   bool
 	}{
-		"ECR throttled":     {awstest.Quirks{ECRThrottled: true}, ErrECR, true},
-		"ECR 503":           {awstest.Quirks{ECRStatus: 503}, ErrECR, true},
-		"ECR no answer":     {awstest.Quirks{ECRNoAnswer: true}, ErrECR, true},
-		"ECR denied":        {awstest.Quirks{ECRDenied: true}, ErrECR, false},
-		"ECR malformed":     {awstest.Quirks{NotBase64: true}, ErrECR, false},
-		"unrecognized":      {awstest.Quirks{UnrecognizedClient: true}, ErrECR, false},
-		"STS throttled":     {awstest.Quirks{STSThrottled: true}, ErrRole, true},
-		"STS 503":           {awstest.Quirks{STSStatus: 503}, ErrRole, true},
-		"STS cut":           {awstest.Quirks{STSCut: true}, ErrRole, true},
-		"GitHub not found":  {awstest.Quirks{IDPCommunicationError: true}, ErrRole, true},
-		"no such provider":  {awstest.Quirks{InvalidIdentityToken: true}, ErrRole, false},
-		"role denied":       {awstest.Quirks{RoleDenied: true}, ErrRole, false},
-		"OIDC 503":          {awstest.Quirks{OIDCStatus: 503}, ErrIDToken, true},
-		"OIDC cut":          {awstest.Quirks{OIDCCut: true}, ErrIDToken, true},
-		"OIDC 403":          {awstest.Quirks{OIDCStatus: 403}, ErrIDToken, false},
-		"OIDC without JSON": {awstest.Quirks{OIDCNotJSON: true}, ErrIDToken, false},
+		"ECR throttled":     {awstest.Quirks{ECRThrottled: true}, ErrNoToken, true},
+		"ECR 503":           {awstest.Quirks{ECRStatus: 503}, ErrNoToken, true},
+		"ECR no answer":     {awstest.Quirks{ECRNoAnswer: true}, ErrNoToken, true},
+		"ECR denied":        {awstest.Quirks{ECRDenied: true}, ErrNoToken, false},
+		"ECR malformed":     {awstest.Quirks{NotBase64: true}, ErrNoToken, false},
+		"unrecognized":      {awstest.Quirks{UnrecognizedClient: true}, ErrNoToken, false},
+		"STS throttled":     {awstest.Quirks{STSThrottled: true}, ErrNoRole, true},
+		"STS 503":           {awstest.Quirks{STSStatus: 503}, ErrNoRole, true},
+		"STS cut":           {awstest.Quirks{STSCut: true}, ErrNoRole, true},
+		"GitHub not found":  {awstest.Quirks{IDPCommunicationError: true}, ErrNoRole, true},
+		"no such provider":  {awstest.Quirks{InvalidIdentityToken: true}, ErrNoRole, false},
+		"role denied":       {awstest.Quirks{RoleDenied: true}, ErrNoRole, false},
+		"OIDC 503":          {awstest.Quirks{OIDCStatus: 503}, ErrNoIDToken, true},
+		"OIDC cut":          {awstest.Quirks{OIDCCut: true}, ErrNoIDToken, true},
+		"OIDC 403":          {awstest.Quirks{OIDCStatus: 403}, ErrNoIDToken, false},
+		"OIDC without JSON": {awstest.Quirks{OIDCNotJSON: true}, ErrNoIDToken, false},
 	} {
 		r := newRig(t, c.quirks, nil)
 		r.settings.ecrLimit = 200 * time.Millisecond

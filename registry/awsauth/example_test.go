@@ -9,9 +9,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/dockercache/dockercache/internal/awstest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
 )
 
 // newClient returns a client of registries that logs in to ECR as a role.
@@ -30,7 +30,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	_, err := newClient("gha_workflow_s3_and_ecr_read_only")
-	fmt.Println(errors.Is(err, awsauth.ErrOptions))
+	fmt.Println(errors.Is(err, awsauth.ErrInvalidOptions))
 	// Output: true
 }
 

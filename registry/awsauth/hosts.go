@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A host is a registry of ECR: what its name says.
+// A host is a registry of ECR, as its name describes it.
 type host struct {
 	public          bool   // ECR Public; all below are empty
 	account, region string // of a private registry
@@ -22,13 +22,13 @@ type host struct {
 //	123456789012.dkr-ecr.us-east-1.on.aws                  dual-stack, also on.amazonwebservices.com.cn
 //	123456789012.dkr-ecr-fips.us-east-1.on.aws
 //
-// The whole name must match: who owns 123456789012.dkr.ecr.us-east-1.amazonaws.com.example
-// must not be sent a password.
+// The whole name must match: the owner of
+// 123456789012.dkr.ecr.us-east-1.amazonaws.com.example must get no password.
 var privateHosts = regexp.MustCompile(`^(\d{12})\.dkr([.-])ecr(-fips)?\.([a-z]+(?:-[a-z0-9]+)+)\.` +
 	`(?:(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)|(on\.aws|on\.amazonwebservices\.com\.cn))$`)
 
-// parseHost returns what the host of a reference says; false if it is none of
-// ECR's. The host may be in capitals, and have HTTPS's own port.
+// parseHost returns what the host of a reference describes; false if it is none of
+// ECR's. The host may be in capitals, and have the port of HTTPS.
 func parseHost(name string) (host, bool) {
 	name = strings.TrimSuffix(strings.ToLower(name), ":443")
 	if name == "public.ecr.aws" || name == "ecr-public.aws.com" {

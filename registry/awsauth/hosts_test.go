@@ -52,8 +52,8 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// Whatever is taken for a registry of ECR is in a domain of AWS, and account and
-// region are such that nothing else can be smuggled into a request.
+// Every host that is accepted as a registry of ECR is in a domain of AWS, and its
+// account and region cannot add anything else to a request.
 func FuzzParseHost(f *testing.F) {
 	for _, seed := range []string{
 		"308535385114.dkr.ecr.us-east-1.amazonaws.com", "308535385114.dkr-ecr-fips.us-west-2.on.aws", "public.ecr.aws", "ecr-public.aws.com:443",

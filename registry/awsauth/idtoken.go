@@ -35,8 +35,8 @@ type idTokens struct {
 	client *http.Client
 }
 
-// findIDTokens returns where the job gets ID tokens; nil and the reason if it
-// may not.
+// findIDTokens returns where the job gets ID tokens; nil and the reason if it has
+// no permission to.
 func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) {
 	address, bearer := os.Getenv(idTokenURL), os.Getenv(idTokenRequest)
 	switch {
@@ -47,7 +47,7 @@ func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) 
 	}
 	s.secrets.Add(bearer)
 	bad := func(text string) (*idTokens, string, error) {
-		return nil, "", &Error{Op: "find where ID tokens are", Kind: ErrIDToken, Err: errors.New(text), Advice: "GitHub's runner sets " + idTokenURL + "; do not change it"}
+		return nil, "", &Error{Op: "find where ID tokens are", Kind: ErrNoIDToken, Err: errors.New(text), Advice: "GitHub's runner sets " + idTokenURL + "; do not change it"}
 	}
 	u, err := url.Parse(address)
 	switch {
@@ -56,20 +56,20 @@ func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) 
 	case u.Scheme != "https" && (u.Scheme != "http" || !httpclient.IsLoopback(u.Hostname())):
 		return bad(idTokenURL + " is not an https URL, so the token would be sent in the clear to " + redact.Text(u.Host))
 	}
-	// There is a query already; it stays as it is.
+	// The URL has a query already; it stays as it is.
 	u.RawQuery = strings.TrimPrefix(u.RawQuery+"&audience="+url.QueryEscape(audience), "&")
 	transport := s.Transport
 	if transport == nil {
 		transport = httpclient.NewTransport()
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // the token would go with it
+		return http.ErrUseLastResponse // the token would be sent along
 	}}
 	return &idTokens{s, u, bearer, client}, "", nil
 }
 
-// fetch asks for a new ID token. Each is for one use: they live for minutes, and
-// one that was made for the first attempt has expired before the last.
+// fetch asks for a new ID token. Each is for one attempt: they live for minutes,
+// so that of the first attempt may have expired before the last.
 func (t *idTokens) fetch(ctx context.Context) (token string, err error) {
 	op := "get an ID token from " + t.url.Host
 	err = t.retry(ctx, op, idTokenAttempts, func() (again bool, err error) {
@@ -80,7 +80,7 @@ func (t *idTokens) fetch(ctx context.Context) (token string, err error) {
 		return token, nil
 	}
 	var of *givenUp
-	return "", &Error{Op: op, Kind: ErrIDToken, Err: t.secrets.Error(err), Advice: adviceOnIDToken(err), temporary: errors.As(err, &of)}
+	return "", &Error{Op: op, Kind: ErrNoIDToken, Err: t.secrets.Error(err), Advice: adviceOnIDToken(err), temporary: errors.As(err, &of)}
 }
 
 func (t *idTokens) try(ctx context.Context) (token string, again bool, err error) {
@@ -111,9 +111,9 @@ func (t *idTokens) try(ctx context.Context) (token string, again bool, err error
 		if u, err := resp.Location(); err == nil {
 			to = "to " + redact.Text(u.Host)
 		}
-		return "", false, fmt.Errorf("it redirects %s, where the job's token does not belong", to)
+		return "", false, fmt.Errorf("it redirects %s, where the job's token must not be sent", to)
 	case status != http.StatusOK:
-		return "", passing(status), &statusError{status}
+		return "", mayPass(status), &statusError{status}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxIDTokenAnswer+1))
 	if err != nil {
@@ -122,17 +122,17 @@ func (t *idTokens) try(ctx context.Context) (token string, again bool, err error
 	if len(body) > maxIDTokenAnswer {
 		return "", false, fmt.Errorf("the answer is longer than %d bytes", maxIDTokenAnswer)
 	}
-	// encoding/json's errors quote a character at most, but which is no help.
+	// The errors of encoding/json do not help.
 	var answer struct{ Value string }
 	if json.Unmarshal(body, &answer) != nil {
-		return "", false, errors.New("the answer is not the JSON that was expected")
+		return "", false, errors.New("the answer is not the expected JSON")
 	}
 	t.secrets.Add(answer.Value)
 	if answer.Value == "" {
 		return "", false, errors.New("the answer has no value")
 	}
 	if !isJWT(answer.Value) {
-		return "", false, errors.New("the value is not three parts of base64url, as ID tokens are")
+		return "", false, errors.New("the value is not three parts of base64url, as an ID token is")
 	}
 	return answer.Value, false, nil
 }
@@ -149,13 +149,13 @@ func adviceOnIDToken(err error) string {
 	if !errors.As(err, &of) {
 		return ""
 	}
-	if passing(of.status) {
+	if mayPass(of.status) {
 		return "run the job again"
 	}
-	return "the job's token is not accepted: is the job still running, and has it `permissions: id-token: write`?"
+	return "the job's token is not accepted: check that the job is still running and has `permissions: id-token: write`"
 }
 
-// isJWT tells whether a text has the form of RFC 7519 with a signature.
+// isJWT reports whether a text has the form of RFC 7519 with a signature.
 func isJWT(token string) bool {
 	parts := strings.Split(token, ".")
 	for _, part := range parts {

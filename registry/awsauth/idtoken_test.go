@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 // What is asked for ID tokens, and how.
@@ -64,7 +64,7 @@ func TestIDTokenFailures(t *testing.T) {
 		"redirect":    {awstest.Quirks{OIDCRedirectTo: elsewhere.URL + "/?sig=x"}, "it redirects to " + strings.TrimPrefix(elsewhere.URL, "http://") + ", where", 1},
 		"malformed":   {awstest.Quirks{MalformedIDToken: true}, "not three parts of base64url", 1},
 		"no value":    {awstest.Quirks{NoValue: true}, "the answer has no value", 1},
-		"not JSON":    {awstest.Quirks{OIDCNotJSON: true}, "not the JSON", 1},
+		"not JSON":    {awstest.Quirks{OIDCNotJSON: true}, "not the expected JSON", 1},
 		"huge":        {awstest.Quirks{OIDCHuge: true}, "longer than 65536 bytes", 1},
 		"403":         {awstest.Quirks{OIDCStatus: 403}, "status 403 Forbidden (the job's token is not accepted", 1},
 		"501":         {awstest.Quirks{OIDCStatus: 501}, "status 501", 1},
@@ -73,7 +73,7 @@ func TestIDTokenFailures(t *testing.T) {
 	} {
 		r := newRig(t, c.quirks, nil)
 		_, err := r.resolve(private)
-		require.ErrorIs(t, err, ErrIDToken, what)
+		require.ErrorIs(t, err, ErrNoIDToken, what)
 		assert.ErrorContains(t, err, c.want, what)
 		assert.ErrorContains(t, err, "get an ID token from 127.0.0.1:", what)
 		assert.NotContains(t, err.Error(), "audience", "not the whole URL")
@@ -94,7 +94,7 @@ func TestIDTokenVariables(t *testing.T) {
 		r := newRig(t, awstest.Quirks{}, nil)
 		t.Setenv(idTokenURL, value)
 		_, err := r.resolve(private)
-		require.ErrorIs(t, err, ErrIDToken, value)
+		require.ErrorIs(t, err, ErrNoIDToken, value)
 		assert.ErrorContains(t, err, want, value)
 	}
 }

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
+	"github.com/dockercache/dockercache/registry"
 )
 
 // From the job's ID token to a password that the registry takes.
@@ -27,7 +29,7 @@ func TestIDTokenToPassword(t *testing.T) {
 	assert.Contains(t, ecr[0].Header.Get("Authorization"), "Credential=ASIA", "signed with what STS gave out")
 	assert.NotEmpty(t, ecr[0].Header.Get("X-Amz-Security-Token"))
 	assert.JSONEq(t, `{"registryIds":["308535385114"]}`, ecr[0].Body)
-	assert.ElementsMatch(t, r.server.Secrets(), append(r.told, signatureOf(r.server)...), "whom it shall be told was told all")
+	assert.ElementsMatch(t, r.server.Secrets(), append(r.reported, signatureOf(r.server)...), "Secret was called with all")
 }
 
 // signatureOf returns the one secret that is only ever part of another: the
@@ -41,7 +43,7 @@ func signatureOf(s *awstest.Server) (signatures []string) {
 	return signatures
 }
 
-// A run that touches no host of ECR asks nobody, whatever the environment has.
+// A run that touches no host of ECR makes no request, whatever the environment has.
 func TestOtherHostsAreLeftAlone(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	t.Setenv("AWS_PROFILE", "not-there") // loading the configuration would fail
@@ -127,7 +129,7 @@ func TestManyAskAtOnce(t *testing.T) {
 	}
 }
 
-// A context that ended is said, and is not a failure of AWS that ECR Public
+// The end of a context is returned, and is not a failure of AWS that ECR Public
 // could go on without.
 func TestContextEnds(t *testing.T) {
 	for _, repository := range []string{private, public} {
@@ -149,7 +151,7 @@ func TestContextEnds(t *testing.T) {
 		r = newRig(t, awstest.Quirks{}, nil)
 		_, err = r.ResolveContext(ctx, repo)
 		require.ErrorIs(t, err, why)
-		assert.Empty(t, r.told, "nothing was begun")
+		assert.Empty(t, r.reported, "nothing was begun")
 	}
 }
 
@@ -158,8 +160,140 @@ func TestBadConfigurationIsNotKept(t *testing.T) {
 	r := newRig(t, awstest.Quirks{}, nil)
 	t.Setenv("AWS_PROFILE", "not-there")
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrConfig)
+	require.ErrorIs(t, err, ErrInvalidConfig)
 	assert.ErrorContains(t, err, "not-there")
 	t.Setenv("AWS_PROFILE", "")
 	r.good(private)
+}
+
+// The contracts that are declared where they are used.
+var (
+	_ registry.Refuser        = (*authenticator)(nil)
+	_ registry.TemporaryError = (*Error)(nil)
+)
+
+// authenticatorOf resolves a repository once, as a transport does for its lifetime.
+func (r *rig) authenticatorOf(repository string) *authenticator {
+	r.t.Helper()
+	repo, err := name.NewRepository(repository)
+	require.NoError(r.t, err)
+	a, err := r.ResolveContext(r.t.Context(), repo)
+	require.NoError(r.t, err)
+	require.IsType(r.t, &authenticator{}, a)
+	return a.(*authenticator)
+}
+
+func loginOf(t *testing.T, a *authenticator) authn.AuthConfig {
+	t.Helper()
+	c, err := a.Authorization()
+	require.NoError(t, err)
+	return *c
+}
+
+// The transport keeps the authenticator for hours: it must have a good password
+// at all times.
+func TestPasswordIsRenewed(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	a := r.authenticatorOf(private)
+	first := loginOf(t, a)
+	r.forward(11*time.Hour - time.Minute)
+	assert.Equal(t, first, loginOf(t, a))
+	r.forward(2 * time.Minute)
+	renewed := loginOf(t, a)
+	assert.NotEqual(t, first, renewed)
+	assert.Equal(t, 2, r.asked(awstest.ECR))
+	assert.Equal(t, 2, r.asked(awstest.STS), "the role's credentials have ended meanwhile")
+}
+
+// The answer has the lifetime; a shorter one is renewed sooner.
+func TestShortPassword(t *testing.T) {
+	r := newRig(t, awstest.Quirks{PasswordLifetime: time.Hour}, nil)
+	a := r.authenticatorOf(private)
+	first := loginOf(t, a)
+	r.forward(54 * time.Minute)
+	assert.Equal(t, first, loginOf(t, a))
+	r.forward(2 * time.Minute)
+	assert.NotEqual(t, first, loginOf(t, a))
+}
+
+// A renewal that fails does not end what is still good.
+func TestPasswordOutlivesAFailedRenewal(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	a := r.authenticatorOf(private)
+	first := loginOf(t, a)
+	r.server.SetQuirks(awstest.Quirks{RoleDenied: true})
+	r.forward(11*time.Hour + time.Minute)
+	assert.Equal(t, first, loginOf(t, a))
+	assert.Contains(t, r.log.String(), "password is not renewed")
+	asked := r.asked(awstest.STS)
+	assert.Equal(t, first, loginOf(t, a))
+	assert.Equal(t, asked, r.asked(awstest.STS), "not at each request")
+	r.forward(time.Hour)
+	_, err := a.Authorization()
+	require.ErrorIs(t, r.failed(err), ErrNoRole)
+
+	r.server.SetQuirks(awstest.Quirks{})
+	assert.NotEqual(t, first, loginOf(t, a), "a failure is not kept")
+}
+
+// A password that the registry denied is not returned again.
+func TestRefused(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	a := r.authenticatorOf(private)
+	first := loginOf(t, a)
+	r.server.ExpirePasswords()
+	assert.False(t, r.server.GoodPassword(first.Username, first.Password))
+	a.Refused(first)
+	second := loginOf(t, a)
+	assert.True(t, r.server.GoodPassword(second.Username, second.Password))
+
+	// Requests that were under way come late, with the old one.
+	a.Refused(first)
+	a.Refused(authn.AuthConfig{})
+	assert.Equal(t, second, loginOf(t, a))
+	assert.Equal(t, 2, r.asked(awstest.ECR))
+}
+
+// ECR Public can be used without credentials of AWS: any failure is logged, and the
+// next keychain is asked for a while.
+func TestPublicWithoutAWS(t *testing.T) {
+	r := newRig(t, awstest.Quirks{ECRDenied: true}, nil)
+	repo, err := name.NewRepository(public)
+	require.NoError(t, err)
+	for range 3 {
+		a, err := authn.NewMultiKeychain(r.Keychain, fixed{}).Resolve(repo)
+		require.NoError(t, err)
+		assert.Equal(t, authn.FromConfig(authn.AuthConfig{Username: "next"}), a)
+	}
+	assert.Equal(t, 1, r.asked(awstest.ECRPublic), "AWS is not asked for each image")
+	assert.Contains(t, r.log.String(), "level=WARN msg=\"pulling from ECR Public without credentials of AWS")
+	r.server.SetQuirks(awstest.Quirks{})
+	r.forward(publicPause)
+	r.good(public)
+
+	for what, q := range map[string]awstest.Quirks{"role": {RoleDenied: true}, "ID token": {OIDCStatus: 403}, "throttled": {ECRThrottled: true}} {
+		r := newRig(t, q, nil)
+		c, err := r.resolve(public)
+		require.NoError(t, err, what)
+		assert.Empty(t, c, what)
+	}
+
+	// No credentials at all are not worth a warning.
+	r = newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	a, err := r.Resolve(repo)
+	require.NoError(t, err)
+	assert.Equal(t, authn.Anonymous, a)
+	assert.NotContains(t, r.log.String(), "WARN")
+	assert.Contains(t, r.log.String(), "pulling from ECR Public without credentials of AWS")
+}
+
+// A transport that has ECR Public's password goes on without one when it has ended
+// and AWS returns no other.
+func TestPublicPasswordEnds(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, nil)
+	a := r.authenticatorOf(public)
+	assert.NotEmpty(t, loginOf(t, a))
+	r.server.SetQuirks(awstest.Quirks{ECRDenied: true})
+	r.forward(13 * time.Hour)
+	assert.Empty(t, loginOf(t, a))
 }

@@ -30,7 +30,7 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// A retry that has no time left says that, and what failed before.
+// The error of a retry without time left has that, and what failed before.
 func TestRetryEnds(t *testing.T) {
 	s, err := newSettings(nil)
 	require.NoError(t, err)

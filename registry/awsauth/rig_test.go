@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 )
 
 // A rig is a keychain with servers to talk to, a clock to set, and no waits. At
-// the end of each test it proves that no secret was logged.
+// the end of each test it checks that no secret was logged.
 type rig struct {
 	*Keychain
 	t       *testing.T
@@ -34,11 +34,11 @@ type rig struct {
 	server  *awstest.Server
 	log     lockedBuffer
 
-	mu     sync.Mutex
-	ahead  time.Duration // how far the rig's clock was set forward
-	waits  []time.Duration
-	told   []string
-	errors []string
+	mu       sync.Mutex
+	ahead    time.Duration // how far the rig's clock was set forward
+	waits    []time.Duration
+	reported []string
+	errors   []string
 }
 
 type lockedBuffer struct {
@@ -67,7 +67,7 @@ func newRig(t *testing.T, q awstest.Quirks, change func(*Options)) *rig {
 	o := &Options{
 		RoleARN: testRole,
 		Logger:  slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Secret:  r.tell,
+		Secret:  r.report,
 	}
 	if change != nil {
 		change(o)
@@ -105,10 +105,10 @@ func (r *rig) wait(ctx context.Context, d time.Duration) error {
 	return context.Cause(ctx)
 }
 
-func (r *rig) tell(secret string) {
+func (r *rig) report(secret string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told = append(r.told, secret)
+	r.reported = append(r.reported, secret)
 }
 
 // impatient retries at once.
@@ -168,7 +168,7 @@ func unwrapped(err error) []error {
 // asked returns how often a service was asked.
 func (r *rig) asked(service string) int { return len(r.server.Requests(service)) }
 
-// checkSecrets proves that nothing the servers handed out is in the log or in an
+// checkSecrets checks that nothing the servers issued is in the log or in an
 // error, as it is or in base64, and that the errors have one line.
 func (r *rig) checkSecrets() {
 	for _, text := range append(r.errors, r.log.String()) {

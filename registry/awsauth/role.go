@@ -12,19 +12,20 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// roleLimit bounds the way to the role's credentials with all its retries. All
+// roleLimit bounds the requests for the role's credentials with all retries. All
 // waits and some requests without an answer fit in.
 const roleLimit = 2 * time.Minute
 
 // A role is an aws.CredentialsProvider of the role that ID tokens are exchanged
-// for. It is its own cache: the SDK's has no clock that a test could set, and
-// drops credentials that are still good when they cannot be renewed.
+// for. Of the SDK, stscreds has no context for the request of an ID token and drops
+// the server's time; aws.CredentialsCache has no limit in time and no clock that a
+// test could set. It is safe for concurrent use.
 type role struct {
 	*settings
 	tokens   *idTokens
 	client   *sts.Client
 	attempts int
-	lease    lease[aws.Credentials]
+	cached   cached[aws.Credentials]
 }
 
 // newRole makes the provider, and asks for nothing yet.
@@ -40,15 +41,15 @@ func newRole(s *settings, cfg aws.Config, tokens *idTokens) *role {
 			o.Region = firstRegion(s.RoleARN)
 		}
 	})
-	r.lease.now, r.lease.renew, r.lease.limit = s.now, r.assume, roleLimit
-	r.lease.kept = func(why error, until time.Time) {
-		s.Logger.Warn("credentials of the role are not renewed, going on with those there are", "role", s.RoleARN, "until", until, "error", why)
+	r.cached.now, r.cached.renew, r.cached.limit = s.now, r.assume, roleLimit
+	r.cached.kept = func(ctx context.Context, why error, until time.Time) {
+		s.Logger.WarnContext(ctx, "credentials of the role are not renewed, the present ones are still good", "role", s.RoleARN, "until", until, "error", why)
 	}
 	return r
 }
 
-// firstRegion is where to ask for a role when nothing says where: the region in
-// which its partition began.
+// firstRegion is where to ask for a role when no region is set: the first region
+// of its partition.
 func firstRegion(arn string) string {
 	switch partition := roleARNs().FindStringSubmatch(arn)[1]; partition {
 	case "aws-cn":
@@ -62,11 +63,11 @@ func firstRegion(arn string) string {
 }
 
 // Retrieve returns credentials of the role that are good for a while. The error
-// is an [*Error] of kind [ErrIDToken] or [ErrRole], or the cause of ctx's end.
-func (r *role) Retrieve(ctx context.Context) (aws.Credentials, error) { return r.lease.get(ctx) }
+// is an [*Error] of kind [ErrNoIDToken] or [ErrNoRole], or that of ctx's end.
+func (r *role) Retrieve(ctx context.Context) (aws.Credentials, error) { return r.cached.get(ctx) }
 
-// Invalidate drops the credentials, so that the next who wants some gets new ones.
-func (r *role) Invalidate() { r.lease.forget(func(aws.Credentials) bool { return true }) }
+// Invalidate drops the credentials, so that the next Retrieve asks for new ones.
+func (r *role) Invalidate() { r.cached.forget(func(aws.Credentials) bool { return true }) }
 
 // ProviderSources is for the SDK's User-Agent.
 func (r *role) ProviderSources() []aws.CredentialSource {
@@ -79,25 +80,25 @@ func (r *role) assume(ctx context.Context) (credentials aws.Credentials, end tim
 	err = r.retry(ctx, op, r.attempts, func() (again bool, err error) {
 		token, err := r.tokens.fetch(ctx)
 		if err != nil {
-			return false, err // it had its own retries
+			return false, err // after retries of its own
 		}
 		credentials, end, err = r.try(ctx, token)
-		return err != nil && passingSTS(err), err
+		return err != nil && isTemporarySTS(err), err
 	})
 	var noToken *Error
 	switch {
 	case err == nil:
-		r.Logger.Debug("assumed role", "role", r.RoleARN, "accessKeyID", credentials.AccessKeyID, "until", end)
+		r.Logger.DebugContext(ctx, "assumed role", "role", r.RoleARN, "accessKeyID", credentials.AccessKeyID, "until", end)
 		return credentials, end, nil
 	case errors.As(err, &noToken):
 		return aws.Credentials{}, time.Time{}, noToken
 	}
-	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrRole, Err: r.secrets.Error(err), Advice: r.advice(err), temporary: r.temporary(err)}
+	return aws.Credentials{}, time.Time{}, &Error{Op: op, Kind: ErrNoRole, Err: r.secrets.Error(err), Advice: r.advice(err), temporary: r.temporary(err)}
 }
 
-// temporary tells whether it makes sense to come back when the attempts are used
-// up. AWS says the same of an identity provider that it cannot reach and of one
-// that the account does not have; after so many times it is the latter.
+// temporary reports whether to ask again later when the attempts are used up. AWS
+// returns the same for an identity provider that it cannot reach and for one that
+// the account does not have; after so many times it is the latter.
 func (r *role) temporary(err error) bool {
 	var of *givenUp
 	return errors.As(err, &of) && code(err) != "InvalidIdentityToken"
@@ -132,21 +133,21 @@ func (r *role) try(ctx context.Context, token string) (aws.Credentials, time.Tim
 	if !c.HasKeys() || c.SessionToken == "" || out.Credentials.Expiration == nil {
 		return aws.Credentials{}, time.Time{}, errors.New("the answer has no complete credentials")
 	}
-	c.Expires = r.local(*out.Credentials.Expiration, out.ResultMetadata)
+	c.Expires = r.local(ctx, *out.Credentials.Expiration, out.ResultMetadata)
 	return c, c.Expires, nil
 }
 
 // local converts a time by AWS's clock into one by ours: what counts is how long
-// something lasts from the answer on, which says what time it is there. With our
-// clock an hour ahead, credentials for a quarter of an hour would never seem good.
-func (s *settings) local(t time.Time, answer middleware.Metadata) time.Time {
+// something lasts from the answer on, which has AWS's time. With our clock an hour
+// ahead, credentials for a quarter of an hour would never seem good.
+func (s *settings) local(ctx context.Context, t time.Time, answer middleware.Metadata) time.Time {
 	theirs, known := awsmiddleware.GetServerTime(answer) // the Date header, in whole seconds
 	if !known {
 		return t
 	}
 	ours := s.now()
 	if ahead := ours.Sub(theirs); ahead.Abs() > time.Minute {
-		s.Logger.Warn("this machine's clock differs from that of AWS", "ahead", ahead.Round(time.Second))
+		s.Logger.WarnContext(ctx, "this machine's clock differs from that of AWS", "ahead", ahead.Round(time.Second))
 	}
 	return ours.Add(t.Sub(theirs))
 }
@@ -160,10 +161,10 @@ func (r *role) advice(err error) string {
 	case "InvalidIdentityToken":
 		return "the role's account must have the identity provider token.actions.githubusercontent.com with the audience " + audience
 	case "RegionDisabledException":
-		return "activate STS in that region, or give another one"
+		return "activate STS in that region, or set another one"
 	}
 	if strings.Contains(code(err), "Throttl") {
-		return "too many jobs ask at the same time: run the job again"
+		return "too many jobs at the same time: run the job again"
 	}
 	return ""
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 // credentials loads the rig's configuration and returns its credentials.
@@ -50,7 +50,7 @@ func TestRoleBeforeEnvironment(t *testing.T) {
 	assert.Equal(t, 1, r.asked(awstest.STS))
 
 	r = newRig(t, awstest.Quirks{}, nil)
-	useKeys(t, r.server.NewCredentials()) // good ones, of somebody else
+	useKeys(t, r.server.NewCredentials()) // good ones, of another user
 	r.good(private)
 	assert.Contains(t, r.server.Requests(awstest.ECR)[0].Header.Get("Authorization"), "Credential=ASIA", "a role's, not a user's")
 }
@@ -108,7 +108,7 @@ func TestAssumeRoleFailures(t *testing.T) {
 	} {
 		r := newRig(t, c.quirks, nil)
 		_, err := r.resolve(private)
-		require.ErrorIs(t, err, ErrRole, what)
+		require.ErrorIs(t, err, ErrNoRole, what)
 		assert.ErrorContains(t, err, "assume role "+testRole+": role not assumed: ", what)
 		for _, want := range c.want {
 			assert.ErrorContains(t, err, want, what)
@@ -123,7 +123,7 @@ func TestMaxAttempts(t *testing.T) {
 	r := newRig(t, awstest.Quirks{STSThrottled: true}, nil)
 	t.Setenv("AWS_MAX_ATTEMPTS", "3")
 	_, err := r.resolve(private)
-	require.ErrorIs(t, err, ErrRole)
+	require.ErrorIs(t, err, ErrNoRole)
 	assert.Equal(t, 3, r.asked(awstest.STS))
 }
 
@@ -158,7 +158,7 @@ func TestRoleOutlivesAFailedRenewal(t *testing.T) {
 	assert.Contains(t, r.log.String(), "credentials of the role are not renewed")
 	r.forward(5 * time.Minute)
 	_, err = p.Retrieve(t.Context())
-	require.ErrorIs(t, r.failed(err), ErrRole)
+	require.ErrorIs(t, r.failed(err), ErrNoRole)
 }
 
 // By AWS's clock the credentials end before they begin, or much later than they
@@ -177,7 +177,7 @@ func TestRoleWithClockSkew(t *testing.T) {
 	}
 }
 
-// STS needs a region; where nothing says which, the partition does.
+// STS needs a region; where none is set, it is that of the partition.
 func TestFirstRegion(t *testing.T) {
 	for partition, want := range map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1", "aws-eusc": "eusc-de-east-1"} {
 		arn := "arn:" + partition + ":iam::308535385114:role/name"

@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 // Everything that can go wrong, once: no secret is in any log line or error, and
-// each that was handed out was told, before it was sent anywhere. (The rig
-// searches at the end of each test; here it is proven that it would find them.)
+// Secret is called with each that was issued, before it is sent. (The rig searches at
+// the end of each test; the next test shows that it would find them.)
 func TestNoSecretIsShown(t *testing.T) {
 	for what, q := range map[string]awstest.Quirks{
 		"good": {}, "quotes": {QuoteIDToken: true}, "denied": {RoleDenied: true}, "not JSON": {OIDCNotJSON: true}, "malformed token": {MalformedIDToken: true},
@@ -24,34 +24,34 @@ func TestNoSecretIsShown(t *testing.T) {
 		for _, repository := range []string{private, public} {
 			c, err := r.resolve(repository)
 			if err == nil && c.Password != "" {
-				assert.Contains(t, r.told, c.Password, what)
+				assert.Contains(t, r.reported, c.Password, what)
 			}
 		}
 		known := map[string]bool{}
-		for _, secret := range r.told {
+		for _, secret := range r.reported {
 			known[secret] = true
 		}
 		for _, request := range r.server.Requests(awstest.STS) {
-			assert.True(t, known[request.Form.Get("WebIdentityToken")], "%s: an ID token was used before it was told", what)
+			assert.True(t, known[request.Form.Get("WebIdentityToken")], "%s: an ID token was used before it was reported", what)
 		}
 		for _, request := range r.server.Requests(awstest.ECR) {
-			assert.True(t, known[request.Header.Get("X-Amz-Security-Token")], "%s: a session token was used before it was told", what)
+			assert.True(t, known[request.Header.Get("X-Amz-Security-Token")], "%s: a session token was used before it was reported", what)
 		}
-		untold := signatureOf(r.server)
+		unreported := signatureOf(r.server)
 		for _, secret := range r.server.Secrets() {
 			if !known[secret] {
-				untold = append(untold, secret)
+				unreported = append(unreported, secret)
 			}
 		}
-		// What cannot be read from an answer cannot be told.
+		// What cannot be read from an answer cannot be reported.
 		switch what {
 		case "not JSON":
-			assert.NotEmpty(t, untold)
+			assert.NotEmpty(t, unreported)
 		case "malformed token", "not base64", "malformed authorization":
 		default:
-			assert.Subset(t, signatureOf(r.server), untold, what)
+			assert.Subset(t, signatureOf(r.server), unreported, what)
 		}
-		for _, secret := range r.told {
+		for _, secret := range r.reported {
 			assert.NotRegexp(t, `^(A[KS]IA\w+|\d{12})$`, secret, "neither access key IDs nor accounts")
 		}
 	}

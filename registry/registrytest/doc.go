@@ -1,5 +1,5 @@
-// Package registrytest is a registry in process, for tests: it serves images
-// that it is given, over real HTTP on loopback, with faults that a real
+// Package registrytest is a registry in process, for tests: it serves the images
+// that are pushed to it, over real HTTP on loopback, with faults that a real
 // registry has but does not show on demand. Each fault is a named field of
 // [Quirks].
 //

@@ -7,7 +7,7 @@ import "bytes"
 //
 // A quirk with a field ...Count beside it happens so many times after
 // [Server.SetQuirks] and then no more; 0 means every time. [Server.Happened]
-// tells how often it did.
+// returns how often it did.
 type Quirks struct {
 	// User and Password protect everything with HTTP Basic authentication, or
 	// with Token the token endpoint.
@@ -15,14 +15,14 @@ type Quirks struct {
 	// Admits, when not nil, decides on a user and password in place of these, so
 	// that they can end.
 	Admits func(user, password string) bool `json:"-"`
-	// Public serves requests without a credential all the same, but none with a
-	// wrong one, as ghcr.io does.
+	// Public serves requests without a credential too, but none with a wrong one,
+	// as ghcr.io does.
 	Public bool
-	// Narrow denies everything but the login to who comes with a credential,
-	// as one that has no right to this repository.
+	// Narrow denies everything but the login to a request with a credential, as if
+	// it had no permission for this repository.
 	Narrow bool
 	// Token protects everything with Bearer tokens. The token endpoint is on
-	// the same server; [Server.TokensIssued] counts what it gives out.
+	// the same server; [Server.TokensIssued] counts them.
 	Token bool
 	// TokenUses is for how many requests a token is good, when not 0;
 	// [Server.ExpireTokens] ends all of them at once.
@@ -38,7 +38,7 @@ type Quirks struct {
 	BlobStatus      int
 	BlobStatusCount int
 	// RetryAfter is sent along with each Status of the above, in seconds, when
-	// not 0. [Server.TooEarly] counts who does not wait.
+	// not 0. [Server.TooEarly] counts requests that do not wait.
 	RetryAfter int
 	// NotARegistry answers everything with a web page, status 404.
 	NotARegistry bool
@@ -83,7 +83,7 @@ type Quirks struct {
 	Stalled chan<- struct{} `json:"-"`
 
 	// RedirectTo, when not empty, answers requests for blobs with a redirect to
-	// this URL, followed by the path and a signature, as blob storage has it.
+	// this URL, followed by the path and a signature, as those of blob storage.
 	RedirectTo string
 	// Storage, when not nil, is where requests for blobs are redirected to. It
 	// has the quirks of bodies that the registry has.

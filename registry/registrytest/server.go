@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// A Server is a registry on a port of 127.0.0.1 that keeps images in memory.
+// A Server is a registry on a port of 127.0.0.1 that keeps images in memory. It is
+// safe for concurrent use.
 type Server struct {
 	listener net.Listener
 	http     http.Server
@@ -29,7 +30,7 @@ type Server struct {
 	requests  []*Request
 	happened  map[string]int // by name of the quirk
 	tokens    tokens
-	busyUntil time.Time // what the last Retry-After said
+	busyUntil time.Time // by the last Retry-After
 	tooEarly  int
 }
 
@@ -40,7 +41,7 @@ type stored struct {
 	config    bool // of an image: spared by the quirks of blobs
 }
 
-// A Request is what a [Server] was asked.
+// A Request is one that a [Server] got.
 type Request struct {
 	Method, Path string
 	Header       http.Header
@@ -54,8 +55,8 @@ type Request struct {
 // Start starts a registry. It ends with [Server.Close].
 func Start() (*Server, error) { return StartSlow(0, 0) }
 
-// StartSlow is [Start] behind a [Throttle]: each connection gives so many bytes
-// per second, and every answer comes so late. 0 is no limit.
+// StartSlow is [Start] behind a [Throttle]: bytesPerSecond is the limit of each
+// connection, latency the delay of each answer. 0 is no limit.
 func StartSlow(bytesPerSecond int64, latency time.Duration) (*Server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -128,7 +129,7 @@ func (s *Server) TooEarly() int {
 	return s.tooEarly
 }
 
-// first counts that a quirk shows, and tells whether it shall.
+// first reports whether a quirk shall show, and counts it.
 func (s *Server) first(quirk string, count int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +140,7 @@ func (s *Server) first(quirk string, count int) bool {
 	return true
 }
 
-// ServeHTTP answers as the registry, for those who put it behind a name of their
-// own.
+// ServeHTTP answers as the registry, for use in another server.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	record := newRequest(r)
 	s.mu.Lock()
@@ -205,7 +205,7 @@ func hasPassword(r *http.Request, q Quirks) bool {
 	return q.User == "" || user == q.User && password == q.Password
 }
 
-// credentialed tells whether a request has a password, or a token that was given
+// credentialed reports whether a request has a password, or a token that was issued
 // for one.
 func (s *Server) credentialed(r *http.Request, q Quirks) bool {
 	if !q.Token {
@@ -219,7 +219,7 @@ func (s *Server) credentialed(r *http.Request, q Quirks) bool {
 }
 
 // refuseWith answers with the status of a quirk, if it is set and shows, and
-// tells whether it did.
+// reports whether it did.
 func (s *Server) refuseWith(w http.ResponseWriter, q Quirks, quirk string, status, count int) bool {
 	if status == 0 || !s.first(quirk, count) {
 		return false

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// A Storage is the blob storage of a [Server], on an origin of its own, as S3
+// A Storage is the blob storage of a [Server], on its own origin, as S3
 // is for a cloud registry: the registry redirects to it with a URL that carries
 // a signature. It serves ranges of the registry's blobs, with the registry's
 // quirks of bodies. It answers 400 to a request with an Authorization header,
@@ -25,7 +25,7 @@ type Storage struct {
 
 	mu       sync.Mutex
 	refuses  bool // every signature
-	number   int  // of the signature that is given out
+	number   int  // of the signature that is issued
 	used     int  // how often that one was
 	refused  bool // it was found to be expired
 	expired  int  // answers 403
@@ -36,8 +36,8 @@ type Storage struct {
 // [Quirks.Storage] makes the server use it.
 //
 // With signatureUses other than 0 a signature expires after so many requests,
-// and the registry goes on giving it out until the storage has refused it once,
-// as one that keeps signed URLs for too long does.
+// and the registry continues to issue it until the storage has denied it once, as
+// one does that caches signed URLs for too long.
 func NewStorage(t interface {
 	Fatal(args ...any)
 	Cleanup(func())
@@ -96,7 +96,7 @@ func (s *Storage) sign(path string) string {
 
 func (s *Storage) signature() string { return fmt.Sprintf("%s-%d", Signature, s.number) }
 
-// admit tells whether a signature is good, and counts its use.
+// admit reports whether a signature is good, and counts its use.
 func (s *Storage) admit(query string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,8 +109,7 @@ func (s *Storage) admit(query string) bool {
 	return true
 }
 
-// ServeHTTP answers as the storage, for those who put it behind a name of their
-// own.
+// ServeHTTP answers as the storage, for use in another server.
 func (s *Storage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	record := newRequest(r)
 	s.mu.Lock()

@@ -9,7 +9,7 @@ import (
 )
 
 // A Throttle is a listener whose connections are like those to a registry far
-// away: each gives so many bytes per second, and every answer comes late. Wrap
+// away: each is limited in bytes per second, and every answer is delayed. Wrap
 // it around the listener of any server:
 //
 //	listener = &registrytest.Throttle{Listener: listener, BytesPerSecond: 25e6, Latency: 20 * time.Millisecond}
@@ -23,8 +23,8 @@ type Throttle struct {
 	// TotalBytesPerSecond is the limit of what it writes to all connections
 	// together; 0 is none.
 	TotalBytesPerSecond int64
-	// Latency is a round trip: it passes once before a new connection gives its
-	// first request, and once before the first byte of each answer.
+	// Latency is a round trip: it passes once before the first request of a new
+	// connection is read, and once before the first byte of each answer.
 	Latency time.Duration
 
 	written atomic.Int64
@@ -35,7 +35,7 @@ type Throttle struct {
 
 const (
 	// paced is how many bytes are written at a time: at 25 MB/s every 2.6 ms,
-	// which a client cannot tell from a steady stream.
+	// which is a steady stream for a client.
 	paced = 64 << 10
 	// unpaced is the same without a limit: only so that Written does not jump.
 	unpaced = 4 << 20
@@ -52,7 +52,7 @@ func (t *Throttle) Accept() (net.Conn, error) {
 	return &throttledConn{Conn: conn, throttle: t, closed: make(chan struct{})}, nil
 }
 
-// Written returns how many bytes all connections together were given so far,
+// Written returns how many bytes were written to all connections so far,
 // headers included. What is in a socket's buffer counts.
 func (t *Throttle) Written() int64 { return t.written.Load() }
 

@@ -9,41 +9,41 @@ import (
 	"strings"
 )
 
-// tokenPath is where a [Server] with [Quirks.Token] gives out tokens.
+// tokenPath is where a [Server] with [Quirks.Token] issues tokens.
 const tokenPath = "/token"
 
-// tokens are those that a [Server] gave out: token-1-…, token-2-… and so on.
+// tokens are those that a [Server] issued: token-1-…, token-2-… and so on.
 type tokens struct {
 	issued  int
 	texts   []string
 	expired int          // all up to this one
 	used    map[int]int  // how often, by number
-	named   map[int]bool // those that were given for a password
+	named   map[int]bool // those that were issued for a password
 }
 
-// TokensIssued returns how many tokens were given out so far.
+// TokensIssued returns how many tokens were issued so far.
 func (s *Server) TokensIssued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens.issued
 }
 
-// Tokens returns the tokens that were given out so far: secrets, which nobody but
-// this server may be sent and no log line may show.
+// Tokens returns the tokens that were issued so far: secrets, which may be sent to
+// this server alone and which no log line may show.
 func (s *Server) Tokens() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.tokens.texts...)
 }
 
-// ExpireTokens makes every token that was given out so far invalid.
+// ExpireTokens makes every token that was issued so far invalid.
 func (s *Server) ExpireTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens.expired = s.tokens.issued
 }
 
-// admit tells whether a request has a token that is good, and counts its use.
+// admit reports whether a request has a token that is good, and counts its use.
 func (s *Server) admit(r *http.Request, q Quirks) bool {
 	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	s.mu.Lock()
@@ -60,7 +60,7 @@ func (s *Server) admit(r *http.Request, q Quirks) bool {
 	return true
 }
 
-// challenge says where tokens are, in the form of
+// challenge names the token endpoint, in the form of
 // https://distribution.github.io/distribution/spec/auth/token/.
 func (s *Server) challenge(w http.ResponseWriter, r *http.Request) {
 	scheme := "http"

@@ -14,38 +14,38 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A fakeLease has a clock and a renewal of the test's own.
-type fakeLease struct {
-	lease[string]
+// A fakeCached has a clock and a renewal that the test sets.
+type fakeCached struct {
+	cached[string]
 	clock time.Time
 	asked int
 	err   error
 	kept  []string
 }
 
-func newFakeLease() *fakeLease {
-	l := &fakeLease{clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+func newFakeCached() *fakeCached {
+	l := &fakeCached{clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	l.now = func() time.Time { return l.clock }
 	l.limit = time.Minute
 	l.renew = func(context.Context) (string, time.Time, error) {
 		l.asked++
 		return fmt.Sprint("value-", l.asked), l.clock.Add(12 * time.Hour), l.err
 	}
-	l.lease.kept = func(why error, until time.Time) {
+	l.cached.kept = func(_ context.Context, why error, until time.Time) {
 		l.kept = append(l.kept, fmt.Sprint(why, " until ", until.Format("15:04")))
 	}
 	return l
 }
 
-func (l *fakeLease) expect(t *testing.T, want string) {
+func (l *fakeCached) expect(t *testing.T, want string) {
 	t.Helper()
 	got, err := l.get(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, want, got)
 }
 
-func TestLeaseIsRenewedBeforeItEnds(t *testing.T) {
-	l := newFakeLease()
+func TestCachedIsRenewedBeforeItEnds(t *testing.T) {
+	l := newFakeCached()
 	l.expect(t, "value-1")
 	l.clock = l.clock.Add(11*time.Hour - time.Second)
 	l.expect(t, "value-1")
@@ -60,8 +60,8 @@ func TestLeaseIsRenewedBeforeItEnds(t *testing.T) {
 
 // While the old value is good, a renewal that fails is a warning; and it is not
 // repeated at each use.
-func TestLeaseOutlivesAFailedRenewal(t *testing.T) {
-	l := newFakeLease()
+func TestCachedOutlivesAFailedRenewal(t *testing.T) {
+	l := newFakeCached()
 	l.expect(t, "value-1")
 	l.err = errors.New("no")
 	l.clock = l.clock.Add(11 * time.Hour)
@@ -84,8 +84,8 @@ func TestLeaseOutlivesAFailedRenewal(t *testing.T) {
 	require.ErrorIs(t, err, l.err, "it has ended")
 }
 
-func TestLeaseForgets(t *testing.T) {
-	l := newFakeLease()
+func TestCachedForgets(t *testing.T) {
+	l := newFakeCached()
 	l.forget(func(string) bool { t.Error("there is none"); return true })
 	l.expect(t, "value-1")
 	l.forget(func(v string) bool { return v == "value-0" })
@@ -94,9 +94,9 @@ func TestLeaseForgets(t *testing.T) {
 	l.expect(t, "value-2")
 }
 
-// A value that is over when it comes is given out once.
-func TestLeaseOfNoLength(t *testing.T) {
-	l := newFakeLease()
+// A value that has ended when it comes is returned once.
+func TestCachedOfNoLength(t *testing.T) {
+	l := newFakeCached()
 	l.renew = func(context.Context) (string, time.Time, error) {
 		l.asked++
 		return fmt.Sprint("value-", l.asked), l.clock.Add(-time.Hour), nil
@@ -105,11 +105,11 @@ func TestLeaseOfNoLength(t *testing.T) {
 	l.expect(t, "value-2")
 }
 
-// blockedLease has renewals that wait until the test lets them go on.
-func blockedLease() (l *lease[int], asked *atomic.Int32, goOn chan error) {
+// blockedCached has renewals that wait until the test lets them go on.
+func blockedCached() (l *cached[int], asked *atomic.Int32, goOn chan error) {
 	asked, goOn = new(atomic.Int32), make(chan error)
-	return &lease[int]{
-		now: time.Now, limit: time.Minute, kept: func(error, time.Time) {},
+	return &cached[int]{
+		now: time.Now, limit: time.Minute, kept: func(context.Context, error, time.Time) {},
 		renew: func(ctx context.Context) (int, time.Time, error) {
 			n := asked.Add(1)
 			select {
@@ -122,11 +122,11 @@ func blockedLease() (l *lease[int], asked *atomic.Int32, goOn chan error) {
 	}, asked, goOn
 }
 
-// All who wait share one request, and one of them who leaves takes nobody along,
-// not even the first.
-func TestLeaseIsSharedWhileAskedFor(t *testing.T) {
+// Callers share one request, and it does not end with one of them, not even with
+// the first.
+func TestCachedIsSharedWhileAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, asked, goOn := blockedLease()
+		l, asked, goOn := blockedCached()
 		why := errors.New("left")
 		ctx, leave := context.WithCancelCause(t.Context())
 		var all sync.WaitGroup
@@ -151,10 +151,10 @@ func TestLeaseIsSharedWhileAskedFor(t *testing.T) {
 	})
 }
 
-// While one renews, the others go on with what is good.
-func TestLeaseServesDuringRenewal(t *testing.T) {
+// While a value is renewed, other callers get the one that is still good.
+func TestCachedServesDuringRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, asked, goOn := blockedLease()
+		l, asked, goOn := blockedCached()
 		var all sync.WaitGroup
 		get := func(want int) {
 			v, err := l.get(t.Context())
@@ -175,10 +175,10 @@ func TestLeaseServesDuringRenewal(t *testing.T) {
 	})
 }
 
-// A renewal without an end does not hold up those who come later.
-func TestLeaseGivesUp(t *testing.T) {
+// A renewal without an end does not block later callers.
+func TestCachedGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, _, goOn := blockedLease()
+		l, _, goOn := blockedCached()
 		begin := time.Now() // of the bubble's clock
 		_, err := l.get(t.Context())
 		require.ErrorContains(t, err, "given up after 1m0s")
@@ -190,10 +190,10 @@ func TestLeaseGivesUp(t *testing.T) {
 	})
 }
 
-// Who has given up already begins nothing.
-func TestLeaseOfNoUse(t *testing.T) {
+// A call whose context has ended begins nothing.
+func TestCachedContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, asked, _ := blockedLease()
+		l, asked, _ := blockedCached()
 		why := errors.New("left")
 		ctx, leave := context.WithCancelCause(t.Context())
 		leave(why)

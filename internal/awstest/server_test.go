@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 const role = "arn:aws:iam::123456789012:role/name"
@@ -42,8 +42,8 @@ func TestCounts(t *testing.T) {
 
 // The environment keeps what the machine has out of tests.
 func TestSetenv(t *testing.T) {
-	t.Setenv("AWS_PROFILE", "somebody's")
-	t.Setenv("AWS_ACCESS_KEY_ID", "somebody's")
+	t.Setenv("AWS_PROFILE", "another user's")
+	t.Setenv("AWS_ACCESS_KEY_ID", "another user's")
 	s := awstest.New(t)
 	s.Setenv(t)
 	assert.Empty(t, os.Getenv("AWS_PROFILE"))

@@ -2,12 +2,12 @@ package awstest
 
 import "time"
 
-// Quirks are what a [Server] does wrong, and how long lives what it hands out.
+// Quirks are what a [Server] does wrong, and how long what it issues is good.
 // The zero value is good servers.
 //
 // A quirk with a field ...Count beside it happens so many times after
 // [Server.SetQuirks] and then no more; 0 means every time. [Server.Happened]
-// tells how often it did.
+// returns how often it did.
 type Quirks struct {
 	// OIDCStatus, when not 0, answers requests for ID tokens.
 	OIDCStatus      int

@@ -39,7 +39,7 @@ const (
 	ECRPublic = "ecr-public"
 )
 
-// A Request is what a [Server] was asked.
+// A Request is one that a [Server] got.
 type Request struct {
 	// Service is one of the constants of this package.
 	Service string
@@ -96,7 +96,7 @@ func (s *Server) URL(service string) string {
 // some of them to the empty string to keep credentials of the machine out.
 func (s *Server) Env() map[string]string {
 	env := map[string]string{
-		// As GitHub has it: the query is there, the audience is to be added.
+		// As from GitHub: the query is there, the audience is to be added.
 		"ACTIONS_ID_TOKEN_REQUEST_URL":   s.URL(OIDC) + "/token?api-version=2.0",
 		"ACTIONS_ID_TOKEN_REQUEST_TOKEN": s.bearer,
 		"AWS_ENDPOINT_URL_STS":           s.URL(STS),
@@ -154,8 +154,8 @@ func (s *Server) Happened(quirk string) int {
 	return s.happened[quirk]
 }
 
-// Secrets returns every secret that was handed out so far: ID tokens, secret
-// access keys, session tokens, passwords, and these in base64 as ECR has them;
+// Secrets returns every secret that was issued so far: ID tokens, secret
+// access keys, session tokens, passwords, and these in the base64 of ECR;
 // the first is the token of [Server.Env] that ID tokens are asked for with.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
@@ -181,7 +181,7 @@ func (s *Server) next() int {
 	return s.serial
 }
 
-// shows counts that a quirk shows, and tells whether it shall.
+// shows reports whether a quirk shall show, and counts it.
 func (s *Server) shows(quirk string, on bool, count int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,8 +223,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// record notes a request. It is called before the answer, so that who has an
-// answer finds its request.
+// record adds a request. It is called before the answer, so that a client that has
+// an answer finds its request.
 func (s *Server) record(r *Request, refused string) {
 	r.Refused = refused
 	s.mu.Lock()

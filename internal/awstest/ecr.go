@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Account is the one whose registry ECR answers for when none is asked for.
+// Account is the one of the registry that ECR answers for by default.
 const Account = "123456789012"
 
 var targets = map[string]string{
@@ -89,8 +89,8 @@ func (s *Server) authorize(endpoint string, q Quirks) ecrAuthorization {
 	return a
 }
 
-// GoodPassword tells whether a registry shall let a user in: whether ECR gave
-// the password out and it has not expired.
+// GoodPassword reports whether a registry shall accept a password: whether ECR
+// issued it and it has not expired.
 func (s *Server) GoodPassword(user, password string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *Server) GoodPassword(user, password string) bool {
 	return ok && user == "AWS" && s.now(s.quirks).Before(expires)
 }
 
-// ExpirePasswords ends all passwords that were given out so far.
+// ExpirePasswords ends all passwords that were issued so far.
 func (s *Server) ExpirePasswords() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/registry/awsauth/awstest"
+	"github.com/dockercache/dockercache/internal/awstest"
 )
 
 func TestSignatures(t *testing.T) {

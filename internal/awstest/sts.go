@@ -27,7 +27,7 @@ type Credentials struct {
 	SessionToken string
 }
 
-// NewCredentials gives out credentials of a user, without a session token, that
+// NewCredentials issues credentials of a user, without a session token, that
 // do not expire by themselves: for the environment, or a profile.
 func (s *Server) NewCredentials() Credentials {
 	return s.issue(fmt.Sprintf("AKIA%016d", s.next()), "", time.Time{})
@@ -41,7 +41,7 @@ func (s *Server) issue(id, session string, expires time.Time) Credentials {
 	return c
 }
 
-// ExpireCredentials ends all credentials that were given out so far.
+// ExpireCredentials ends all credentials that were issued so far.
 func (s *Server) ExpireCredentials() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

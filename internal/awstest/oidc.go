@@ -13,15 +13,15 @@ import (
 // Audience is the one that ID tokens for AWS have.
 const Audience = "sts.amazonaws.com"
 
-// An idToken is one that was given out.
+// An idToken is one that was issued.
 type idToken struct {
 	audience string
 	expires  time.Time
 	used     bool
 }
 
-// newIDToken gives out a JWT that looks like GitHub's, with a signature that
-// only this server can tell from a right one.
+// newIDToken issues a JWT that looks like GitHub's, with a signature that
+// only this server can verify.
 func (s *Server) newIDToken(audience string, q Quirks) string {
 	expires := s.now(q).Add(orElse(q.IDTokenLifetime, 5*time.Minute))
 	part := func(v any) string {
@@ -97,8 +97,8 @@ func (s *Server) useIDToken(token string, q Quirks) *refusal {
 	case t == nil:
 		return &refusal{http.StatusBadRequest, "InvalidIdentityToken", "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"}
 	case t.used:
-		// Stricter than AWS, where a token is good until it expires: whoever
-		// repeats a request with the same token would repeat it with an expired one.
+		// Stricter than AWS, where a token is good until it expires: a client
+		// that repeats a request with the same token may repeat it with an expired one.
 		return &refusal{http.StatusBadRequest, "InvalidIdentityToken", "this server accepts each ID token once"}
 	case t.audience != Audience:
 		return &refusal{http.StatusBadRequest, "InvalidIdentityToken", "Incorrect token audience"}
