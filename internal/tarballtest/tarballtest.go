@@ -53,12 +53,17 @@ func (b Blobs) add(l v1.Layer) error {
 	if err != nil {
 		return err
 	}
+	size, err := l.Size()
+	if err != nil {
+		return err
+	}
 	r, err := l.Compressed()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	b[digest], err = io.ReadAll(r)
+	b[digest] = make([]byte, size)
+	_, err = io.ReadFull(r, b[digest])
 	return err
 }
 
