@@ -43,28 +43,40 @@ func (s *source) image(reference string, layers ...layer) (*cache.Image, error) 
 			return nil, err
 		}
 		all = append(all, one)
+		maps.Copy(s.Blobs, one.blobs)
 	}
-	image, blobs, err := tarballtest.Image(reference, all...)
-	if err != nil {
-		return nil, err
-	}
-	maps.Copy(s.Blobs, blobs)
-	return image, nil
+	return tarballtest.NewImage(reference, all...)
+}
+
+// madeLayer is a layer and its bytes.
+type madeLayer struct {
+	v1.Layer
+	blobs tarballtest.Blobs
 }
 
 // made are all layers so far: with the race detector it takes longer to make one than to
 // store it.
-var made sync.Map
+var made struct {
+	sync.Mutex
+	layers map[layer]madeLayer
+}
 
-func (l layer) make() (v1.Layer, error) {
-	if found, ok := made.Load(l); ok {
-		return found.(v1.Layer), nil
+func (l layer) make() (madeLayer, error) {
+	made.Lock()
+	defer made.Unlock()
+	if found, ok := made.layers[l]; ok {
+		return found, nil
 	}
-	one, err := imagetest.Layer(l.seed, l.size)
-	if err == nil {
-		made.Store(l, one)
+	packed, err := imagetest.Layer(l.seed, l.size)
+	if err != nil {
+		return madeLayer{}, err
 	}
-	return one, err
+	one := madeLayer{packed, tarballtest.Blobs{}}
+	if made.layers == nil {
+		made.layers = map[layer]madeLayer{}
+	}
+	made.layers[l] = one
+	return one, one.blobs.Add(packed)
 }
 
 // A fileSystem is one that tests run on.

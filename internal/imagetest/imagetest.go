@@ -25,6 +25,7 @@ import (
 // and opt/<name>/name with the name. The same name and size give the same bytes.
 func Layer(name string, size int) (v1.Layer, error) {
 	var packed bytes.Buffer
+	packed.Grow(size + size>>10 + 8<<10) // enough: large layers are not copied while they grow
 	// Stored, not compressed: random bytes would only cost time.
 	z, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
 	if err != nil {

@@ -23,32 +23,35 @@ func (b Blobs) ReadRange(_ context.Context, digest v1.Hash, offset, length int64
 // Image returns the image of these layers, bottom first, under a reference, and what
 // its layers can be read from.
 func Image(ref string, layers ...v1.Layer) (*cache.Image, Blobs, error) {
-	made, err := imagetest.Image(layers...)
-	if err != nil {
-		return nil, nil, err
-	}
-	manifest, err := made.RawManifest()
-	if err != nil {
-		return nil, nil, err
-	}
-	config, err := made.RawConfigFile()
-	if err != nil {
-		return nil, nil, err
-	}
-	image, err := cache.NewImage(ref, manifest, config)
-	if err != nil {
-		return nil, nil, err
-	}
 	blobs := Blobs{}
 	for _, l := range layers {
-		if err := blobs.add(l); err != nil {
+		if err := blobs.Add(l); err != nil {
 			return nil, nil, err
 		}
 	}
-	return image, blobs, nil
+	image, err := NewImage(ref, layers...)
+	return image, blobs, err
 }
 
-func (b Blobs) add(l v1.Layer) error {
+// NewImage returns the image of these layers, bottom first, under a reference.
+func NewImage(ref string, layers ...v1.Layer) (*cache.Image, error) {
+	made, err := imagetest.Image(layers...)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := made.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := made.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	return cache.NewImage(ref, manifest, config)
+}
+
+// Add adds the bytes of a layer.
+func (b Blobs) Add(l v1.Layer) error {
 	digest, err := l.Digest()
 	if err != nil {
 		return err
