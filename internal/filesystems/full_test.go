@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache"
 )
@@ -18,6 +19,7 @@ import (
 func TestFullDisk(t *testing.T) {
 	for _, fs := range fileSystems {
 		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
 			path := fs.mounted(t, 600)
 			src := newSource()
 			first, err := src.image("example.com/a:1", layer{"a", 20 * mib})
@@ -68,6 +70,7 @@ func TestDiskFillsMeanwhile(t *testing.T) {
 	for _, fs := range fileSystems {
 		for _, at := range []int64{1, 39 * mib} {
 			t.Run(fmt.Sprint(fs.name, " at ", at), func(t *testing.T) {
+				t.Parallel()
 				path := fs.mounted(t, 600)
 				src := newSource()
 				first, err := src.image("example.com/a:1", layer{"a", 20 * mib})
@@ -107,7 +110,7 @@ func fill(t *testing.T, ballast, dir string, left int64) {
 	require.NoError(t, err)
 	defer f.Close()
 	for {
-		run(t, "sync", "-f", dir)
+		require.NoError(t, unix.Syncfs(int(f.Fd())))
 		var s syscall.Statfs_t
 		require.NoError(t, syscall.Statfs(dir, &s))
 		much := int64(s.Bavail)*s.Bsize - left

@@ -1,87 +1,82 @@
 package filesystems
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
 const mib = 1 << 20
 
-// source has layers in memory, and counts what is asked of it.
-type source struct {
-	blobs map[v1.Hash][]byte
-	given map[v1.Hash]int64
-}
+// source has the layers of images in memory.
+type source struct{ tarballtest.Blobs }
 
-func newSource() *source {
-	return &source{blobs: map[v1.Hash][]byte{}, given: map[v1.Hash]int64{}}
-}
+func newSource() *source { return &source{tarballtest.Blobs{}} }
 
-// image makes an image of layers, each a seed and a size. The same seed and size
-// give the same layer.
-func (s *source) image(reference string, layers ...layer) (*cache.Image, error) {
-	var made []v1.Layer
-	for _, l := range layers {
-		layer, err := imagetest.Layer(l.seed, l.size)
-		if err != nil {
-			return nil, err
-		}
-		digest, err := layer.Digest()
-		if err != nil {
-			return nil, err
-		}
-		if s.blobs[digest] == nil {
-			r, err := layer.Compressed()
-			if err != nil {
-				return nil, err
-			}
-			if s.blobs[digest], err = io.ReadAll(r); err != nil {
-				return nil, err
-			}
-		}
-		made = append(made, layer)
-	}
-	image, err := imagetest.Image(made...)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := image.RawManifest()
-	if err != nil {
-		return nil, err
-	}
-	config, err := image.RawConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	return cache.NewImage(reference, manifest, config)
-}
-
+// layer is a seed and a size. The same seed and size give the same layer.
 type layer struct {
 	seed string
 	size int
 }
 
-func (s *source) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	content, ok := s.blobs[digest]
-	if !ok {
-		return nil, fmt.Errorf("no blob %s", digest)
+// image makes an image of layers.
+func (s *source) image(reference string, layers ...layer) (*cache.Image, error) {
+	var all []v1.Layer
+	for _, l := range layers {
+		one, err := l.make()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+		maps.Copy(s.Blobs, one.blobs)
 	}
-	return io.NopCloser(bytes.NewReader(content[offset : offset+length])), nil
+	return tarballtest.NewImage(reference, all...)
+}
+
+// madeLayer is a layer and its bytes.
+type madeLayer struct {
+	v1.Layer
+	blobs tarballtest.Blobs
+}
+
+// made are all layers so far: with the race detector it takes longer to make one than to
+// store it.
+var made struct {
+	sync.Mutex
+	layers map[layer]madeLayer
+}
+
+func (l layer) make() (madeLayer, error) {
+	made.Lock()
+	defer made.Unlock()
+	if found, ok := made.layers[l]; ok {
+		return found, nil
+	}
+	packed, err := imagetest.Layer(l.seed, l.size)
+	if err != nil {
+		return madeLayer{}, err
+	}
+	one := madeLayer{packed, tarballtest.Blobs{}}
+	if made.layers == nil {
+		made.layers = map[layer]madeLayer{}
+	}
+	made.layers[l] = one
+	return one, one.blobs.Add(packed)
 }
 
 // A fileSystem is one that tests run on.
@@ -171,7 +166,7 @@ func used(t *testing.T, dir string) int64 {
 	f, err := os.Open(dir)
 	require.NoError(t, err)
 	defer f.Close()
-	run(t, "sync", "-f", dir)
+	require.NoError(t, unix.Syncfs(int(f.Fd())))
 	var s syscall.Statfs_t
 	require.NoError(t, syscall.Statfs(dir, &s))
 	return int64(s.Blocks-s.Bfree) * s.Bsize

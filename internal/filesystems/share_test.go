@@ -16,9 +16,15 @@ import (
 // cannot, and never fetched.
 func TestRefresh(t *testing.T) {
 	for _, fs := range fileSystems {
-		t.Run(fs.name, func(t *testing.T) { testRefresh(t, fs.mounted(t, 800), fs.clone) })
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			testRefresh(t, fs.mounted(t, 800), fs.clone)
+		})
 	}
-	t.Run("overlay", func(t *testing.T) { testRefresh(t, overlay(t), false) })
+	t.Run("overlay", func(t *testing.T) {
+		t.Parallel()
+		testRefresh(t, overlay(t), false)
+	})
 }
 
 func testRefresh(t *testing.T, path string, clone bool) {
@@ -71,6 +77,7 @@ func testRefresh(t *testing.T, path string, clone bool) {
 func TestDamagedLayerIsFetched(t *testing.T) {
 	for _, fs := range fileSystems {
 		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
 			path := fs.mounted(t, 400)
 			src := newSource()
 			first, err := src.image("example.com/a:1", layer{"a", 10 * mib})

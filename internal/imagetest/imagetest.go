@@ -7,6 +7,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,14 +17,22 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Layer returns a gzip layer with two files: opt/<name>/data with size bytes,
 // and opt/<name>/name with the name. The same name and size give the same bytes.
 func Layer(name string, size int) (v1.Layer, error) {
-	var raw bytes.Buffer
-	w := tar.NewWriter(&raw)
+	var packed bytes.Buffer
+	packed.Grow(size + size>>10 + 8<<10) // enough: large layers are not copied while they grow
+	// Stored, not compressed: random bytes would only cost time.
+	z, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
+	if err != nil {
+		return nil, err
+	}
+	unpacked := sha256.New()
+	w := tar.NewWriter(io.MultiWriter(z, unpacked))
 	data := make([]byte, size)
 	var seed [32]byte
 	copy(seed[:], name)
@@ -38,12 +49,27 @@ func Layer(name string, size int) (v1.Layer, error) {
 			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
 		return nil, err
 	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw.Bytes())), nil }
-	// Stored, not compressed: random bytes would only cost time.
-	return tarball.LayerFromOpener(open, tarball.WithCompressionLevel(gzip.NoCompression))
+	packedSum := sha256.Sum256(packed.Bytes())
+	return partial.CompressedToLayer(&layer{packed.Bytes(), hash(packedSum[:]), hash(unpacked.Sum(nil))})
+}
+
+func hash(sum []byte) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum)} }
+
+// layer is a [partial.CompressedLayer] that is made once, not whenever it is read.
+type layer struct {
+	content        []byte
+	digest, diffID v1.Hash
+}
+
+func (l *layer) Digest() (v1.Hash, error)            { return l.digest, nil }
+func (l *layer) DiffID() (v1.Hash, error)            { return l.diffID, nil }
+func (l *layer) Size() (int64, error)                { return int64(len(l.content)), nil }
+func (l *layer) MediaType() (types.MediaType, error) { return types.DockerLayer, nil }
+func (l *layer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.content)), nil
 }
 
 // Image returns an image for linux/amd64 with these layers, bottom first.

@@ -65,6 +65,26 @@ func (a *api) remove(t *testing.T, reference string) {
 	a.call(t, http.MethodDelete, "/images/"+reference, nil, nil)
 }
 
+// removeAll removes all images.
+func (a *api) removeAll(t *testing.T) {
+	t.Helper()
+	for _, image := range a.images(t) {
+		a.remove(t, image+"?force=1")
+	}
+	require.Empty(t, a.images(t))
+}
+
+// images returns the IDs of all images.
+func (a *api) images(t *testing.T) (ids []string) {
+	t.Helper()
+	var list []struct{ ID string }
+	a.call(t, http.MethodGet, "/images/json", nil, func(r io.Reader) { require.NoError(t, json.NewDecoder(r).Decode(&list)) })
+	for _, image := range list {
+		ids = append(ids, image.ID)
+	}
+	return ids
+}
+
 func (a *api) containers(t *testing.T) int {
 	t.Helper()
 	var list []any

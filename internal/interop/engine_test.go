@@ -4,7 +4,6 @@ import (
 	"context"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,29 +11,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/loader"
-	"github.com/dockercache/dockercache/internal/testtool"
 )
 
-// newDockerd names the program of a Docker Engine that is newer than the one that
-// Debian has: .ci/run builds it from its Go module.
-const newDockerd = "DOCKERCACHE_NEW_DOCKERD"
-
-// engines are those that images are loaded into, each with what starts it.
+// engines are those that images are loaded into.
 var engines = []struct {
-	name  string
-	start func(t *testing.T) engine
+	name    string
+	connect func(t *testing.T) engine
 }{
-	{"docker classic", func(t *testing.T) engine { return connect(t, startDocker(t)[1]) }},
-	{"podman", func(t *testing.T) engine { return connect(t, startPodman(t)) }},
+	{"docker classic", func(t *testing.T) engine { return connect(t, docker) }},
+	{"podman", func(t *testing.T) engine { return connect(t, podman) }},
 	{"containerd", connectContainerd},
-	{"new docker classic", func(t *testing.T) engine { return connect(t, startNewDocker(t, false)) }},
-	{"new docker containerd", func(t *testing.T) engine { return connect(t, startNewDocker(t, true)) }},
+	{"new docker classic", func(t *testing.T) engine { return connect(t, newDockerClassic) }},
+	{"new docker containerd", func(t *testing.T) engine { return connect(t, newDockerContainerd) }},
 }
 
 // onEngines runs a test on each engine that is there. All are sent archives.
 func onEngines(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, e := range engines {
-		t.Run(e.name, func(t *testing.T) { test(t, e.start(t)) })
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, e.connect(t))
+		})
 	}
 }
 
@@ -45,7 +42,8 @@ func onPullers(t *testing.T, test func(t *testing.T, e engine)) {
 			continue
 		}
 		t.Run("pull "+e.name, func(t *testing.T) {
-			engine := e.start(t)
+			t.Parallel()
+			engine := e.connect(t)
 			engine.pulled, engine.byBlob = true, true // podman too knows blobs that it has pulled
 			test(t, engine)
 		})
@@ -99,12 +97,15 @@ func (e engine) Pull(ctx context.Context, reference string) error {
 	return e.Engine.(loader.Puller).Pull(ctx, reference)
 }
 
-// connect connects to what speaks Docker's API.
-func connect(t *testing.T, address string) engine {
+// connect connects to a daemon that speaks Docker's API. It has no images, and none when
+// the test has ended.
+func connect(t *testing.T, d *daemon) engine {
 	t.Helper()
+	address := d.use(t)
 	docker, err := loader.Connect(t.Context(), loader.Host{Address: address})
 	require.NoError(t, err)
 	api := newAPI(t, address)
+	t.Cleanup(func() { api.removeAll(t) })
 	says, err := docker.Describe(t.Context())
 	require.NoError(t, err)
 	t.Log(says)
@@ -114,17 +115,23 @@ func connect(t *testing.T, address string) engine {
 	}
 }
 
-// connectContainerd starts a containerd and connects to it, through ctr.
+// connectContainerd is [connect] for containerd, through ctr.
 func connectContainerd(t *testing.T) engine {
-	ctr := startContainerd(t)
-	address := "containerd://" + ctr[1]
-	containerd, err := loader.ConnectContainerd(t.Context(), address)
+	t.Helper()
+	address := containerd.use(t)
+	connected, err := loader.ConnectContainerd(t.Context(), address)
 	require.NoError(t, err)
+	socket := strings.TrimPrefix(address, "containerd://")
 	client := func(t *testing.T, args ...string) string {
-		return run(t, "ctr", append(append([]string{}, ctr...), args...)...)
+		return run(t, "ctr", append([]string{"--address", socket}, args...)...)
 	}
+	t.Cleanup(func() {
+		if names := strings.Fields(client(t, "images", "ls", "-q")); len(names) > 0 {
+			client(t, append([]string{"images", "rm", "--sync"}, names...)...)
+		}
+	})
 	return engine{
-		Engine: containerd, address: address, byBlob: true, keepsBlobs: true, socket: ctr[1],
+		Engine: connected, address: address, byBlob: true, keepsBlobs: true, socket: socket,
 		files: func(t *testing.T, reference string) map[string]string {
 			at := t.TempDir()
 			client(t, "images", "mount", reference, at)
@@ -143,32 +150,4 @@ func connectContainerd(t *testing.T) engine {
 		remove:     func(t *testing.T, reference string) { client(t, "images", "rm", "--sync", reference) },
 		containers: func(t *testing.T) int { return len(strings.Fields(client(t, "containers", "ls", "-q"))) },
 	}
-}
-
-// startNewDocker starts the newer Docker Engine, with containerd's store or without.
-func startNewDocker(t *testing.T, containerd bool) string {
-	t.Helper()
-	testtool.NeedRoot(t)
-	program := os.Getenv(newDockerd)
-	if program == "" {
-		testtool.Missing(t, "%s does not name the program of a Docker Engine of version 29 or later", newDockerd)
-	}
-	testtool.Need(t, "containerd")
-	if containerd {
-		return startDockerd(t, program, `{"features":{"containerd-snapshotter":true}}`)
-	}
-	return startDockerd(t, program, `{"features":{"containerd-snapshotter":false}}`, "--storage-driver=overlay2")
-}
-
-// startPodman starts podman's service for Docker's API.
-func startPodman(t *testing.T) string {
-	t.Helper()
-	testtool.NeedRoot(t)
-	dir := shortDir(t)
-	// podman mounts its own directory, and leaves it so.
-	t.Cleanup(func() { _ = exec.Command("umount", dir+"/root/overlay").Run() })
-	socket := "unix://" + dir + "/podman.sock"
-	start(t, "API service listening", "podman", "--log-level", "info", "--root", dir+"/root", "--runroot", dir+"/run",
-		"--storage-driver", "overlay", "system", "service", "--time", "0", socket)
-	return socket
 }

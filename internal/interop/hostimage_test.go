@@ -2,7 +2,6 @@ package interop
 
 import (
 	"archive/tar"
-	"compress/gzip"
 	"errors"
 	"io"
 	"io/fs"
@@ -39,10 +38,16 @@ func hostFiles() iter.Seq[string] {
 	}
 }
 
-// hostImage makes an image of the machine's own files, in count gzip layers of
-// at least layerSize bytes each as they are uploaded, and a marker file in the
-// middle one. The layers are made while they are uploaded.
-func hostImage(t *testing.T, count int, layerSize int64, marker string, content []byte) v1.Image {
+// hostLayer is what a layer of the machine's own files shall be.
+type hostLayer struct {
+	size   int64  // of its tar, at least
+	level  int    // of gzip
+	marker string // a file more, unless it is ""
+}
+
+// hostImage makes an image of the machine's own files, and a marker file with this content.
+// The layers are made while they are uploaded.
+func hostImage(t *testing.T, content []byte, layers ...hostLayer) v1.Image {
 	t.Helper()
 	pull, stop := iter.Pull(hostFiles())
 	t.Cleanup(stop)
@@ -54,39 +59,26 @@ func hostImage(t *testing.T, count int, layerSize int64, marker string, content 
 	}
 	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}})
 	require.NoError(t, err)
-	for i := range count {
+	for _, l := range layers {
 		r, w := io.Pipe()
-		go func() {
-			extra := ""
-			if i == count/2 {
-				extra = marker
-			}
-			w.CloseWithError(writeLayer(w, next, layerSize, extra, content))
-		}()
-		// Huffman alone: real file data in real gzip, at five times the speed.
-		layer := stream.NewLayer(r, stream.WithCompressionLevel(gzip.HuffmanOnly))
-		image, err = mutate.AppendLayers(image, layer)
+		go func() { w.CloseWithError(writeLayer(w, next, l, content)) }()
+		image, err = mutate.AppendLayers(image, stream.NewLayer(r, stream.WithCompressionLevel(l.level)))
 		require.NoError(t, err)
 	}
 	return image
 }
 
-// writeLayer writes a tar of files until so much of it is written that its
-// compressed form has size bytes: what is compressed here is counted.
-func writeLayer(w io.Writer, next func() (string, bool), size int64, marker string, content []byte) error {
-	counter := &counting{}
-	gz, err := gzip.NewWriterLevel(counter, gzip.HuffmanOnly)
-	if err != nil {
-		return err
-	}
-	tw := tar.NewWriter(io.MultiWriter(w, gz))
-	if marker != "" {
-		h := tar.Header{Typeflag: tar.TypeReg, Name: marker, Mode: 0o644, Size: int64(len(content))}
+// writeLayer writes the tar of a layer.
+func writeLayer(w io.Writer, next func() (string, bool), l hostLayer, content []byte) error {
+	counter := &counting{w: w}
+	tw := tar.NewWriter(counter)
+	if l.marker != "" {
+		h := tar.Header{Typeflag: tar.TypeReg, Name: l.marker, Mode: 0o644, Size: int64(len(content))}
 		if err := errors.Join(tw.WriteHeader(&h), write(tw, content)); err != nil {
 			return err
 		}
 	}
-	for counter.n < size {
+	for counter.n < l.size {
 		path, ok := next()
 		if !ok {
 			return errors.New("this machine has too few files for the image")
@@ -122,6 +114,13 @@ func addFile(tw *tar.Writer, path string) error {
 
 func write(w io.Writer, p []byte) error { _, err := w.Write(p); return err }
 
-type counting struct{ n int64 }
+type counting struct {
+	w io.Writer
+	n int64
+}
 
-func (c *counting) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,6 +31,7 @@ import (
 // store is a directory of tarballs, and the registry that they come from.
 type store struct {
 	t      *testing.T
+	id     string // which makes its layers others than those of all other stores
 	server *registrytest.Server
 	dir    *cache.Dir
 }
@@ -38,15 +40,19 @@ func newStore(t *testing.T) *store {
 	t.Helper()
 	dir, err := cache.OpenDir(t.TempDir(), nil)
 	require.NoError(t, err)
-	return &store{t, registrytest.New(t), dir}
+	return &store{t, fmt.Sprintf("%d-", stores.Add(1)), registrytest.New(t), dir}
 }
+
+// stores counts all. An engine may keep layers of images that were removed, as those of a
+// load that was interrupted: no test shall find those of another.
+var stores atomic.Int64
 
 // stock makes an image of layers with these names, of 1 MiB each, and its tarball.
 func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarball {
 	s.t.Helper()
 	var made []v1.Layer
 	for _, name := range layers {
-		l, err := imagetest.Layer(name, 1<<20)
+		l, err := imagetest.Layer(s.id+name, 1<<20)
 		require.NoError(s.t, err)
 		made = append(made, l)
 	}

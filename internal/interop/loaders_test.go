@@ -67,13 +67,12 @@ func requireFile(t *testing.T, path string, want []byte) {
 }
 
 func TestDockerLoad(t *testing.T) {
-	docker := startDocker(t)
-	requireDockerLoads(t, docker, small(t), smallFile, []byte(smallContent))
+	requireDockerLoads(t, connect(t, docker), small(t), smallFile, []byte(smallContent))
 }
 
 func TestPodmanLoad(t *testing.T) {
 	tb := small(t)
-	dir := shortDir(t)
+	dir := shortDir(t, t)
 	podman := func(args ...string) string {
 		return run(t, "podman", append([]string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs"}, args...)...)
 	}
@@ -114,7 +113,7 @@ func TestSkopeo(t *testing.T) {
 func TestSkopeoAsAnotherUser(t *testing.T) {
 	testtool.NeedRoot(t)
 	tb := small(t)
-	dir := shortDir(t) // t.TempDir is for its owner alone
+	dir := shortDir(t, t) // t.TempDir is for its owner alone
 	require.NoError(t, os.Chmod(dir, 0o755))
 	content, err := os.ReadFile(tb.Path)
 	require.NoError(t, err)
@@ -131,9 +130,9 @@ func TestSkopeoAsAnotherUser(t *testing.T) {
 }
 
 func TestContainerdImport(t *testing.T) {
-	ctr := startContainerd(t)
+	e := connectContainerd(t)
 	tb := small(t)
-	client := func(args ...string) string { return run(t, "ctr", append(append([]string{}, ctr...), args...)...) }
+	client := func(args ...string) string { return run(t, "ctr", append([]string{"--address", e.socket}, args...)...) }
 	client("images", "import", "--snapshotter", "native", tb.Path)
 	var found []string
 	for line := range strings.Lines(client("images", "ls")) {
@@ -145,7 +144,7 @@ func TestContainerdImport(t *testing.T) {
 	assert.Equal(t, tb.Image.Digest().String(), found[2], "the registry's own digest")
 	target := t.TempDir()
 	client("images", "mount", "--snapshotter", "native", tb.Image.Reference(), target)
-	defer client("images", "unmount", "--snapshotter", "native", target)
+	defer client("images", "unmount", "--rm", "--snapshotter", "native", target)
 	requireFile(t, filepath.Join(target, smallFile), []byte(smallContent))
 }
 

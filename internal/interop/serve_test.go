@@ -51,10 +51,10 @@ func TestServeToEngines(t *testing.T) {
 	host, tarball := served(t)
 	name := host + "/" + tarball.Image.Reference()
 	t.Run("docker", func(t *testing.T) {
-		client := startDocker(t)
-		run(t, "docker", append(client, "pull", "-q", name)...)
-		run(t, "docker", append(client, "tag", name, tarball.Image.Reference())...)
-		requireSameFiles(t, connect(t, client[1]), tarball)
+		e := connect(t, docker)
+		run(t, "docker", "-H", e.address, "pull", "-q", name)
+		run(t, "docker", "-H", e.address, "tag", name, tarball.Image.Reference())
+		requireSameFiles(t, e, tarball)
 	})
 	t.Run("skopeo", func(t *testing.T) {
 		testtool.Need(t, "skopeo")
@@ -93,10 +93,9 @@ location = "registry.example"
 location = "%s"
 insecure = true
 `, host), 0o644))
+		e := connect(t, podman)
 		t.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
-		e := connect(t, startPodman(t))
-		root := strings.TrimSuffix(e.socket, "/podman.sock")
-		run(t, "podman", "--root", root+"/root", "--runroot", root+"/run", "--storage-driver", "overlay", "pull", "-q", tarball.Image.Reference())
+		run(t, "podman", append(podmanAt(filepath.Dir(e.socket)), "pull", "-q", tarball.Image.Reference())...)
 		requireSameFiles(t, e, tarball)
 	})
 }

@@ -18,9 +18,12 @@ import (
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
+// owner is what a server ends with: a test, or a daemon.
+type owner interface{ Cleanup(end func()) }
+
 // start starts a server and returns the first line of its log that contains
-// ready. The server ends with the test.
-func start(t *testing.T, ready string, name string, args ...string) string {
+// ready. The server ends with its owner.
+func start(t *testing.T, owner owner, ready string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(testtool.Need(t, name), args...)
 	// Its own process group: a terminal's Ctrl-C is for the test, which then
@@ -30,7 +33,7 @@ func start(t *testing.T, ready string, name string, args ...string) string {
 	require.NoError(t, err)
 	cmd.Stdout = cmd.Stderr
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
+	owner.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	})
@@ -71,62 +74,19 @@ storage: {filesystem: {rootdirectory: %s}}
 http: {addr: "127.0.0.1:0"}
 %s
 `, dir, strings.Join(more, "\n")), 0o600))
-	line := start(t, "listening on", "docker-registry", "serve", config)
+	line := start(t, t, "listening on", "docker-registry", "serve", config)
 	_, rest, _ := strings.Cut(line, "listening on ")
 	host, _, _ := strings.Cut(rest, `"`)
 	return strings.TrimSpace(host)
 }
 
-// startDocker starts a Docker Engine and returns the arguments for its client.
-func startDocker(t *testing.T) []string {
-	t.Helper()
-	testtool.Need(t, "docker")
-	return []string{"-H", startDockerd(t, "dockerd", "{}", "--storage-driver=overlay2")}
-}
-
-// startDockerd starts a Docker Engine by its program, with a configuration that
-// keeps the machine's own out, and returns its address.
-func startDockerd(t *testing.T, program, config string, more ...string) string {
-	t.Helper()
-	testtool.NeedRoot(t)
-	dir := shortDir(t)
-	path := filepath.Join(t.TempDir(), "daemon.json")
-	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	socket := "unix://" + dir + "/docker.sock"
-	start(t, "API listen on", program, append([]string{
-		"--iptables=false", "--ip6tables=false", "--bridge=none",
-		"-H", socket, "--data-root", dir + "/data", "--exec-root", dir + "/exec", "--pidfile", dir + "/pid",
-		"--config-file", path,
-	}, more...)...)
-	return socket
-}
-
-// startContainerd starts a containerd and returns the arguments for ctr.
-func startContainerd(t *testing.T) []string {
-	t.Helper()
-	testtool.NeedRoot(t)
-	testtool.Need(t, "ctr")
-	dir := shortDir(t)
-	config := filepath.Join(dir, "config.toml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
-version = 2
-root = "%[1]s/root"
-state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "%[1]s/containerd.sock"
-`, dir), 0o600))
-	start(t, "containerd successfully booted", "containerd", "--config", config)
-	return []string{"--address", dir + "/containerd.sock"}
-}
-
 // shortDir returns a directory whose name leaves room for a socket's: 108 bytes
 // in all.
-func shortDir(t *testing.T) string {
+func shortDir(t *testing.T, owner owner) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dc")
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	owner.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
@@ -163,6 +123,7 @@ func TestMain(m *testing.M) {
 	}
 	examples.built = map[string]string{}
 	code := m.Run()
+	endDaemons()
 	_ = os.RemoveAll(examples.dir)
 	os.Exit(code)
 }

@@ -14,7 +14,7 @@ import (
 // moment.
 func stallAfter(t *testing.T, socket string, n int64) (proxy string, reached <-chan struct{}) {
 	t.Helper()
-	path := shortDir(t) + "/proxy.sock"
+	path := shortDir(t, t) + "/proxy.sock"
 	listener, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	done := make(chan struct{})

@@ -2,7 +2,9 @@
 package tarballtest
 
 import (
+	"bytes"
 	"context"
+	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -11,8 +13,36 @@ import (
 	"github.com/dockercache/dockercache/internal/imagetest"
 )
 
+// Blobs are the bytes of layers, a [tarball.Source] that has ranges.
+type Blobs map[v1.Hash][]byte
+
+// ReadRange implements [tarball.Source].
+func (b Blobs) ReadRange(_ context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(b[digest][offset : offset+length])), nil
+}
+
+// Add adds the bytes of a layer.
+func (b Blobs) Add(l v1.Layer) error {
+	digest, err := l.Digest()
+	if err != nil {
+		return err
+	}
+	size, err := l.Size()
+	if err != nil {
+		return err
+	}
+	r, err := l.Compressed()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b[digest] = make([]byte, size)
+	_, err = io.ReadFull(r, b[digest])
+	return err
+}
+
 // Image returns the image of these layers, bottom first, under a reference, and what
-// its layers can be read from.
+// its layers can be read from, as streams.
 func Image(ref string, layers ...v1.Layer) (*tarball.Image, tarball.Source, error) {
 	made, err := imagetest.Image(layers...)
 	if err != nil {
