@@ -10,24 +10,24 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/awstest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
-// requireStocked proves a tarball, by what was pushed.
+// requireStocked verifies a tarball, by what was pushed.
 func (w *world) requireStocked(f finished, name, source string) {
 	w.t.Helper()
 	r := f.of(w.t, name)
 	require.Equal(w.t, "stocked", r.Outcome, f.stderr)
 	assert.Equal(w.t, source+":"+name+hash, r.Source)
-	tarball, err := cache.ReadTarball(filepath.Join(w.dir, name+"_main.tar"))
+	stocked, err := tarball.Open(filepath.Join(w.dir, name+"_main.tar"))
 	require.NoError(w.t, err)
-	require.NoError(w.t, tarball.Verify(w.t.Context()))
+	require.NoError(w.t, stocked.Verify(w.t.Context(), nil))
 	digest, err := w.images[name].Digest()
 	require.NoError(w.t, err)
-	assert.Equal(w.t, digest, tarball.Image.Digest())
-	assert.Equal(w.t, ecrImage+":"+name+hash, tarball.Image.Reference())
+	assert.Equal(w.t, digest, stocked.Image.Digest())
+	assert.Equal(w.t, ecrImage+":"+name+hash, stocked.Image.Reference())
 }
 
 // The workflow's job: two images from the mirror, and that of a scheduled build,

@@ -176,7 +176,7 @@ func (w *world) sums() map[string]string {
 // tarballs is where the workflow puts them.
 func (w *world) tarballs() string { return filepath.Join(w.home, "pytorch-data", "docker") }
 
-// requireLoadable proves the three tarballs by what another library reads.
+// requireLoadable verifies the three tarballs by what another library reads.
 func (w *world) requireLoadable() {
 	w.t.Helper()
 	for _, image := range names {

@@ -265,7 +265,7 @@ func (w *world) requireNoSecret(f finished) {
 	assert.Empty(w.t, w.net.Refused(), "nobody else was asked")
 }
 
-// isPassword tells whether a secret of AWS is what ECR's registry is for.
+// isPassword reports whether a secret of AWS is what ECR's registry is for.
 func isPassword(secret string) bool {
 	text, err := base64.StdEncoding.DecodeString(secret)
 	return err == nil && strings.HasPrefix(string(text), "AWS:")

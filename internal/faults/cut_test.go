@@ -78,7 +78,7 @@ func TestCutBodiesSideBySide(t *testing.T) {
 	assert.Positive(t, r.own.Happened("CutBodyAfter"))
 }
 
-// Progress begins the count of attempts anew: more cuts than there are attempts.
+// Progress begins the count of attempts again: more cuts than there are attempts.
 func TestProgressResetsTheAttempts(t *testing.T) {
 	t.Parallel()
 	const cut = mib - 1

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -55,7 +55,7 @@ func TestCorruptEverywhere(t *testing.T) {
 			r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 			r.own.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 			p := r.put(t, 1, nil)
-			require.ErrorIs(t, p.err, cache.ErrBlobDigest)
+			require.ErrorIs(t, p.err, tarball.ErrDigest)
 			require.ErrorContains(t, p.err, r.layers[0].Digest.String())
 			requireNoTarball(t, p)
 			entries, err := os.ReadDir(p.dir)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
@@ -77,7 +78,7 @@ func TestEverythingExpires(t *testing.T) {
 			})
 			var mu sync.Mutex
 			ended := 0
-			p := r.put(t, c.connections, &cache.PutOptions{Progress: func(p cache.Progress) {
+			p := r.put(t, c.connections, &cache.PutOptions{Progress: func(p tarball.Progress) {
 				mu.Lock()
 				defer mu.Unlock()
 				if p.Done*4/r.size > int64(ended) && ended < 3 {
@@ -93,7 +94,7 @@ func TestEverythingExpires(t *testing.T) {
 			assert.Positive(t, keychain.refused)
 			if c.connections > 1 {
 				// A range of which another worker took the rest is cut off, so bytes
-				// cannot be counted; but nothing begins anew that had begun.
+				// cannot be counted; but nothing begins again that had begun.
 				for _, l := range r.layers {
 					for from, answers := range starts(askedOf(t, l, storage.Requests())) {
 						given := slices.DeleteFunc(answers, func(a asked) bool { return a.sent == 0 })

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -20,7 +21,7 @@ func TestMirrorIsKilled(t *testing.T) {
 		r := resolved(t, threeLayers, 2, options(), nil)
 		var kill sync.Once
 		killedAt := int64(0)
-		p := r.put(t, 1, &cache.PutOptions{Progress: func(p cache.Progress) {
+		p := r.put(t, 1, &cache.PutOptions{Progress: func(p tarball.Progress) {
 			if p.Done > r.size/3 {
 				kill.Do(func() { killedAt = p.Done; r.mirror.Close() })
 			}
@@ -62,7 +63,7 @@ func TestAllSources(t *testing.T) {
 		o.AllSources = true
 		r := resolved(t, threeLayers, 2, o, nil)
 		var once sync.Once
-		p := r.put(t, 4, &cache.PutOptions{Progress: func(p cache.Progress) {
+		p := r.put(t, 4, &cache.PutOptions{Progress: func(p tarball.Progress) {
 			if kill && p.Done > r.size/3 {
 				once.Do(r.own.Close)
 			}
@@ -93,7 +94,7 @@ func TestAllSourcesOneIsDamaged(t *testing.T) {
 	r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 	r.own.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 	p := r.put(t, 4, nil)
-	require.ErrorIs(t, p.err, cache.ErrBlobDigest)
+	require.ErrorIs(t, p.err, tarball.ErrDigest)
 	assert.ErrorContains(t, p.err, r.own.Host()+"/team/image")
 	assert.NotContains(t, p.err.Error(), r.mirror.Host(), "the second time it was the other one alone")
 	requireNoTarball(t, p)

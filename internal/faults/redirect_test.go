@@ -12,7 +12,7 @@ import (
 )
 
 // Blobs on another origin: the range goes there, no credential does, and an
-// expired signature is asked for anew at the registry.
+// expired signature is asked for again at the registry.
 func TestRedirect(t *testing.T) {
 	for name, quirks := range map[string]registrytest.Quirks{
 		"anonymous": {},

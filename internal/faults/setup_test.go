@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -105,22 +106,22 @@ func (r *remote) put(t *testing.T, connections int, o *cache.PutOptions) putting
 
 func (r *remote) putContext(ctx context.Context, t *testing.T, connections int, o *cache.PutOptions) putting {
 	t.Helper()
-	dir, err := cache.OpenDir(t.TempDir(), &cache.DirOptions{Engine: cache.NewEngine(&cache.EngineOptions{Connections: connections})})
+	dir, err := cache.Open(t.TempDir(), &cache.Options{Connections: connections})
 	require.NoError(t, err)
-	img, err := cache.NewImage(r.Source(), r.Manifest(), r.Config())
+	img, err := tarball.NewImage(r.Source(), r.Manifest(), r.Config())
 	require.NoError(t, err)
 	result, err := dir.Put(ctx, "image_main.tar", img, r.Image, o)
 	return putting{result, err, dir.Path()}
 }
 
-// requireRight proves the tarball, and that nothing else is there.
+// requireRight verifies the tarball, and that nothing else is there.
 func (r *remote) requireRight(t *testing.T, p putting) {
 	t.Helper()
 	require.NoError(t, p.err)
-	tarball, err := cache.ReadTarball(filepath.Join(p.dir, "image_main.tar"))
+	stocked, err := tarball.Open(filepath.Join(p.dir, "image_main.tar"))
 	require.NoError(t, err)
-	require.NoError(t, tarball.Verify(t.Context()))
-	assert.Equal(t, r.Digest(), tarball.Image.Digest())
+	require.NoError(t, stocked.Verify(t.Context(), nil))
+	assert.Equal(t, r.Digest(), stocked.Image.Digest())
 	entries, err := os.ReadDir(p.dir)
 	require.NoError(t, err)
 	assert.Len(t, entries, 1)

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -53,7 +54,7 @@ func TestTokenEndsMidway(t *testing.T) {
 	o.Keychain = password{}
 	r := resolved(t, threeLayers, 1, o, withToken(registrytest.Quirks{}))
 	var once sync.Once
-	p := r.put(t, 1, &cache.PutOptions{Progress: func(cache.Progress) { once.Do(r.own.ExpireTokens) }})
+	p := r.put(t, 1, &cache.PutOptions{Progress: func(tarball.Progress) { once.Do(r.own.ExpireTokens) }})
 	r.requireRight(t, p)
 	assert.Equal(t, r.size, p.Downloaded)
 	assert.Equal(t, 2, r.own.TokensIssued())

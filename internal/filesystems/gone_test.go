@@ -26,7 +26,7 @@ func TestReadOnly(t *testing.T) {
 	require.NoError(t, err)
 	second, err := src.image("example.com/a:1", layer{"b", mib})
 	require.NoError(t, err)
-	dir, err := cache.OpenDir(path, nil)
+	dir, err := cache.Open(path, nil)
 	require.NoError(t, err)
 	_, err = dir.Put(t.Context(), "a_main.tar", first, src, nil)
 	require.NoError(t, err)
@@ -38,10 +38,10 @@ func TestReadOnly(t *testing.T) {
 	_, err = dir.Put(t.Context(), "a_main.tar", second, src, nil)
 	require.ErrorIs(t, err, syscall.EROFS)
 	assert.ErrorContains(t, err, path)
-	tarball, err := dir.Lookup("a_main.tar")
+	stocked, err := dir.Get(t.Context(), "a_main.tar")
 	require.NoError(t, err)
-	require.NoError(t, tarball.Verify(t.Context()))
-	assert.Equal(t, first.Digest(), tarball.Image.Digest())
+	require.NoError(t, stocked.Verify(t.Context(), nil))
+	assert.Equal(t, first.Digest(), stocked.Image.Digest())
 }
 
 // midway calls something once more than so many bytes of layers were asked for.
@@ -74,7 +74,7 @@ func TestDirectoryIsGone(t *testing.T) {
 			src := newSource()
 			img, err := src.image("example.com/a:1", layer{"a", mib})
 			require.NoError(t, err)
-			dir, err := cache.OpenDir(path, nil)
+			dir, err := cache.Open(path, nil)
 			require.NoError(t, err)
 			gone := &midway{source: src, do: func() {
 				assert.NoError(t, os.RemoveAll(path))
@@ -87,7 +87,7 @@ func TestDirectoryIsGone(t *testing.T) {
 				content, err := os.ReadFile(path)
 				require.NoError(t, err)
 				assert.Equal(t, "precious", string(content))
-				_, err = cache.OpenDir(path, nil)
+				_, err = cache.Open(path, nil)
 				require.ErrorContains(t, err, "is not a directory")
 			}
 		})

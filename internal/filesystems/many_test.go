@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // Environment of the processes that TestMain turns this test binary into.
@@ -48,9 +49,9 @@ func TestMain(m *testing.M) {
 // What they store: few names, so that they meet, and images with layers in common.
 const tarballs, images = 4, 5
 
-func stressImages() (*source, []*cache.Image, error) {
+func stressImages() (*source, []*tarball.Image, error) {
 	src := newSource()
-	var all []*cache.Image
+	var all []*tarball.Image
 	for i := range images {
 		image, err := src.image("example.com/a:1", layer{"shared", 2 * mib}, layer{fmt.Sprint("half", i%2), mib}, layer{fmt.Sprint("own", i), 300_000})
 		if err != nil {
@@ -77,7 +78,7 @@ func write() error {
 	if err != nil {
 		return err
 	}
-	dir, err := cache.OpenDir(path, &cache.DirOptions{Grace: time.Hour}) // as on a network file system
+	dir, err := cache.Open(path, &cache.Options{Grace: time.Hour}) // as on a network file system
 	if err != nil {
 		return err
 	}
@@ -92,31 +93,33 @@ func write() error {
 	return nil
 }
 
-// read proves whatever is there, again and again.
+// read verifies what is there, again and again.
 func read() error {
 	path, random, until := fromEnvironment()
-	proven := 0
+	verified := 0
 	for time.Now().Before(until) {
-		tarball, err := cache.ReadTarball(filepath.Join(path, tarballName(random.IntN(tarballs))))
+		stocked, err := tarball.Open(filepath.Join(path, tarballName(random.IntN(tarballs))))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err // torn
 		}
-		if err := tarball.Verify(context.Background()); err != nil && !errors.Is(err, cache.ErrReplaced) {
+		err = stocked.Verify(context.Background(), nil) // also when it was replaced meanwhile
+		_ = stocked.Close()
+		if err != nil {
 			return err
 		}
-		proven++
+		verified++
 	}
-	if proven == 0 {
-		return errors.New("nothing was there to be proven")
+	if verified == 0 {
+		return errors.New("nothing was there to be verified")
 	}
 	return nil
 }
 
 // Sixteen processes store the same and different names for a while, some of them
-// are killed in the middle, and eight prove what they open: no wrong byte, no
+// are killed in the middle, and eight verify what they open: no wrong byte, no
 // torn file, no deadlock, and nothing is left behind in the end.
 func TestManyProcesses(t *testing.T) {
 	length := time.Minute
@@ -185,7 +188,7 @@ func TestManyProcesses(t *testing.T) {
 	// One more writer of each finds everything in order, and clears up.
 	src, all, err := stressImages()
 	require.NoError(t, err)
-	dir, err := cache.OpenDir(path, &cache.DirOptions{Grace: -1})
+	dir, err := cache.Open(path, &cache.Options{Grace: -1})
 	require.NoError(t, err)
 	var want []string
 	for i := range tarballs {
@@ -195,9 +198,9 @@ func TestManyProcesses(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, result.Damaged)
 		}
-		tarball, err := dir.Lookup(tarballName(i))
+		stocked, err := dir.Get(t.Context(), tarballName(i))
 		require.NoError(t, err)
-		require.NoError(t, tarball.Verify(t.Context()))
+		require.NoError(t, stocked.Verify(t.Context(), nil))
 	}
 	// What the killed have left is nobody's, and goes at once if that is asked for.
 	for _, name := range names(t, path) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/internal/testtool"
@@ -35,7 +35,7 @@ type layer struct {
 }
 
 // image makes an image of layers.
-func (s *source) image(reference string, layers ...layer) (*cache.Image, error) {
+func (s *source) image(reference string, layers ...layer) (*tarball.Image, error) {
 	var all []v1.Layer
 	for _, l := range layers {
 		one, err := l.make()
@@ -45,7 +45,8 @@ func (s *source) image(reference string, layers ...layer) (*cache.Image, error) 
 		all = append(all, one)
 		maps.Copy(s.Blobs, one.blobs)
 	}
-	return tarballtest.NewImage(reference, all...)
+	img, _, err := tarballtest.Image(reference, all...)
+	return img, err
 }
 
 // madeLayer is a layer and its bytes.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // A refresh of which the last of five layers changed, 5 % of the bytes, and then
@@ -31,24 +32,24 @@ func testRefresh(t *testing.T, path string, clone bool) {
 	src := newSource()
 	base := []layer{{"a", 40 * mib}, {"b", 30 * mib}, {"c", 20*mib + 4097}, {"d", 5*mib + 1}}
 	const last = 5 * mib
-	make := func(reference string, top string) *cache.Image {
+	make := func(reference string, top string) *tarball.Image {
 		img, err := src.image(reference, append(base[:len(base):len(base)], layer{top, last})...)
 		require.NoError(t, err)
 		return img
 	}
-	dir, err := cache.OpenDir(path, nil)
+	dir, err := cache.Open(path, nil)
 	require.NoError(t, err)
-	put := func(name string, img *cache.Image) *cache.Result {
+	put := func(name string, img *tarball.Image) *cache.Result {
 		result, err := dir.Put(t.Context(), name, img, src, nil)
 		require.NoError(t, err)
-		tarball, err := dir.Lookup(name)
+		stocked, err := dir.Get(t.Context(), name)
 		require.NoError(t, err)
-		require.NoError(t, tarball.Verify(t.Context()))
+		require.NoError(t, stocked.Verify(t.Context(), nil))
 		return result
 	}
 	first := put("a_main.tar", make("example.com/a:1", "first"))
 	assert.Zero(t, first.Reused)
-	for name, img := range map[string]*cache.Image{
+	for name, img := range map[string]*tarball.Image{
 		"a_release.tar": make("example.com/a:1", "second"),
 		"b_main.tar":    make("example.com/b:1", "third"),
 	} {
@@ -84,7 +85,7 @@ func TestDamagedLayerIsFetched(t *testing.T) {
 			require.NoError(t, err)
 			second, err := src.image("example.com/b:1", layer{"a", 10 * mib}, layer{"b", mib})
 			require.NoError(t, err)
-			dir, err := cache.OpenDir(path, nil)
+			dir, err := cache.Open(path, nil)
 			require.NoError(t, err)
 			put, err := dir.Put(t.Context(), "a_main.tar", first, src, nil)
 			require.NoError(t, err)
@@ -98,9 +99,9 @@ func TestDamagedLayerIsFetched(t *testing.T) {
 			assert.Equal(t, []string{put.Path}, result.Damaged)
 			assert.Zero(t, result.Reused)
 			assert.GreaterOrEqual(t, result.Downloaded, int64(11*mib))
-			tarball, err := dir.Lookup("b_main.tar")
+			stocked, err := dir.Get(t.Context(), "b_main.tar")
 			require.NoError(t, err)
-			require.NoError(t, tarball.Verify(t.Context()))
+			require.NoError(t, stocked.Verify(t.Context(), nil))
 			now, err := os.ReadFile(put.Path)
 			require.NoError(t, err)
 			assert.True(t, bytes.Equal(damaged, now), "the damaged one is as it was")

@@ -87,10 +87,10 @@ func (e engine) Pulls(ctx context.Context) bool {
 	return e.pulled && e.Engine.(loader.Puller).Pulls(ctx)
 }
 
-// ProvesLayers makes an engine a [loader.LayerProver].
-func (e engine) ProvesLayers(ctx context.Context) bool {
-	prover, ok := e.Engine.(loader.LayerProver)
-	return ok && prover.ProvesLayers(ctx)
+// VerifiesLayers makes an engine a [loader.LayerVerifier].
+func (e engine) VerifiesLayers(ctx context.Context) bool {
+	verifier, ok := e.Engine.(loader.LayerVerifier)
+	return ok && verifier.VerifiesLayers(ctx)
 }
 
 func (e engine) Pull(ctx context.Context, reference string) error {
@@ -102,11 +102,11 @@ func (e engine) Pull(ctx context.Context, reference string) error {
 func connect(t *testing.T, d *daemon) engine {
 	t.Helper()
 	address := d.use(t)
-	docker, err := loader.Connect(t.Context(), loader.Host{Address: address})
+	docker, err := loader.Open(t.Context(), loader.Host{Address: address})
 	require.NoError(t, err)
 	api := newAPI(t, address)
 	t.Cleanup(func() { api.removeAll(t) })
-	says, err := docker.Describe(t.Context())
+	says, err := docker.(loader.Describer).Describe(t.Context())
 	require.NoError(t, err)
 	t.Log(says)
 	return engine{
@@ -119,7 +119,7 @@ func connect(t *testing.T, d *daemon) engine {
 func connectContainerd(t *testing.T) engine {
 	t.Helper()
 	address := containerd.use(t)
-	connected, err := loader.ConnectContainerd(t.Context(), address)
+	connected, err := loader.Open(t.Context(), loader.Host{Address: address})
 	require.NoError(t, err)
 	socket := strings.TrimPrefix(address, "containerd://")
 	client := func(t *testing.T, args ...string) string {

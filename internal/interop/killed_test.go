@@ -11,7 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+
 	"github.com/dockercache/dockercache/cache/loader"
 )
 
@@ -26,11 +27,11 @@ func loadForEver() {
 	if err != nil {
 		panic(err)
 	}
-	tarball, err := cache.ReadTarball(args[0])
+	stocked, err := tarball.Open(args[0])
 	if err != nil {
 		panic(err)
 	}
-	_, err = loader.Load(ctx, engine, tarball, &loader.Options{LockDir: args[2], Progress: func(p cache.Progress) {
+	_, err = loader.Load(ctx, engine, stocked, &loader.Options{LockDir: args[2], Progress: func(p tarball.Progress) {
 		if p.Done >= p.Total/2 {
 			fmt.Println("half")
 			select {} // the engine gets no more
@@ -46,11 +47,11 @@ func TestPullKilled(t *testing.T) {
 		s := newStore(t)
 		before := s.stock("before_main.tar", "team/image:a-1", "zero")
 		requireLoad(t, e, s, before, loader.Loaded)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
 		program, err := os.Executable()
 		require.NoError(t, err)
 		cmd := exec.Command(program)
-		cmd.Env = append(os.Environ(), loadsForever+"="+strings.Join([]string{tarball.Path, e.address, s.options().LockDir}, "\n"))
+		cmd.Env = append(os.Environ(), loadsForever+"="+strings.Join([]string{stocked.Name(), e.address, s.options().LockDir}, "\n"))
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
@@ -61,6 +62,6 @@ func TestPullKilled(t *testing.T) {
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
 		requireLoad(t, e, s, before, loader.Present)
-		requireLoad(t, e, s, tarball, e.afterABreak()...)
+		requireLoad(t, e, s, stocked, e.afterABreak()...)
 	})
 }

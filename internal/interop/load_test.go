@@ -23,6 +23,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -38,7 +39,7 @@ type store struct {
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	dir, err := cache.OpenDir(t.TempDir(), nil)
+	dir, err := cache.Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	return &store{t, fmt.Sprintf("%d-", stores.Add(1)), registrytest.New(t), dir}
 }
@@ -48,11 +49,11 @@ func newStore(t *testing.T) *store {
 var stores atomic.Int64
 
 // stock makes an image of layers with these names, of 1 MiB each, and its tarball.
-func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarball {
+func (s *store) stock(name, repository string, layers ...string) *tarball.Tarball {
 	s.t.Helper()
 	var made []v1.Layer
-	for _, name := range layers {
-		l, err := imagetest.Layer(s.id+name, 1<<20)
+	for _, layer := range layers {
+		l, err := imagetest.Layer(s.id+layer, 1<<20)
 		require.NoError(s.t, err)
 		made = append(made, l)
 	}
@@ -60,15 +61,14 @@ func (s *store) stock(tarball, repository string, layers ...string) *cache.Tarba
 	require.NoError(s.t, err)
 	pushed, err := s.server.Push(repository, image)
 	require.NoError(s.t, err)
-	remote, err := registry.New(nil).Image(s.t.Context(), registry.DefaultPlatform(), pushed)
+	remote, err := registry.New(nil).Resolve(s.t.Context(), registry.DefaultPlatform(), pushed)
 	require.NoError(s.t, err)
-	local, err := cache.NewImage("registry.example/"+repository, remote.Manifest(), remote.Config())
+	_, err = s.dir.Stock(s.t.Context(), name, "registry.example/"+repository, remote, nil)
 	require.NoError(s.t, err)
-	_, err = s.dir.Put(s.t.Context(), tarball, local, remote, nil)
+	stocked, err := s.dir.Get(s.t.Context(), name)
 	require.NoError(s.t, err)
-	read, err := s.dir.Lookup(tarball)
-	require.NoError(s.t, err)
-	return read
+	s.t.Cleanup(func() { _ = stocked.Close() })
+	return stocked
 }
 
 func (s *store) options() *loader.Options {
@@ -76,11 +76,11 @@ func (s *store) options() *loader.Options {
 }
 
 // The bytes of what was loaded are those of the layers, file by file.
-func requireSameFiles(t *testing.T, e engine, tarball *cache.Tarball) {
+func requireSameFiles(t *testing.T, e engine, stocked *tarball.Tarball) {
 	t.Helper()
 	want := map[string]string{}
-	for _, l := range tarball.Image.Layers() {
-		blob, err := tarball.ReadRange(t.Context(), l.Digest, 0, l.Size)
+	for _, l := range stocked.Image.Layers() {
+		blob, err := stocked.ReadRange(t.Context(), l.Digest, 0, l.Size)
 		require.NoError(t, err)
 		unpacked, err := gzip.NewReader(blob)
 		require.NoError(t, err)
@@ -88,7 +88,7 @@ func requireSameFiles(t *testing.T, e engine, tarball *cache.Tarball) {
 		require.NoError(t, blob.Close())
 	}
 	require.NotEmpty(t, want)
-	have := e.files(t, tarball.Image.Reference())
+	have := e.files(t, stocked.Image.Reference())
 	for name, content := range want {
 		require.True(t, have[name] == content, "%s differs, or is missing", name)
 	}
@@ -112,12 +112,12 @@ func readFiles(t *testing.T, r io.Reader, files map[string]string) {
 }
 
 // requireLoad loads, with one of these outcomes.
-func requireLoad(t *testing.T, e engine, s *store, tarball *cache.Tarball, want ...loader.Outcome) *loader.Result {
+func requireLoad(t *testing.T, e engine, s *store, stocked *tarball.Tarball, want ...loader.Outcome) *loader.Result {
 	t.Helper()
-	result, err := loader.Load(t.Context(), e, tarball, s.options())
+	result, err := loader.Load(t.Context(), e, stocked, s.options())
 	require.NoError(t, err)
 	require.Contains(t, want, result.Outcome)
-	requireSameFiles(t, e, tarball)
+	requireSameFiles(t, e, stocked)
 	return result
 }
 
@@ -161,14 +161,14 @@ func TestLoad(t *testing.T) {
 		// Without its name it has to come again, but not the layers that others have.
 		e.remove(t, second.Image.Reference())
 		requireLoad(t, e, s, second, loader.Delta)
-		assert.Zero(t, e.containers(t), "no proof is left behind")
+		assert.Zero(t, e.containers(t), "no container is left behind")
 	})
 }
 
 // liar is an engine that claims to have layers which it has not.
 type liar struct{ engine }
 
-func (l liar) Has(_ context.Context, image *cache.Image) (map[v1.Hash]bool, error) {
+func (l liar) Has(_ context.Context, image *tarball.Image) (map[v1.Hash]bool, error) {
 	has := map[v1.Hash]bool{}
 	for _, layer := range image.Layers() {
 		has[layer.Digest] = true
@@ -176,7 +176,7 @@ func (l liar) Has(_ context.Context, image *cache.Image) (map[v1.Hash]bool, erro
 	return has, nil
 }
 
-// deaf is one whose answers to a load are not heard.
+// deaf is one of which the answers to a load are dropped.
 type deaf struct{ liar }
 
 func (d deaf) Load(ctx context.Context, archive io.Reader, size int64) error {
@@ -189,12 +189,12 @@ func (d deaf) Load(ctx context.Context, archive io.Reader, size int64) error {
 func TestLoadAfterAWrongGuess(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
-		result, err := loader.Load(t.Context(), liar{e}, tarball, s.options())
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		result, err := loader.Load(t.Context(), liar{e}, stocked, s.options())
 		require.NoError(t, err)
 		assert.Equal(t, loader.Loaded, result.Outcome)
-		assert.Greater(t, result.Streamed, tarball.Layout.Size(), "both tries")
-		requireSameFiles(t, e, tarball)
+		assert.Greater(t, result.Streamed, stocked.Layout.Size(), "both tries")
+		requireSameFiles(t, e, stocked)
 		next := s.stock("a_main.tar", "team/image:a-1", "three", "four")
 		result, err = loader.Load(t.Context(), deaf{liar{e}}, next, s.options())
 		require.NoError(t, err)
@@ -213,12 +213,12 @@ func TestLoadOfACorruptTarball(t *testing.T) {
 		bad := s.stock("a_main.tar", "team/image:a-1", "one", "three")
 		corrupt(t, bad)
 		_, err := loader.Load(t.Context(), e, bad, s.options())
-		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		require.ErrorIs(t, err, tarball.ErrDigest)
 		requireLoad(t, e, s, good, loader.Present)
 		other := s.stock("b_main.tar", "team/image:b-1", "one", "four")
 		corrupt(t, other)
 		_, err = loader.Load(t.Context(), e, other, s.options())
-		require.ErrorIs(t, err, cache.ErrBlobDigest)
+		require.ErrorIs(t, err, tarball.ErrDigest)
 		id, _, err := e.Find(t.Context(), other.Image.Reference())
 		require.NoError(t, err)
 		assert.Zero(t, id)
@@ -226,12 +226,12 @@ func TestLoadOfACorruptTarball(t *testing.T) {
 }
 
 // corrupt changes a byte in the middle of the last layer.
-func corrupt(t *testing.T, tarball *cache.Tarball) {
+func corrupt(t *testing.T, stocked *tarball.Tarball) {
 	t.Helper()
-	segments := tarball.Layout.Segments()
+	segments := stocked.Layout.Segments()
 	last := segments[len(segments)-2]
 	require.True(t, last.IsBlob())
-	f, err := os.OpenFile(tarball.Path, os.O_RDWR, 0)
+	f, err := os.OpenFile(stocked.Name(), os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
 	var b [1]byte
@@ -247,8 +247,8 @@ func corrupt(t *testing.T, tarball *cache.Tarball) {
 func TestEnginesNoticeAMissingLayer(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
-		archive, err := tarball.Archive(func(v1.Hash) bool { return true })
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		archive, err := stocked.Archive(func(v1.Hash) bool { return true })
 		require.NoError(t, err)
 		body := archive.Open(t.Context())
 		defer body.Close()
@@ -256,22 +256,22 @@ func TestEnginesNoticeAMissingLayer(t *testing.T) {
 	})
 }
 
-// Engines that are sent archives whose layers are proven only beside them notice a wrong
+// Engines that are sent archives whose layers are verified only beside them notice a wrong
 // one themselves, and give its image no name.
 func TestEnginesNoticeAWrongLayer(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
-		if !e.ProvesLayers(t.Context()) {
+		if !e.VerifiesLayers(t.Context()) {
 			return // this one is not sent such archives
 		}
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
-		corrupt(t, tarball)
-		archive, err := tarball.Archive(nil)
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		corrupt(t, stocked)
+		archive, err := stocked.Archive(nil)
 		require.NoError(t, err)
-		body := archive.OpenUnproven(t.Context())
+		body := archive.OpenUnverified(t.Context())
 		defer body.Close()
 		require.ErrorIs(t, e.Load(t.Context(), body, archive.Size()), loader.ErrEngine)
-		id, _, err := e.Find(t.Context(), tarball.Image.Reference())
+		id, _, err := e.Find(t.Context(), stocked.Image.Reference())
 		require.NoError(t, err)
 		assert.Zero(t, id)
 	})
@@ -281,7 +281,7 @@ func TestEnginesNoticeAWrongLayer(t *testing.T) {
 func TestLoadOnceForAll(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
 		options := s.options()
 		program := buildExample(t, "load-image")
 		var mu sync.Mutex
@@ -289,7 +289,7 @@ func TestLoadOnceForAll(t *testing.T) {
 		var group sync.WaitGroup
 		for range 5 {
 			group.Go(func() {
-				cmd := exec.Command(program, "-json", "-quiet", "-host", e.address, "-lock-dir", options.LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+				cmd := exec.Command(program, "-json", "-quiet", "-host", e.address, "-lock-dir", options.LockDir, "-dir", s.dir.Path(), stocked.Image.Reference())
 				out, err := cmd.Output()
 				assert.NoError(t, err)
 				var line struct{ Outcome string }
@@ -309,18 +309,18 @@ func TestLoadOnceForAll(t *testing.T) {
 func TestLoadWritesNothing(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two")
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two")
 		program := buildExample(t, "load-image")
 		out := run(t, "sh", "-c", `ulimit -f 0 && exec "$@" | cat`, "sh", program, "-quiet", "-host", e.address,
-			"-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+			"-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), stocked.Image.Reference())
 		assert.Regexp(t, "^loaded ", out)
-		requireSameFiles(t, e, tarball)
+		requireSameFiles(t, e, stocked)
 	})
 }
 
 // stopAt ends a load when this part of it was sent.
-func stopAt(part float64, stop func()) func(cache.Progress) {
-	return func(p cache.Progress) {
+func stopAt(part float64, stop func()) func(tarball.Progress) {
+	return func(p tarball.Progress) {
 		if float64(p.Done) >= part*float64(p.Total) {
 			stop()
 		}
@@ -336,7 +336,7 @@ func TestLoadInterrupted(t *testing.T) {
 		s := newStore(t)
 		before := s.stock("before_main.tar", "team/image:a-1", "zero")
 		requireLoad(t, e, s, before, loader.Loaded)
-		var next *cache.Tarball
+		var next *tarball.Tarball
 		for i, part := range []float64{0.01, 0.5, 0.99} {
 			// Each time another image: some engines keep what they have got.
 			next = s.stock("a_main.tar", "team/image:a-1", fmt.Sprint("one-", i), fmt.Sprint("two-", i), fmt.Sprint("three-", i))
@@ -355,12 +355,12 @@ func TestLoadInterrupted(t *testing.T) {
 func TestLoadKilled(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
-		tarball := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
 		// A named pipe in place of the tarball's rest would not be a tarball: so the
 		// engine is what stops, as a proxy that lets through only the beginning.
-		proxy, reached := stallAfter(t, e.socket, tarball.Layout.Size()/2)
+		proxy, reached := stallAfter(t, e.socket, stocked.Layout.Size()/2)
 		address := strings.TrimSuffix(e.address, e.socket) + proxy
-		cmd := exec.Command(buildExample(t, "load-image"), "-no-pull", "-quiet", "-host", address, "-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), tarball.Image.Reference())
+		cmd := exec.Command(buildExample(t, "load-image"), "-no-pull", "-quiet", "-host", address, "-lock-dir", s.options().LockDir, "-dir", s.dir.Path(), stocked.Image.Reference())
 		require.NoError(t, cmd.Start())
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
@@ -371,22 +371,21 @@ func TestLoadKilled(t *testing.T) {
 		}
 		require.NoError(t, cmd.Process.Kill())
 		<-ended
-		requireLoad(t, e, s, tarball, e.afterABreak()...)
+		requireLoad(t, e, s, stocked, e.afterABreak()...)
 	})
 }
 
-// A new version that takes the tarball's place when it was read and not yet sent.
+// A new version that takes the tarball's place when it was opened and not yet sent: what
+// was opened is loaded.
 func TestLoadOfAReplacedTarball(t *testing.T) {
 	onEngines(t, func(t *testing.T, e engine) {
 		s := newStore(t)
 		old := s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
-		s.stock("a_main.tar", "team/image:a-1", "one", "two", "four") // old is not there any more
+		s.stock("a_main.tar", "team/image:a-1", "one", "two", "four") // old has no name any more
 		result, err := loader.Load(t.Context(), e, old, s.options())
 		require.NoError(t, err)
 		assert.Equal(t, loader.Loaded, result.Outcome)
-		now, err := s.dir.Lookup("a_main.tar")
-		require.NoError(t, err)
-		requireLoad(t, e, s, now, loader.Present)
-		assert.Equal(t, fmt.Sprint(now.Layout.Size()), fmt.Sprint(result.Total))
+		requireLoad(t, e, s, old, loader.Present)
+		assert.Equal(t, old.Layout.Size(), result.Total)
 	})
 }

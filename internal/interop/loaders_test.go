@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	v1tarball "github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/testtool"
 	"github.com/dockercache/dockercache/registry"
@@ -25,7 +26,7 @@ import (
 )
 
 // small is a stocked image of two layers, the lower one twice.
-func small(t *testing.T) *cache.Tarball {
+func small(t *testing.T) *tarball.Tarball {
 	t.Helper()
 	a, err := imagetest.Layer("alpha", 1<<20)
 	require.NoError(t, err)
@@ -36,17 +37,16 @@ func small(t *testing.T) *cache.Tarball {
 	server := registrytest.New(t)
 	ref, err := server.Push("pytorch/ci-image:small-2f5e", image)
 	require.NoError(t, err)
-	remote, err := registry.New(nil).Image(t.Context(), registry.DefaultPlatform(), ref)
+	remote, err := registry.New(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
-	local, err := cache.NewImage(ref, remote.Manifest(), remote.Config())
+	dir, err := cache.Open(t.TempDir(), nil)
 	require.NoError(t, err)
-	dir, err := cache.OpenDir(t.TempDir(), nil)
+	_, err = dir.Stock(t.Context(), "small_main.tar", ref, remote, &cache.PutOptions{Provenance: tarball.Provenance{Branch: "main"}})
 	require.NoError(t, err)
-	put, err := dir.Put(t.Context(), "small_main.tar", local, remote, &cache.PutOptions{Provenance: cache.Provenance{Source: ref, Branch: "main"}})
+	stocked, err := dir.Get(t.Context(), "small_main.tar")
 	require.NoError(t, err)
-	read, err := cache.ReadTarball(put.Path)
-	require.NoError(t, err)
-	return read
+	t.Cleanup(func() { _ = stocked.Close() })
+	return stocked
 }
 
 const (
@@ -54,7 +54,7 @@ const (
 	smallContent = "beta\n"
 )
 
-func configDigest(t *testing.T, tb *cache.Tarball) string {
+func configDigest(t *testing.T, tb *tarball.Tarball) string {
 	t.Helper()
 	return fmt.Sprintf("sha256:%x", sha256.Sum256(tb.Image.Config()))
 }
@@ -76,7 +76,7 @@ func TestPodmanLoad(t *testing.T) {
 	podman := func(args ...string) string {
 		return run(t, "podman", append([]string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs"}, args...)...)
 	}
-	podman("load", "-i", tb.Path)
+	podman("load", "-i", tb.Name())
 	ref := tb.Image.Reference()
 	assert.Equal(t, configDigest(t, tb), "sha256:"+strings.TrimSpace(podman("image", "inspect", "--format", "{{.Id}}", ref)))
 	assert.Equal(t, "["+ref+"]", strings.TrimSpace(podman("image", "inspect", "--format", "{{.RepoTags}}", ref)))
@@ -95,13 +95,13 @@ func TestSkopeo(t *testing.T) {
 				Digest string
 				Layers []string
 			}
-			require.NoError(t, json.Unmarshal([]byte(run(t, "skopeo", "inspect", transport+tb.Path)), &inspected))
+			require.NoError(t, json.Unmarshal([]byte(run(t, "skopeo", "inspect", transport+tb.Name())), &inspected))
 			assert.Len(t, inspected.Layers, 3)
 			if transport == "oci-archive:" {
 				assert.Equal(t, tb.Image.Digest().String(), inspected.Digest, "the registry's own digest")
 			}
 			to := t.TempDir()
-			run(t, "skopeo", "--insecure-policy", "copy", transport+tb.Path, "dir:"+to)
+			run(t, "skopeo", "--insecure-policy", "copy", transport+tb.Name(), "dir:"+to)
 			config := strings.TrimPrefix(configDigest(t, tb), "sha256:")
 			requireFile(t, filepath.Join(to, config), tb.Image.Config())
 		})
@@ -115,7 +115,7 @@ func TestSkopeoAsAnotherUser(t *testing.T) {
 	tb := small(t)
 	dir := shortDir(t, t) // t.TempDir is for its owner alone
 	require.NoError(t, os.Chmod(dir, 0o755))
-	content, err := os.ReadFile(tb.Path)
+	content, err := os.ReadFile(tb.Name())
 	require.NoError(t, err)
 	path := filepath.Join(dir, "x.tar")
 	require.NoError(t, os.WriteFile(path, content, 0o644))
@@ -133,7 +133,7 @@ func TestContainerdImport(t *testing.T) {
 	e := connectContainerd(t)
 	tb := small(t)
 	client := func(args ...string) string { return run(t, "ctr", append([]string{"--address", e.socket}, args...)...) }
-	client("images", "import", "--snapshotter", "native", tb.Path)
+	client("images", "import", "--snapshotter", "native", tb.Name())
 	var found []string
 	for line := range strings.Lines(client("images", "ls")) {
 		if f := strings.Fields(line); f[0] == tb.Image.Reference() {
@@ -150,7 +150,7 @@ func TestContainerdImport(t *testing.T) {
 
 func TestGoContainerregistry(t *testing.T) {
 	tb := small(t)
-	image, err := tarball.ImageFromPath(tb.Path, nil)
+	image, err := v1tarball.ImageFromPath(tb.Name(), nil)
 	require.NoError(t, err)
 	require.NoError(t, validate.Image(image))
 	raw, err := image.RawConfigFile()

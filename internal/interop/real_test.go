@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
@@ -74,22 +75,22 @@ func TestRealImage(t *testing.T) {
 	assert.Less(t, peak, 64<<10, "peak memory in KiB")
 	t.Logf("%d bytes stocked, peak memory %d KiB", line.BytesTotal, peak)
 
-	tarball, err := cache.ReadTarball(line.Tarball)
+	stocked, err := tarball.Open(line.Tarball)
 	require.NoError(t, err)
-	require.NoError(t, tarball.Verify(t.Context()))
+	require.NoError(t, stocked.Verify(t.Context(), nil))
 
-	requireDockerLoads(t, e, tarball, marker, content)
+	requireDockerLoads(t, e, stocked, marker, content)
 }
 
 // requireDockerLoads loads a tarball and checks what the engine made of it: the
 // reference as RepoTag, the config's digest as ID, a file's content.
-func requireDockerLoads(t *testing.T, e engine, tarball *cache.Tarball, file string, content []byte) {
+func requireDockerLoads(t *testing.T, e engine, stocked *tarball.Tarball, file string, content []byte) {
 	t.Helper()
 	client := func(args ...string) string {
 		return run(t, "docker", append([]string{"-H", e.address}, args...)...)
 	}
-	client("load", "-i", tarball.Path)
-	ref := tarball.Image.Reference()
+	client("load", "-i", stocked.Name())
+	ref := stocked.Image.Reference()
 	var inspected []struct {
 		ID       string `json:"Id"`
 		RepoTags []string
@@ -97,7 +98,7 @@ func requireDockerLoads(t *testing.T, e engine, tarball *cache.Tarball, file str
 	require.NoError(t, json.Unmarshal([]byte(client("image", "inspect", ref)), &inspected))
 	require.Len(t, inspected, 1)
 	assert.Equal(t, []string{ref}, inspected[0].RepoTags)
-	assert.Equal(t, configDigest(t, tarball), inspected[0].ID)
+	assert.Equal(t, configDigest(t, stocked), inspected[0].ID)
 
 	container := strings.TrimSpace(client("create", ref, "/nothing"))
 	defer client("rm", container)

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
@@ -39,22 +40,22 @@ func startServe(t *testing.T, dir string) string {
 
 // served is a directory with one image, registry.example/team/image:a-1, that is
 // served.
-func served(t *testing.T) (host string, tarball *cache.Tarball) {
+func served(t *testing.T) (host string, stocked *tarball.Tarball) {
 	t.Helper()
 	s := newStore(t)
-	tarball = s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
-	return startServe(t, s.dir.Path()), tarball
+	stocked = s.stock("a_main.tar", "team/image:a-1", "one", "two", "three")
+	return startServe(t, s.dir.Path()), stocked
 }
 
 // Engines pull what is served, by its whole name.
 func TestServeToEngines(t *testing.T) {
-	host, tarball := served(t)
-	name := host + "/" + tarball.Image.Reference()
+	host, stocked := served(t)
+	name := host + "/" + stocked.Image.Reference()
 	t.Run("docker", func(t *testing.T) {
 		e := connect(t, docker)
 		run(t, "docker", "-H", e.address, "pull", "-q", name)
-		run(t, "docker", "-H", e.address, "tag", name, tarball.Image.Reference())
-		requireSameFiles(t, e, tarball)
+		run(t, "docker", "-H", e.address, "tag", name, stocked.Image.Reference())
+		requireSameFiles(t, e, stocked)
 	})
 	t.Run("skopeo", func(t *testing.T) {
 		testtool.Need(t, "skopeo")
@@ -62,7 +63,7 @@ func TestServeToEngines(t *testing.T) {
 		run(t, "skopeo", "copy", "--insecure-policy", "--src-tls-verify=false", "docker://"+name, "dir:"+dir)
 		manifest, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
 		require.NoError(t, err)
-		assert.Equal(t, string(tarball.Image.Manifest()), string(manifest))
+		assert.Equal(t, string(stocked.Image.Manifest()), string(manifest))
 		assert.Contains(t, run(t, "skopeo", "list-tags", "--tls-verify=false", "docker://"+host+"/registry.example/team/image"), `"a-1"`)
 	})
 }
@@ -70,7 +71,7 @@ func TestServeToEngines(t *testing.T) {
 // Engines that have it as a mirror get the image by its own name. The registry itself
 // is nowhere.
 func TestServeAsAMirror(t *testing.T) {
-	host, tarball := served(t)
+	host, stocked := served(t)
 	t.Run("containerd", func(t *testing.T) {
 		e := connectContainerd(t)
 		hosts := t.TempDir()
@@ -80,8 +81,8 @@ server = "https://registry.example"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, host), 0o644))
-		run(t, "ctr", "--address", e.socket, "images", "pull", "--hosts-dir", hosts, tarball.Image.Reference())
-		requireSameFiles(t, e, tarball)
+		run(t, "ctr", "--address", e.socket, "images", "pull", "--hosts-dir", hosts, stocked.Image.Reference())
+		requireSameFiles(t, e, stocked)
 	})
 	t.Run("podman", func(t *testing.T) {
 		testtool.Need(t, "podman")
@@ -95,7 +96,7 @@ insecure = true
 `, host), 0o644))
 		e := connect(t, podman)
 		t.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
-		run(t, "podman", append(podmanAt(filepath.Dir(e.socket)), "pull", "-q", tarball.Image.Reference())...)
-		requireSameFiles(t, e, tarball)
+		run(t, "podman", append(podmanAt(filepath.Dir(e.socket)), "pull", "-q", stocked.Image.Reference())...)
+		requireSameFiles(t, e, stocked)
 	})
 }
