@@ -113,7 +113,7 @@ func fill(t *testing.T, ballast, dir string, left int64) {
 		require.NoError(t, unix.Syncfs(int(f.Fd())))
 		var s syscall.Statfs_t
 		require.NoError(t, syscall.Statfs(dir, &s))
-		much := int64(s.Bavail)*s.Bsize - left
+		much := int64(s.Bavail)*int64(s.Bsize) - left
 		if much <= 0 {
 			return
 		}

@@ -170,7 +170,7 @@ func used(t *testing.T, dir string) int64 {
 	require.NoError(t, unix.Syncfs(int(f.Fd())))
 	var s syscall.Statfs_t
 	require.NoError(t, syscall.Statfs(dir, &s))
-	return int64(s.Blocks-s.Bfree) * s.Bsize
+	return int64(s.Blocks-s.Bfree) * int64(s.Bsize)
 }
 
 // names returns what is in a directory, but for marks.

@@ -83,21 +83,22 @@ func writeLayer(w io.Writer, next func() (string, bool), l hostLayer, content []
 		if !ok {
 			return errors.New("this machine has too few files for the image")
 		}
-		if err := addFile(tw, path); err != nil {
+		if err := addFile(tw, path, l.size); err != nil {
 			return err
 		}
 	}
 	return tw.Close()
 }
 
-func addFile(tw *tar.Writer, path string) error {
+// addFile adds a file, unless it is larger than the layer shall be.
+func addFile(tw *tar.Writer, path string, limit int64) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil // not readable: not in the image
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
+	if err != nil || info.Size() == 0 || info.Size() > limit {
 		return err
 	}
 	// What may change while it is read is cut or filled to the size it had.
