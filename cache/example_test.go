@@ -13,7 +13,44 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
+	"github.com/dockercache/dockercache/tagging"
 )
+
+// The whole way of an image: names, registry, tarball. The second time it is one request
+// to the registry, and nothing to do.
+func Example() {
+	image, path, end := exampleRegistry()
+	defer end()
+
+	stock := func(ctx context.Context, image, branch, path string) (*cache.Result, error) {
+		names, err := tagging.Scheme{}.Names(image, branch, "") // NAME_main.tar and so on
+		if err != nil {
+			return nil, err
+		}
+		remote, err := registry.New(nil).Resolve(ctx, registry.DefaultPlatform(), image)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := cache.Open(path, nil)
+		if err != nil {
+			return nil, err
+		}
+		return dir.Stock(ctx, names.Tarball, names.RepoTag, remote, nil)
+	}
+
+	for range 2 {
+		result, err := stock(context.Background(), image, "main", path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(filepath.Base(result.Path), result.Outcome)
+	}
+	// Output:
+	// name_main.tar stocked
+	// name_main.tar unchanged
+}
 
 // One file, wherever it shall be. The image is any of go-containerregistry's.
 func ExampleWriteTarball() {
@@ -21,14 +58,17 @@ func ExampleWriteTarball() {
 	path := filepath.Join(exampleDir(), "image.tar")
 	defer os.RemoveAll(filepath.Dir(path))
 
-	image, source, err := tarball.FromV1("example.com/team/image:1", exampleImage(1))
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := cache.WriteTarball(ctx, path, image, source, nil); err != nil {
-		log.Fatal(err)
+	write := func(ctx context.Context, path, ref string, img v1.Image) error {
+		image, source, err := tarball.FromV1(ref, img)
+		if err != nil {
+			return err
+		}
+		return cache.WriteTarball(ctx, path, image, source, nil)
 	}
 
+	if err := write(ctx, path, "example.com/team/image:1", exampleImage(1)); err != nil {
+		log.Fatal(err)
+	}
 	written, err := tarball.Open(path)
 	if err != nil {
 		log.Fatal(err)
@@ -39,38 +79,6 @@ func ExampleWriteTarball() {
 	// Output:
 	// example.com/team/image:1 has 2 layers
 	// damage: <nil>
-}
-
-// A directory that machines share. The second time there is nothing to do, and the
-// image's registry is not even asked for the manifest.
-func ExampleOpen() {
-	ctx := context.Background()
-	path := exampleDir()
-	defer os.RemoveAll(path)
-	remote := exampleRemote(1) // registry.Client.Resolve returns one
-
-	dir, err := cache.Open(path, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	for range 2 {
-		result, err := dir.Stock(ctx, "image_main.tar", "example.com/team/image:1", remote, nil)
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Println(filepath.Base(result.Path), result.Outcome)
-	}
-
-	stocked, err := dir.Get(ctx, "image_main.tar")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer stocked.Close() // until then Prune does not remove it
-	fmt.Println("from", stocked.Provenance.Source)
-	// Output:
-	// image_main.tar stocked
-	// image_main.tar unchanged
-	// from mirror.example.com/team/image:1
 }
 
 // Room is made from time to time. The newest tarball of each image stays.
@@ -112,26 +120,17 @@ func exampleImage(seed int64) v1.Image {
 	return img
 }
 
-// memory is a [cache.Remote] without a registry.
-type memory struct {
-	layers
-	image *tarball.Image
-}
-
-type layers interface{ tarball.Source } // Source is a method of memory
-
-func (m memory) Digest() v1.Hash { return m.image.Digest() }
-func (m memory) Source() string  { return m.image.Reference() }
-func (m memory) Content(context.Context) (manifest, config []byte, err error) {
-	return m.image.Manifest(), m.image.Config(), nil
-}
-
-func exampleRemote(seed int64) cache.Remote {
-	image, source, err := tarball.FromV1("mirror.example.com/team/image:1", exampleImage(seed))
+// exampleRegistry starts a registry that has an image, and makes a directory.
+func exampleRegistry() (image, path string, end func()) {
+	server, err := registrytest.Start()
 	if err != nil {
 		log.Fatal(err)
 	}
-	return memory{source, image}
+	if image, err = server.Push("team/image:name-2f5e", exampleImage(1)); err != nil {
+		log.Fatal(err)
+	}
+	path = exampleDir()
+	return image, path, func() { server.Close(); _ = os.RemoveAll(path) }
 }
 
 // exampleStocked stocks an image under each name, one after the other.
@@ -141,7 +140,11 @@ func exampleStocked(tarballs ...string) *cache.Dir {
 		log.Fatal(err)
 	}
 	for i, name := range tarballs {
-		result, err := dir.Stock(context.Background(), name, "example.com/team/image:1", exampleRemote(int64(i)), nil)
+		image, source, err := tarball.FromV1("example.com/team/image:1", exampleImage(int64(i)))
+		if err != nil {
+			log.Fatal(err)
+		}
+		result, err := dir.Put(context.Background(), name, image, source, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
