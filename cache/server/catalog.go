@@ -9,12 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/distribution/reference"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
@@ -199,11 +199,7 @@ func stateOf(path string) (string, error) {
 		if err != nil {
 			continue // it has just gone
 		}
-		var inode any
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			inode = stat.Ino
-		}
-		fmt.Fprintf(&state, "%q %d %d %s %v\n", e.Name(), info.Size(), info.ModTime().UnixNano(), info.Mode(), inode)
+		fmt.Fprintf(&state, "%q %d %d %s %v\n", e.Name(), info.Size(), info.ModTime().UnixNano(), info.Mode(), sys.Inode(info))
 	}
 	return state.String(), nil
 }

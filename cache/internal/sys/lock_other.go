@@ -26,5 +26,8 @@ func Duplicate(*os.File, string) (*os.File, error) { return nil, errors.ErrUnsup
 // IsReadOnly is not known here.
 func IsReadOnly(*os.File) bool { return false }
 
+// Inode is not known here.
+func Inode(os.FileInfo) uint64 { return 0 }
+
 // Unlink removes a file.
 func Unlink(path string) error { return os.Remove(path) }

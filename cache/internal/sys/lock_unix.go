@@ -4,6 +4,7 @@ package sys
 
 import (
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,14 @@ func Duplicate(f *os.File, name string) (*os.File, error) {
 func IsReadOnly(f *os.File) bool {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	return err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY
+}
+
+// Inode returns the number of a file in its file system; 0 if it is not known.
+func Inode(info os.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Ino)
+	}
+	return 0
 }
 
 // Unlink removes a file. [os.Remove] would remove a directory too, if one had
