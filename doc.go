@@ -1,45 +1,43 @@
 // Package dockercache is the map of a module that keeps a CI fleet's container
-// images stocked as tarballs, ready to load. It has no code itself.
+// images stocked as tarballs, and has them ready when a job needs them. It has no
+// code itself.
 //
 // # The packages
 //
-//   - [github.com/dockercache/dockercache/artifacts] is what a finished build run
-//     left behind, and which of it to trust; and what a job says to its runner.
 //   - [github.com/dockercache/dockercache/tagging] derives every name from an
 //     image's reference and its branch. Pure functions.
+//   - [github.com/dockercache/dockercache/artifacts] finds out which images a
+//     finished GitHub Actions run built, and whether to trust it; below it,
+//     artifacts/workflow is what a job says to its runner.
 //   - [github.com/dockercache/dockercache/registry] is the remote side:
 //     credentials, resolving a reference on a platform, reading ranges of blobs
-//     from an ordered list of repositories.
-//   - [github.com/dockercache/dockercache/registry/awsauth] is the keychain for
-//     Amazon's registries, and a GitHub job's login to AWS. It alone links the SDK.
-//   - [github.com/dockercache/dockercache/registry/registrytest] is a registry
-//     in process with named faults, for tests.
-//   - [github.com/dockercache/dockercache/cache] is the local side: the plan of a
-//     tarball, filling it, and the directory that many machines share.
-//   - [github.com/dockercache/dockercache/cache/loader] brings the image of a
-//     tarball into a container engine, sending no more than the engine lacks.
-//   - [github.com/dockercache/dockercache/cache/server] serves the images of a
-//     directory as a read-only registry.
+//     from an ordered list of repositories. registry/awsauth is the keychain for
+//     Amazon's registries; it alone links the AWS SDK.
+//   - [github.com/dockercache/dockercache/cache] is the local side: one tarball
+//     anywhere, or a directory of them that many machines share. Below it are
+//     cache/tarball, the format; cache/atomicfile; cache/loader, from a tarball
+//     into a container engine; and cache/server, the directory as a registry.
+//   - [github.com/dockercache/dockercache/registry/registrytest] and
+//     artifacts/artifactstest are a registry and the Actions API in process, with
+//     named faults, for tests.
 //
 // None of artifacts, tagging, registry and cache imports another, so each costs
-// only what it needs. They meet
-// in go-containerregistry's value types (v1.Hash, v1.Descriptor) and in one
-// interface of one method, cache.BlobSource, which a resolved registry.Image
-// satisfies.
+// only what it needs. They meet in go-containerregistry's value types (v1.Hash,
+// v1.Descriptor) and in small interfaces: a resolved registry.Resolved is a
+// cache.Remote, a registry.Image a tarball.Source.
 //
 // # How they compose
 //
 // The way of an image, as examples/docker-cache has it:
 //
-//	tarball, err := tagging.Tarball(image, branch, nil)          // name_main.tar
+//	names, err := tagging.Scheme{}.Names(image, branch, "")      // NAME_main.tar
 //	mirror, err := tagging.Mirror(image, "ghcr.io/org/images")   // where to look first
-//	remote, err := client.Image(ctx, platform, mirror, image)    // manifest, config
-//	local, err := cache.NewImage(repoTag, remote.Manifest(), remote.Config())
-//	result, err := dir.Put(ctx, tarball, local, remote, provenance)
+//	remote, err := client.Resolve(ctx, platform, mirror, image)  // one request
+//	result, err := dir.Stock(ctx, names.Tarball, names.RepoTag, remote, nil)
 //
 // And from there into an engine, as examples/load-image has it:
 //
-//	stocked, err := dir.Lookup(tarball)
+//	stocked, err := dir.Get(ctx, names.Tarball)
 //	result, err := loader.Load(ctx, engine, stocked, nil)
 //
 // # What is guaranteed
@@ -55,6 +53,6 @@
 //   - No secret is in an error, a log line, a file, or a request to another
 //     origin. Docker's config file is read, never written.
 //
-// Each of these has a test that fails without it. What is not promised yet is in
+// Each of these has a test that fails without it. What is not promised is in
 // the README under "Limits".
 package dockercache
