@@ -28,14 +28,14 @@
 //
 // # How they compose
 //
-// The way of an image, as examples/docker-cache has it:
+// The way of an image, as in examples/docker-cache:
 //
 //	names, err := tagging.Scheme{}.Names(image, branch, "")      // NAME_main.tar
 //	mirror, err := tagging.Mirror(image, "ghcr.io/org/images")   // where to look first
 //	remote, err := client.Resolve(ctx, platform, mirror, image)  // one request
 //	result, err := dir.Stock(ctx, names.Tarball, names.RepoTag, remote, nil)
 //
-// And from there into an engine, as examples/load-image has it:
+// And from there into an engine, as in examples/load-image:
 //
 //	stocked, err := dir.Get(ctx, names.Tarball)
 //	result, err := loader.Load(ctx, engine, stocked, nil)

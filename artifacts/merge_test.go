@@ -115,7 +115,7 @@ func tree(t *testing.T, dir string) map[string]string {
 	return found
 }
 
-// Links that somebody put into the directory lead nowhere.
+// Links that another process put into the directory lead nowhere.
 func TestWriteDirStaysInside(t *testing.T) {
 	base := t.TempDir()
 	outside, dir := filepath.Join(base, "outside"), filepath.Join(base, "dir")

@@ -14,8 +14,8 @@ import (
 
 // An assembly brings the layers of one tarball into its partial file, each by the
 // way that moves the fewest bytes: an earlier attempt left it; a tarball in the
-// directory has it, cloned where possible and copied otherwise; another image of
-// this process is bringing it; the source has it. It is the [fetch.Events] of its
+// directory, cloned where possible and copied otherwise; another image of
+// this process is bringing it; the source. It is the [fetch.Events] of its
 // fetches.
 type assembly struct {
 	dir      *Dir

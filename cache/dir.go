@@ -53,7 +53,7 @@ type Options struct {
 	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask.
 	Mode fs.FileMode
 	// Group is the group of tarballs, by name or number; this process must be
-	// allowed to give it. Default: as the file system has it.
+	// allowed to give it. Default: that of the file system.
 	Group string
 	// DirMode, when not 0, lets Open create the directory, with this mode.
 	// Default: it must exist.

@@ -103,7 +103,7 @@ type SweepOptions struct {
 // sweeps after its own tarball alone.
 //
 // A file goes only if its name has the exact form of this package, it is a
-// regular file, it is old enough, and no other process has it locked. Tarballs are never
+// regular file, it is old enough, and no other process holds a lock on it. Tarballs are never
 // touched, and no link is followed.
 //
 // It returns what is gone, in the order of the names, also with an error: that

@@ -151,7 +151,7 @@ func (c *containerd) Name(ctx context.Context, reference string, id v1.Hash) err
 	_, err := c.run(ctx, nil, "images", "rm", reference)
 	if err == nil && id != (v1.Hash{}) {
 		// The image that had the name before has lost it, and containerd will remove that.
-		err = fmt.Errorf("%w: ctr cannot give the reference %s back to %s, so nothing has it", ErrEngine, reference, id)
+		err = fmt.Errorf("%w: ctr cannot give the reference %s back to %s, so the reference is unset", ErrEngine, reference, id)
 	}
 	return err
 }

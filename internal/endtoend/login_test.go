@@ -147,7 +147,7 @@ func TestAWSIsBusyOnTheWay(t *testing.T) {
 	w.requireNoSecret(f)
 }
 
-// Outside of Actions nothing is told to a runner, and in a file nothing at all.
+// Outside of Actions no command goes to a runner, and in a file none at all.
 func TestMasksAreForTheRunnerAlone(t *testing.T) {
 	w := newWorld(t)
 	w.env = append(w.env, "GITHUB_ACTIONS=")
@@ -237,7 +237,7 @@ func TestAWSFails(t *testing.T) {
 			for _, says := range c.says {
 				assert.Contains(t, failed.Error, says)
 			}
-			assert.Contains(t, failed.Error, mirrorImage+":"+names[1]+hash+": not found", "the mirror's answer is told apart")
+			assert.Contains(t, failed.Error, mirrorImage+":"+names[1]+hash+": not found", "the mirror's answer is kept apart")
 			assert.NotContains(t, failed.Error, "denied: status", "no anonymous attempt hides it")
 			assert.NotContains(t, f.stderr, "docker login")
 			_, err := os.Stat(filepath.Join(w.dir, names[1]+"_main.tar"))

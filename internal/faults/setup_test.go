@@ -55,7 +55,7 @@ type remote struct {
 	size        int64 // of all layers
 }
 
-// options of the client: no credentials of whoever runs the tests.
+// options of the client: no credentials of the user who runs the tests.
 func options() *registry.Options {
 	return &registry.Options{Keychain: authn.NewMultiKeychain(), RetryWait: time.Microsecond}
 }

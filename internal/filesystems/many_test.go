@@ -64,7 +64,7 @@ func stressImages() (*source, []*tarball.Image, error) {
 
 func tarballName(i int) string { return fmt.Sprintf("image-%d_main.tar", i) }
 
-// fromEnvironment returns what a process is told.
+// fromEnvironment returns what a process is to do.
 func fromEnvironment() (path string, random *rand.Rand, until time.Time) {
 	seed, _ := strconv.ParseUint(os.Getenv(seedVar), 10, 64)
 	ms, _ := strconv.ParseInt(os.Getenv(untilVar), 10, 64)

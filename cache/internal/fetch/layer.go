@@ -20,7 +20,7 @@ type chunk struct {
 	start, pos, end int64
 	claimed         int64
 	journaled       int64 // up to here
-	active          bool  // a worker has it
+	active          bool  // a worker fetches it
 }
 
 const (
@@ -103,7 +103,7 @@ type layer struct {
 	stream     bool     // the source has no ranges: one chunk, from the beginning
 	cold       bool     // what was there at the beginning may not be in memory
 	prefetch   sys.Prefetch
-	hashing    bool  // a hasher has it
+	hashing    bool  // a hasher works on it
 	lagging    bool  // that hasher is of a generation before
 	hashed     int64 // bytes that went into state
 	state      hash.Hash
