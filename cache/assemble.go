@@ -12,11 +12,10 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// An assembly brings the layers of one tarball into its partial file, each by the
-// way that moves the fewest bytes: an earlier attempt left it; a tarball in the
-// directory, cloned where possible and copied otherwise; another image of
-// this process is bringing it; the source. It is the [fetch.Events] of its
-// fetches.
+// An assembly brings the layers of one tarball into its partial file, each from the
+// place that moves the fewest bytes: what an earlier attempt left; a tarball in the
+// directory, cloned if possible, else copied; another image that this process is
+// stocking; the source. It is the [fetch.Events] of its fetches.
 type assembly struct {
 	dir      *Dir
 	partial  *partialFile
