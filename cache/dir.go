@@ -20,7 +20,8 @@ import (
 )
 
 // A Dir is a directory of tarballs that any number of processes, on any number
-// of machines, may read and write at the same time. It is safe for concurrent use.
+// of machines, may read and write at the same time. It is made by [Open], and safe for
+// concurrent use.
 type Dir struct {
 	path     string
 	fetcher  *fetch.Fetcher
@@ -88,7 +89,7 @@ const DefaultGrace = time.Hour
 // died is not waited for on its own machine, and for 90 s on others. That needs
 // flock to work, or, between machines, that each sees what the other writes within
 // that time. Where neither is so, two do the same work, each in a file of its
-// own, and the last to finish stays, but for one of an older build run; nothing
+// own, and the last to finish wins, unless it is of an older build run; nothing
 // is lost or mixed. No promise depends on clocks that agree.
 //
 // The errors are those of the file system, and of a group that is not known.
@@ -133,15 +134,26 @@ func (d *Dir) Path() string { return d.path }
 // a file name (255) for what a temporary name adds.
 const maxName = 200
 
+// check returns an error for a Dir that [Open] has not made.
+func (d *Dir) check() error {
+	if d == nil || d.fetcher == nil {
+		return errors.New("cache: this Dir was not made by Open")
+	}
+	return nil
+}
+
 // tarballPath checks name and returns its path. The error wraps [ErrInvalidName].
 func (d *Dir) tarballPath(name string) (string, error) {
+	if err := d.check(); err != nil {
+		return "", err
+	}
 	switch {
 	case name == "":
 		return "", fmt.Errorf("%w: it is empty", ErrInvalidName)
+	case strings.ContainsAny(name, "/\\\x00"):
+		return "", fmt.Errorf("%w %q: it contains a path separator or a NUL byte", ErrInvalidName, name)
 	case name[0] == '.':
 		return "", fmt.Errorf("%w %q: a leading dot is kept for work in progress", ErrInvalidName, name)
-	case strings.ContainsAny(name, "/\\\x00"):
-		return "", fmt.Errorf("%w %q: it has a path separator", ErrInvalidName, name)
 	case !strings.HasSuffix(name, ".tar"):
 		return "", fmt.Errorf("%w %q: it must end in .tar", ErrInvalidName, name)
 	case len(name) > maxName:

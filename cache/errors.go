@@ -3,7 +3,9 @@ package cache
 import "errors"
 
 var (
-	// ErrInvalidName is wrapped when a name cannot be that of a tarball in a [Dir].
+	// ErrInvalidName is wrapped when a name cannot be that of a tarball in a [Dir]. It
+	// must end in .tar, must not begin with a dot, must not contain "/", "\\" or a NUL
+	// byte, and has at most 200 bytes.
 	ErrInvalidName = errors.New("unusable tarball name")
 
 	// ErrReplaced is wrapped when a file is no longer the one that was read, and that

@@ -25,7 +25,7 @@ func Example() {
 	defer end()
 
 	stock := func(ctx context.Context, image, branch, path string) (*cache.Result, error) {
-		names, err := tagging.Scheme{}.Names(image, branch, "") // NAME_main.tar and so on
+		names, err := tagging.Scheme{}.Names(image, branch, "") // NAME_main.tar; branches by PyTorch's rules
 		if err != nil {
 			return nil, err
 		}

@@ -110,8 +110,8 @@ func touch(dir, name string, r record, write bool, used, now time.Time) {
 
 // Touch records that the tarball called name is used now, which makes
 // [Dir.Prune] take others first. It is best effort: without the permission to write
-// there nothing is recorded. The errors: [ErrInvalidName]; [fs.ErrNotExist]; that of
-// ctx.
+// there nothing is recorded. It does not look into the file. The errors:
+// [ErrInvalidName]; [fs.ErrNotExist]; that of ctx.
 func (d *Dir) Touch(ctx context.Context, name string) error {
 	if err := wait.Err(ctx); err != nil {
 		return err

@@ -28,8 +28,8 @@ type Entry struct {
 	// Allocated is how many bytes of the disk it has. Space that it shares with
 	// another file counts for both, as for [Options.Quota].
 	Allocated int64
-	// Shared is how many bytes are in layers, each once, that another tarball of
-	// the directory also has, by their digests. Whether the two also share space on
+	// Shared is the total size of its distinct layers that another tarball of the
+	// directory also has, by their digests. Whether the two also share space on
 	// the disk is for the file system to know.
 	Shared int64
 	// Written is when the file was last written, by the clock of the machine or
@@ -58,6 +58,9 @@ const listAtOnce = 16
 // entry with an error; links, directories, and names with a leading dot are left
 // out. The error is that of the directory, or the reason for which ctx ended.
 func (d *Dir) List(ctx context.Context) ([]Entry, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
 	names, err := tarballNames(d.path)
 	if err != nil {
 		return nil, fmt.Errorf("list tarballs: %w", err)

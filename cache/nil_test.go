@@ -128,7 +128,7 @@ func TestErrorsAtTheEndOfTheContext(t *testing.T) {
 			return err
 		},
 		"Prune": func(ctx context.Context, cancel func(), dir *Dir, img *tarball.Image, src tarball.Source) error {
-			_, err := dir.Prune(ctx, &PruneOptions{Count: 1, Newest: true, Filter: func(Entry) bool { cancel(); return true }})
+			_, err := dir.Prune(ctx, &PruneOptions{Count: 1, RemoveNewest: true, Filter: func(Entry) bool { cancel(); return true }})
 			return err
 		},
 	} {

@@ -298,7 +298,7 @@ func TestPruneKeepsOpenTarballs(t *testing.T) {
 	require.NoError(t, err)
 	want := content(t, opened.Name())
 	for range 2 {
-		r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: time.Hour, Newest: true})
+		r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: time.Hour, RemoveNewest: true})
 		require.NoError(t, err)
 		assert.Equal(t, []string{"a_main.tar age in-use"}, planText(r.Kept))
 		got, err := readArchive(t, opened)
@@ -307,7 +307,7 @@ func TestPruneKeepsOpenTarballs(t *testing.T) {
 	}
 	assert.Equal(t, []string{"a_main.tar"}, names(t, dir.Path()))
 	require.NoError(t, opened.Close())
-	r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: time.Hour, Newest: true})
+	r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: time.Hour, RemoveNewest: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a_main.tar age "}, planText(r.Removed))
 	assert.Empty(t, names(t, dir.Path()))

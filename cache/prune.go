@@ -18,14 +18,15 @@ import (
 // leftovers are swept.
 type PruneOptions struct {
 	// Filter, when not nil, reports whether a tarball may be removed. Others stay, and
-	// count for nothing.
+	// count for nothing. Neither Filter nor Group is called for an entry with an error.
 	Filter func(Entry) bool
-	// Group, when not nil, says what belongs together, see Newest. Default:
+	// Group, when not nil, says what belongs together, see RemoveNewest. Default:
 	// [Entry.Group].
 	Group func(Entry) string
 	// Count is how many tarballs may stay.
 	Count int
-	// MaxAge is for how long a tarball may stay unused, see [Entry.LastUsed].
+	// MaxAge is for how long a tarball may stay unused, see [Entry.LastUsed], which is
+	// not exact to the hour.
 	MaxAge time.Duration
 	// MaxBytes is how many bytes of the disk all tarballs together may have. What
 	// files share counts for each, so that more may be removed than is needed.
@@ -34,10 +35,10 @@ type PruneOptions struct {
 	// more than this. Default: MaxBytes. Less keeps prune from having something to do
 	// after each build.
 	LowWater int64
-	// Newest lets the newest tarball of a group go too. Default: it stays, whatever
+	// RemoveNewest lets the newest tarball of a group go too. Default: it stays, whatever
 	// the limits say. Tarballs of two branches are of one group. The newest is of the
 	// newest build run, or where that is not known, the one that was written last.
-	Newest bool
+	RemoveNewest bool
 	// DryRun removes nothing, and reports what it would remove.
 	DryRun bool
 	// LeftoverAge is [SweepOptions.Age].
@@ -47,7 +48,7 @@ type PruneOptions struct {
 // A PruneResult says what [Dir.Prune] did, or with [PruneOptions.DryRun] would do.
 type PruneResult struct {
 	// Removed are the tarballs that are gone, in the order in which they went: the
-	// last used first.
+	// least recently used first.
 	Removed []PruneAction
 	// Kept are those that are beyond a limit and stay, and why.
 	Kept []PruneAction
@@ -62,14 +63,14 @@ type PruneResult struct {
 	Swept []Leftover
 }
 
-// Prune removes tarballs until the directory is within limits, those first that
-// were last used the longest time ago, and sweeps as [Dir.Sweep] does. What is in
+// Prune removes tarballs until the directory is within limits, the least recently used
+// first, and sweeps as [Dir.Sweep] does. What is in
 // the directory and is no tarball counts for nothing and stays.
 //
 // A tarball that is being read or written stays, and another goes in its place.
 // Writers, and readers of this package, are seen on every machine that locks
-// reach; other readers on this machine only, on Linux, and if the tarball is this
-// user's or the process is root's. A reader that comes later gets [fs.ErrNotExist].
+// reach; other readers on this machine only, on Linux, and only if this user owns the
+// tarball or this process is root. A reader that comes later gets [fs.ErrNotExist].
 // One that has the file open can finish, except on another NFS client when locks do
 // not work. Prunes run one at a time; dry runs do not wait.
 //
@@ -81,7 +82,7 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		o = &PruneOptions{}
 	}
 	r := &PruneResult{}
-	if err := o.check(); err != nil {
+	if err := errors.Join(d.check(), o.check()); err != nil {
 		return r, err
 	}
 	if !o.DryRun {

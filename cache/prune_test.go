@@ -73,11 +73,11 @@ func TestPrune(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, r.Removed, "no limit")
 
-	r, err = dir.Prune(t.Context(), &PruneOptions{MaxAge: 36 * time.Hour, Newest: true})
+	r, err = dir.Prune(t.Context(), &PruneOptions{MaxAge: 36 * time.Hour, RemoveNewest: true})
 	require.NoError(t, err)
 	assert.Len(t, r.Removed, 2)
 	assert.Equal(t, []string{"c_main.tar"}, names(t, dir.Path()))
-	r, err = dir.Prune(t.Context(), &PruneOptions{MaxBytes: 1, Newest: true})
+	r, err = dir.Prune(t.Context(), &PruneOptions{MaxBytes: 1, RemoveNewest: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"c_main.tar bytes "}, planText(r.Removed))
 	assert.Zero(t, r.Left)
@@ -126,13 +126,13 @@ func TestPruneKeepsWhatIsInUse(t *testing.T) {
 			dir := several(t, "a_main.tar", "b_main.tar", "c_main.tar")
 			end := use(t, dir, filepath.Join(dir.Path(), "a_main.tar"))
 			for _, dryRun := range []bool{true, false} {
-				r, err := dir.Prune(t.Context(), &PruneOptions{Count: 2, Newest: true, DryRun: dryRun})
+				r, err := dir.Prune(t.Context(), &PruneOptions{Count: 2, RemoveNewest: true, DryRun: dryRun})
 				require.NoError(t, err)
 				assert.Equal(t, []string{"b_main.tar count "}, planText(r.Removed))
 				assert.Equal(t, []string{"a_main.tar count in-use"}, planText(r.Kept))
 			}
 			end()
-			r, err := dir.Prune(t.Context(), &PruneOptions{Count: 1, Newest: true})
+			r, err := dir.Prune(t.Context(), &PruneOptions{Count: 1, RemoveNewest: true})
 			require.NoError(t, err)
 			assert.Equal(t, []string{"a_main.tar count "}, planText(r.Removed))
 			assert.Equal(t, []string{"c_main.tar"}, names(t, dir.Path()))
@@ -183,7 +183,7 @@ func TestPruneConcurrently(t *testing.T) {
 	}
 	for range 3 {
 		group.Go(func() error {
-			_, err := dir.Prune(t.Context(), &PruneOptions{Count: 5, Newest: true})
+			_, err := dir.Prune(t.Context(), &PruneOptions{Count: 5, RemoveNewest: true})
 			return err
 		})
 	}
@@ -205,7 +205,7 @@ func TestPruneOnAFullDisk(t *testing.T) {
 		err = os.WriteFile(fmt.Sprintf("%s%02d", rest, filled), []byte{0}, 0o644)
 	}
 	require.ErrorIs(t, err, unix.ENOSPC)
-	r, err := dir.Prune(t.Context(), &PruneOptions{Count: 1, Newest: true})
+	r, err := dir.Prune(t.Context(), &PruneOptions{Count: 1, RemoveNewest: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a_main.tar count "}, planText(r.Removed))
 	_, err = dir.Prune(t.Context(), nil)
@@ -231,7 +231,7 @@ func TestPruneHostile(t *testing.T) {
 	require.NoError(t, os.Symlink(target, at(".locked_main.tar.lock")))
 	require.NoError(t, os.Symlink(target, at(".marked_main.tar.mark")))
 
-	r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: 1, Newest: true})
+	r, err := dir.Prune(t.Context(), &PruneOptions{MaxAge: 1, RemoveNewest: true})
 	require.ErrorContains(t, err, "locked_main.tar")
 	require.ErrorIs(t, err, unix.ELOOP)
 	assert.Equal(t, []string{"a\nb_main.tar age ", "marked_main.tar age ", "z_main.tar age "}, planText(r.Removed))
@@ -246,7 +246,7 @@ func TestPruneEnds(t *testing.T) {
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
-	r, err := dir.Prune(ctx, &PruneOptions{Count: 1, Newest: true})
+	r, err := dir.Prune(ctx, &PruneOptions{Count: 1, RemoveNewest: true})
 	require.ErrorIs(t, err, reason)
 	assert.Empty(t, r.Removed)
 	assert.Equal(t, []string{"a_main.tar", "b_main.tar"}, names(t, dir.Path()))
@@ -257,9 +257,9 @@ func TestPruneEnds(t *testing.T) {
 	src := cachetest.Blobs{}
 	putAs(t, readOnly, "a_main.tar", testImage(t, src.Add(cachetest.Noise(1, 10))), src, tarball.Provenance{})
 	require.NoError(t, unix.Mount("", read, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	_, err = readOnly.Prune(t.Context(), &PruneOptions{MaxBytes: 1, Newest: true})
+	_, err = readOnly.Prune(t.Context(), &PruneOptions{MaxBytes: 1, RemoveNewest: true})
 	require.ErrorIs(t, err, unix.EROFS)
-	r, err = readOnly.Prune(t.Context(), &PruneOptions{MaxBytes: 1, Newest: true, DryRun: true})
+	r, err = readOnly.Prune(t.Context(), &PruneOptions{MaxBytes: 1, RemoveNewest: true, DryRun: true})
 	require.NoError(t, err)
 	assert.Len(t, r.Removed, 1, "a dry run needs no permission to write")
 }
@@ -274,7 +274,7 @@ func TestPruneFilter(t *testing.T) {
 		return e.Name < "c"
 	}
 	for _, o := range []*PruneOptions{{Count: 2}, {MaxAge: 5 * 24 * time.Hour}} {
-		o.Filter, o.Newest = onlyAB, true
+		o.Filter, o.RemoveNewest = onlyAB, true
 		r, err := dir.Prune(t.Context(), o)
 		require.NoError(t, err)
 		assert.Empty(t, r.Removed)
@@ -284,13 +284,13 @@ func TestPruneFilter(t *testing.T) {
 	all, err := dir.List(t.Context())
 	require.NoError(t, err)
 	for _, dryRun := range []bool{true, false} {
-		r, err := dir.Prune(t.Context(), &PruneOptions{Filter: onlyAB, Count: 1, Newest: true, DryRun: dryRun})
+		r, err := dir.Prune(t.Context(), &PruneOptions{Filter: onlyAB, Count: 1, RemoveNewest: true, DryRun: dryRun})
 		require.NoError(t, err)
 		assert.Equal(t, []string{"a_main.tar count "}, planText(r.Removed))
 		assert.Equal(t, 1, r.Left)
 		assert.Equal(t, all[1].Allocated, r.LeftBytes)
 	}
-	r, err := dir.Prune(t.Context(), &PruneOptions{Filter: func(Entry) bool { return false }, Count: 1, MaxAge: 1, MaxBytes: 1, Newest: true})
+	r, err := dir.Prune(t.Context(), &PruneOptions{Filter: func(Entry) bool { return false }, Count: 1, MaxAge: 1, MaxBytes: 1, RemoveNewest: true})
 	require.NoError(t, err)
 	assert.Empty(t, r.Removed)
 	assert.Zero(t, r.Left)

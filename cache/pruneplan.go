@@ -53,7 +53,7 @@ func (o *PruneOptions) check() error {
 }
 
 // planPrune decides which tarballs are beyond the limits, in the order in which
-// they go: the last used first. It reads nothing but its arguments. inUse are
+// they go: the least recently used first. It reads nothing but its arguments. inUse are
 // names that were found to be in use: others go in their place, so a name more in
 // it never takes another out of the plan.
 func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []PruneAction {
@@ -68,7 +68,7 @@ func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time
 		return cmp.Or(a.LastUsed.Compare(b.LastUsed), strings.Compare(a.Name, b.Name))
 	})
 	newest := map[string]bool{}
-	if !o.Newest {
+	if !o.RemoveNewest {
 		newest = newestOfGroups(order)
 	}
 	var plan []PruneAction

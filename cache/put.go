@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -33,6 +35,11 @@ const (
 type Result struct {
 	// Outcome is empty when Put failed.
 	Outcome Outcome
+	// Digest is the manifest's of the image that was to be stocked.
+	Digest v1.Hash
+	// Replaced is the manifest's digest of the tarball that had the name before and
+	// was, or would have been, replaced; zero if there was none.
+	Replaced v1.Hash
 	// Path is where the tarball is.
 	Path string
 	// Total is the tarball's size.
@@ -49,27 +56,28 @@ type Result struct {
 	// they can.
 	Copied int64
 	// Damaged are the paths of tarballs of which a layer was wrong. It was fetched
-	// from the source instead; the tarballs are as before.
+	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
+	// the one that it repairs.
 	Damaged []string
 }
 
 // PutOptions of [Dir.Put] and [Dir.Stock]. The zero value of each field works.
 type PutOptions struct {
-	// Provenance is recorded in the tarball. Stock fills in Source when it is empty.
+	// Provenance is recorded in the tarball. Stock fills in Source when it is empty. Of a
+	// tarball that is unchanged only a newer Run is recorded.
 	Provenance tarball.Provenance
 	// Group is recorded beside the tarball: [Dir.Prune] keeps the newest tarball of
 	// each group. Tarballs of one image for several branches belong together, and so
-	// its name without the suffix serves. At most 200 bytes. Default: the tarball's name
-	// up to the last "_".
+	// its name without the suffix serves. At most 200 bytes. Default: what is recorded of
+	// the tarball, else its name up to the last "_".
 	Group string
-	// Progress, when not nil, is called at the beginning and whenever bytes of
-	// layers were written.
+	// Progress, when not nil, is called when the layers begin to come, and whenever
+	// bytes of them were written. It is not called when nothing has to be written.
 	Progress func(tarball.Progress)
 	// Force lets an older build run replace the tarball of a newer one.
 	Force bool
-	// Rewrite writes the tarball even when it seems to be there, for a layer of it
-	// is damaged, which its beginning does not show: intact layers are taken from
-	// it, the others come from the source. Default: it is [Unchanged].
+	// Rewrite writes the tarball even if it looks unchanged. Use it when a layer is known
+	// to be damaged: intact layers are taken from it, the others come from the source.
 	Rewrite bool
 	// Verify reads and hashes all of a tarball that seems to be there, as
 	// [tarball.Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
@@ -106,7 +114,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 	if remote == nil {
 		return &Result{}, errors.New("stock: no image was given")
 	}
-	p, err := d.newPut(name, o)
+	p, err := d.newPut(ctx, name, o)
 	if err != nil {
 		return &Result{}, err
 	}
@@ -156,7 +164,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the layer's; those of
 // src and of the file system; when ctx ends, both ctx.Err() and its cause.
 func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
-	p, err := d.newPut(name, o)
+	p, err := d.newPut(ctx, name, o)
 	if err != nil {
 		return &Result{}, err
 	}
@@ -178,7 +186,10 @@ type put struct {
 	result     *Result
 }
 
-func (d *Dir) newPut(name string, o *PutOptions) (*put, error) {
+func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, error) {
+	if err := wait.Err(ctx); err != nil {
+		return nil, err
+	}
 	path, err := d.tarballPath(name)
 	if err != nil {
 		return nil, err
@@ -188,7 +199,7 @@ func (d *Dir) newPut(name string, o *PutOptions) (*put, error) {
 		p.PutOptions = *o
 	}
 	if len(p.Group) > maxName { // the record beside the tarball has little room
-		return nil, fmt.Errorf("%w: group %.40q… has %d bytes, more than %d", ErrInvalidName, p.Group, len(p.Group), maxName)
+		return nil, fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(p.Group), maxName)
 	}
 	return p, nil
 }
@@ -199,7 +210,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 		return fmt.Errorf("plan %s: %w", p.name, err)
 	}
 	p.digest, p.reference = img.Digest(), img.Reference()
-	p.result.Total = layout.Size()
+	p.result.Digest, p.result.Total = p.digest, layout.Size()
 	if done, err := p.isDone(ctx); done || err != nil {
 		return err
 	}
@@ -232,6 +243,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	was, _ := readRecord(d.path, p.name)
+	p.result.Digest, p.result.Replaced = p.digest, v1.Hash{}
 	outcome := Unchanged
 	switch {
 	case current.Image.Digest() == p.digest && current.Image.Reference() == p.reference:
@@ -244,6 +256,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	case runOf(&current.Info, was).NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded
 	default:
+		p.result.Replaced = current.Image.Digest()
 		return false, nil
 	}
 	p.result.Outcome, p.result.Total = outcome, current.Layout.Size()
@@ -300,9 +313,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err := d.setAccess(partial.file); err != nil {
 		return err
 	}
-	if p.repairs != nil && d.mode == 0 {
-		if err := partial.file.Chmod(p.repairs.Mode().Perm()); err != nil {
-			return fmt.Errorf("set the tarball's mode: %w", err)
+	if p.repairs != nil {
+		if err := p.keep(partial.file); err != nil {
+			return err
 		}
 	}
 	// Where locks do not work another one may have published meanwhile.
@@ -321,6 +334,20 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	p.result.Outcome = Stocked
 	if p.Group != "" && p.Group != nameGroup(p.name) {
 		setUsed(d.path, p.name, &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}, tarball.Run{}, p.Group, d.now())
+	}
+	return nil
+}
+
+// keep gives a file the mode and the time of the one that it repairs: it is not newer.
+func (p *put) keep(f *os.File) error {
+	p.result.Damaged = slices.DeleteFunc(p.result.Damaged, func(path string) bool { return path == p.path })
+	if p.dir.mode == 0 {
+		if err := f.Chmod(p.repairs.Mode().Perm()); err != nil {
+			return fmt.Errorf("set the tarball's mode: %w", err)
+		}
+	}
+	if err := os.Chtimes(f.Name(), time.Time{}, p.repairs.ModTime()); err != nil {
+		return fmt.Errorf("set the tarball's time: %w", err)
 	}
 	return nil
 }

@@ -110,6 +110,9 @@ type SweepOptions struct {
 // of the directory, those of files that could not be removed, or the reason for
 // which ctx ended.
 func (d *Dir) Sweep(ctx context.Context, o *SweepOptions) ([]Leftover, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
 	if o == nil {
 		o = &SweepOptions{}
 	}

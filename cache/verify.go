@@ -57,6 +57,9 @@ func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]V
 	if parallel < 1 {
 		parallel = runtime.GOMAXPROCS(0)
 	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
 	if len(names) == 0 {
 		var err error
 		if names, err = tarballNames(d.path); err != nil {
@@ -139,15 +142,22 @@ type RepairOptions struct {
 //
 // The outcome is [Stocked], and the errors are those of [Dir.Put], and
 // [ErrReplaced] when the file that was verified is no longer the one that is
-// there: then whatever another writer has published stays.
+// there: then whatever another writer has published stays. A tarball of which the
+// beginning cannot be read, so that the result has no Info, cannot be repaired: Put or
+// Stock writes it again. Time, mode, run and group stay as they were.
+//
+// [tarball.Info.Sources] says where src can be resolved.
 func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Source, o *RepairOptions) (*Result, error) {
-	if damaged == nil || damaged.Info == nil || damaged.file == nil || src == nil {
+	if damaged == nil || src == nil {
 		return &Result{}, errors.New("repair: the result of Verify for a tarball, and a source, are required")
+	}
+	if damaged.Info == nil || damaged.file == nil {
+		return &Result{}, fmt.Errorf("repair %s: its beginning cannot be read, so that it is not known what was in it: stock it again", damaged.Name)
 	}
 	if o == nil {
 		o = &RepairOptions{}
 	}
-	p, err := d.newPut(damaged.Name, &PutOptions{Provenance: damaged.Info.Provenance, Progress: o.Progress, Rewrite: true})
+	p, err := d.newPut(ctx, damaged.Name, &PutOptions{Provenance: damaged.Info.Provenance, Progress: o.Progress, Rewrite: true})
 	if err != nil {
 		return &Result{}, err
 	}

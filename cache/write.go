@@ -3,7 +3,6 @@ package cache
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -34,7 +33,9 @@ type WriteOptions struct {
 // WriteTarball writes the tarball of img to path, atomically: at every moment path is
 // what it was before or the whole new tarball, with every layer verified. It needs no
 // [Dir]: path may be anywhere, and have any name. It takes no lock, shares no layers and
-// does not resume: that is what [Dir.Put] is for.
+// does not resume: that is what [Dir.Put] is for. A symbolic link at path is replaced by
+// the file. Failing ranges are retried as by Put; a source that ignores ctx delays the
+// return.
 //
 // The errors are [*SpaceError]; those of Put that concern the source and the file
 // system; those of [atomicfile.WriteFile].
@@ -57,7 +58,10 @@ func WriteTarball(ctx context.Context, path string, img *tarball.Image, src tarb
 			return err
 		}
 		_, err := fetch.New(o.Connections).Fetch(ctx, fetch.Job{Sink: fetch.File{File: f}, Layout: layout, Source: src, Progress: o.Progress})
-		return errors.Join(err, wait.Err(ctx))
+		if err == nil {
+			err = wait.Err(ctx) // the caller gave up: do not publish
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -246,6 +246,17 @@ func (d denials) explain(err error) error {
 	return fmt.Errorf("%w (asked with: %s)", err, asked)
 }
 
+// IsNotFound reports whether every reference that was tried does not exist. [errors.Is]
+// with [ErrNotFound] reports whether any of them does not: the others may have been
+// unreachable.
+func IsNotFound(err error) bool {
+	var all sourceErrors
+	if !errors.As(err, &all) {
+		return errors.Is(err, ErrNotFound)
+	}
+	return !slices.ContainsFunc(all, func(err error) bool { return !errors.Is(err, ErrNotFound) })
+}
+
 // sourceErrors are the errors of all sources of one image, in order. Each wraps
 // an [*Error].
 type sourceErrors []error

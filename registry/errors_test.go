@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,4 +48,36 @@ func TestErrorOfASourceSetAsideSaysWhenToAskAgain(t *testing.T) {
 		assert.Equal(t, ErrUnreachable, after.Kind)
 		assert.ErrorContains(t, after, "resolve host/image:tag: unreachable: not asked again so soon: status 429")
 	}
+}
+
+// Which of the references does not exist, and which may exist and could not be asked.
+func TestIsNotFound(t *testing.T) {
+	missing := &Error{Op: "resolve", Source: "a", Kind: ErrNotFound}
+	away := &Error{Op: "resolve", Source: "b", Kind: ErrUnreachable}
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nil":                 {nil, false},
+		"one":                 {missing, true},
+		"wrapped":             {fmt.Errorf("stock: %w", missing), true},
+		"all of several":      {fmt.Errorf("stock: %w", sourceErrors{missing, missing}), true},
+		"the own is away":     {sourceErrors{missing, away}, false},
+		"the mirror is away":  {sourceErrors{away, missing}, false},
+		"nothing of the kind": {errors.New("other"), false},
+	} {
+		assert.Equal(t, c.want, IsNotFound(c.err), name)
+	}
+}
+
+// What New and Resolve have not made is an error, and never hangs.
+func TestNeverMade(t *testing.T) {
+	_, err := (&Client{}).Resolve(t.Context(), DefaultPlatform(), "example.com/a:b")
+	require.ErrorContains(t, err, "New")
+	_, err = (*Client)(nil).Resolve(t.Context(), DefaultPlatform(), "example.com/a:b")
+	require.ErrorContains(t, err, "New")
+	_, _, err = (&Resolved{}).Content(t.Context())
+	require.ErrorContains(t, err, "Client.Resolve")
+	_, err = (&Resolved{}).ReadRange(t.Context(), v1.Hash{}, 0, 1)
+	require.ErrorContains(t, err, "Client.Resolve")
 }

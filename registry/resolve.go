@@ -37,6 +37,9 @@ const maxConfig = 16 << 20
 //
 // The error joins one [*Error] for each reference that was tried.
 func (c *Client) Resolve(ctx context.Context, platform v1.Platform, references ...string) (*Resolved, error) {
+	if c == nil || c.repositories == nil {
+		return nil, errors.New("resolve: the client was not made by New")
+	}
 	if len(references) == 0 {
 		return nil, errors.New("resolve: no reference was given")
 	}
@@ -108,6 +111,9 @@ func (r *Resolved) Content(ctx context.Context) (manifest, config []byte, err er
 // the image is looked up under the references after it; so it may be another one
 // than Digest was: then Digest and Source return what the image has.
 func (r *Resolved) Image(ctx context.Context) (*Image, error) {
+	if r == nil || r.turn == nil {
+		return nil, errors.New("resolve: this Resolved was not made by Client.Resolve")
+	}
 	r.mu.Lock()
 	image, attempts := r.image, r.attempts
 	r.mu.Unlock()

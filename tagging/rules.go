@@ -17,7 +17,8 @@ var ErrRules = errors.New("unusable branch rules")
 type Rule struct {
 	// Branch is the branch's whole name, or with Prefix what it begins with.
 	Branch string
-	// Prefix makes the rule cover every branch that begins with Branch.
+	// Prefix makes the rule cover every branch that begins with Branch; all, if that
+	// is empty.
 	Prefix bool
 	// Suffix is what follows the "_" in the tarball's name: 1 to 64 ASCII
 	// letters, digits, "_", "-" and ".", the first and the last a letter or a

@@ -33,11 +33,15 @@ import (
 // write gets a new, empty file in path's directory; it may set the mode, and must not
 // close it. When it returns nil the file is committed, see [File.Commit]. When it
 // returns an error, or anything else fails, the new file is removed and path is left
-// as it was. The file has mode perm before the umask.
+// as it was. The file has mode perm before the umask. A symbolic link at path is
+// replaced by the file.
 //
 // The error is that of write, or of the file system. After one in flushing the
 // directory the new file is in place, and the error says so.
 func WriteFile(path string, perm fs.FileMode, write func(f *os.File) error) (err error) {
+	if write == nil {
+		return fmt.Errorf("write %s: there is no function that writes it", path)
+	}
 	f, err := Create(path, perm)
 	if err != nil {
 		return err
@@ -63,6 +67,12 @@ type File struct {
 // before the umask. Discard must be called in the end.
 func Create(path string, perm fs.FileMode) (*File, error) {
 	dir, base := filepath.Split(path)
+	if base == "" {
+		return nil, fmt.Errorf("create a temporary file for %q: the path names no file", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("create a temporary file for %s: that is a directory", path)
+	}
 	if dir == "" {
 		dir = "."
 	}

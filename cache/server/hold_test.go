@@ -129,7 +129,7 @@ func TestPruneSparesWhatIsHeld(t *testing.T) {
 			layer := "/v2/team/image/blobs/" + digest
 			require.Equal(t, http.StatusOK, direct(h, "/v2/team/image/manifests/v1").Code)
 			prune := func() (removed []string) {
-				result, err := s.dir.Prune(t.Context(), &cache.PruneOptions{MaxAge: time.Nanosecond, Newest: true})
+				result, err := s.dir.Prune(t.Context(), &cache.PruneOptions{MaxAge: time.Nanosecond, RemoveNewest: true})
 				require.NoError(t, err)
 				for _, p := range result.Removed {
 					removed = append(removed, p.Entry.Name)

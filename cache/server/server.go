@@ -16,13 +16,16 @@ import (
 
 // Options of [New] and [NewSingle]. The zero value of each field works.
 type Options struct {
-	// Prefix is the path below which the handler is, such as "/cache": then the API is
+	// Prefix is for clients that can be given a path: engines ask a host for /v2/ alone, so
+	// to share a mux with other handlers register this one at "/v2/" and leave Prefix
+	// empty. It is the path below which the handler is, such as "/cache": then the API is
 	// at /cache/v2/. Other paths are not found. Default: the root, where container
 	// engines look for it. The handler sees the whole path: no [http.StripPrefix].
 	Prefix string
 	// Authorize, when not nil, decides about each request. repository is the one in
-	// its path, with the registry's host or without, as the client gave it; "" where
-	// there is none, as for the list of all. An error that wraps
+	// its path, as the client gave it; "" where there is none, as for the list of all. The
+	// same image is reached with the registry's host in the repository and without, so a
+	// rule about a repository must cover both. See [BasicAuth]. An error that wraps
 	// [ErrUnauthorized] is answered with 401 and Challenge, any other with 403; its
 	// text is logged and not sent. It is called concurrently.
 	Authorize func(r *http.Request, repository string) error
@@ -31,7 +34,8 @@ type Options struct {
 	Challenge string
 	// Hold is for how long a tarball stays open after the last request for a part of
 	// it: a client that has got its manifest gets its blobs too, should it be
-	// replaced or removed meanwhile. [cache.Dir.Prune] spares it until then. Default:
+	// replaced or removed meanwhile. [cache.Dir.Prune] spares it until then, and [cache.Dir.Remove] returns
+	// [cache.ErrInUse]. Default:
 	// [DefaultHold]; less than 0 is not at all.
 	Hold time.Duration
 	// Logger logs each request, and what could not be read. Default: silent.
@@ -44,6 +48,17 @@ type Options struct {
 // DefaultHold is the default of [Options.Hold]: longer than engines take from one
 // layer's request to the next.
 const DefaultHold = 15 * time.Minute
+
+// BasicAuth returns an [Options.Authorize] that asks check about the user and password of
+// each request. check should compare in constant time (crypto/subtle).
+func BasicAuth(check func(user, password string) bool) func(r *http.Request, repository string) error {
+	return func(r *http.Request, _ string) error {
+		if user, password, ok := r.BasicAuth(); !ok || !check(user, password) {
+			return ErrUnauthorized
+		}
+		return nil
+	}
+}
 
 // ErrUnauthorized is what [Options.Authorize] returns for a request that lacks
 // credentials, or has wrong ones.

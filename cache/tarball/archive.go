@@ -25,6 +25,9 @@ type Archive struct {
 // Archive plans an archive of the tarball without the layers for which omit
 // returns true; nil leaves nothing out, and gives the file byte by byte.
 func (t *Tarball) Archive(omit func(layer v1.Hash) bool) (*Archive, error) {
+	if t == nil || t.r == nil {
+		return nil, errNotOpen
+	}
 	a := &Archive{tarball: t, layout: t.Layout}
 	if omit != nil {
 		var err error

@@ -20,6 +20,9 @@ import (
 // The bytes are not verified. The reader must be closed before the tarball is; ctx
 // ends it too.
 func (t *Tarball) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	if t == nil || t.r == nil {
+		return nil, errNotOpen
+	}
 	s, ok := t.Layout.Layer(digest)
 	if !ok {
 		return nil, Permanent(fmt.Errorf("layer %s is not part of %s", digest, t.name))

@@ -43,8 +43,10 @@ type RangeIgnorer interface {
 	IgnoresRange() bool
 }
 
-// A TemporaryError reports whether the same request may succeed later. An error that
-// is none, such as a connection that broke, may. [Permanent] makes one that may not.
+// A TemporaryError reports whether the same request may succeed later. Other errors,
+// such as a broken connection, count as temporary: the request is repeated until nothing
+// has come for six times in a row, which takes some 10 s. [Permanent] makes an error that
+// is not. Of joined errors the first TemporaryError counts.
 type TemporaryError interface {
 	error
 	Temporary() bool

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -24,6 +26,23 @@ type Info struct {
 	Provenance Provenance
 	// Layout is the byte plan: where each layer is.
 	Layout *Layout
+}
+
+// Sources returns where the image can be found again, as REPOSITORY@DIGEST: where it was
+// resolved, if that is recorded, and its own repository. The digest makes sure that it is
+// this image.
+func (i *Info) Sources() []string {
+	var sources []string
+	for _, ref := range []string{i.Provenance.Source, i.Image.Reference()} {
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil { // a note, which is not verified
+			continue
+		}
+		if source := named.Name() + "@" + i.Image.Digest().String(); !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
+	}
+	return sources
 }
 
 // A Tarball is an open tarball. It stays what it is when another file takes its name,
@@ -74,6 +93,9 @@ func Read(r io.ReaderAt, size int64, name string) (*Tarball, error) {
 	}
 	return &Tarball{Info: *info, name: name, r: r}, nil
 }
+
+// errNotOpen is for a Tarball that neither Open nor Read has made.
+var errNotOpen = Permanent(fmt.Errorf("%w: it was made by neither Open nor Read", ErrNotTarball))
 
 // Name returns what errors call the tarball: of an open file, its path.
 func (t *Tarball) Name() string { return t.name }
@@ -171,6 +193,9 @@ func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {
 // progress, when not nil, is called with how many bytes were read since the call
 // before.
 func (t *Tarball) Verify(ctx context.Context, progress func(n int64)) error {
+	if t == nil || t.r == nil {
+		return errNotOpen
+	}
 	if f := sys.FileOf(t.r); f != nil {
 		info, err := f.Stat()
 		if err != nil {

@@ -111,7 +111,12 @@ func (r *v1Reader) Close() error {
 // V1 returns the tarball as one of go-containerregistry's images, with the digests that
 // it has. Its layers are read from the tarball and verified as they are read, as by
 // [Archive.Open]. It is valid until the tarball is closed.
-func (t *Tarball) V1() (v1.Image, error) { return partial.CompressedToImage(v1Core{t}) }
+func (t *Tarball) V1() (v1.Image, error) {
+	if t == nil || t.r == nil {
+		return nil, errNotOpen
+	}
+	return partial.CompressedToImage(v1Core{t})
+}
 
 // v1Core is what go-containerregistry makes an image of.
 type v1Core struct{ t *Tarball }
