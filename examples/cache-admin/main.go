@@ -1,85 +1,137 @@
+// Cache-admin looks after a directory of tarballs that docker-cache stocks.
+//
+//	cache-admin COMMAND [flags] [ARGUMENT...]
+//
+// The commands are list, verify, prune and info. See "cache-admin help" for them, and
+// "cache-admin help COMMAND" for the flags of each.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 
-	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/examples/internal/admin"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/registryflags"
 )
 
-func main() { command.Main(run) }
+const notes = `Exit codes: 0 all is well, 1 something failed or is damaged, 2 wrong usage,
+130 interrupted.
+`
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parseFlags(args, stdout, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return command.OK
-	case err != nil:
-		return command.Usage
+var program = cli.Program{
+	Name: "cache-admin",
+	Usage: `Usage: cache-admin COMMAND [flags] [ARGUMENT...]
+
+Looks after a directory of tarballs that docker-cache stocks.
+
+  list              what is in it, when it was last used, what it shares
+  verify [NAME...]  read whole tarballs, all by default, and name what is damaged
+  prune             remove tarballs beyond the limits, the last used first, and
+                    what dead writers have left
+  info FILE         what is in a tarball, without reading its layers
+
+Run "cache-admin help COMMAND" for the flags of a command.
+`,
+	Notes: notes,
+	Commands: []cli.Program{
+		command("list", "", func(*options, *cli.FlagSet) {}, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+			return admin.List(ctx, dir, out)
+		}),
+		command("verify", " [NAME...]", verifyFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+			if !o.repair {
+				return admin.Verify(ctx, dir, o.arguments, nil, out)
+			}
+			return admin.Verify(ctx, dir, o.arguments, &o.registry, out)
+		}),
+		command("prune", "", pruneFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+			return admin.Prune(ctx, dir, &o.limits, out)
+		}),
+		command("info", " FILE", func(*options, *cli.FlagSet) {}, nil), // needs no directory
+	},
+}
+
+func main() { cli.Main(program.Run) }
+
+type options struct {
+	dir, name, takes string
+	arguments        []string
+	repair           bool
+	registry         registryflags.Flags
+	limits           cache.PruneOptions
+	run              func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error
+}
+
+// command makes the program of a command, which takes these arguments.
+func command(name, takes string, flags func(o *options, f *cli.FlagSet), run func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error) cli.Program {
+	return cli.Program{
+		Name: "cache-admin " + name, Usage: fmt.Sprintf("Usage: cache-admin %s [flags]%s\n", name, takes), Notes: notes,
+		Setup: func(f *cli.FlagSet) cli.Runner {
+			o := &options{name: name, takes: takes, run: run}
+			f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+			f.JSONFlag("print JSON, one object to a line")
+			f.Advice(admin.Advice)
+			flags(o, f)
+			return o
+		},
 	}
-	out := &output{stdout: stdout, stderr: workflow.PlainWriter(stderr), raw: stderr, json: o.json}
-	if o.command == "info" { // needs no directory
-		info(o, out)
-		return out.code(ctx)
+}
+
+func verifyFlags(o *options, f *cli.FlagSet) {
+	f.BoolVar(&o.repair, "repair", false, "fetch what is damaged from the registry that it came from, by its digest")
+	o.registry.Register(f.FlagSet, "with -repair: ")
+	f.QuietFlag()
+	f.VerboseFlag(cli.VerboseUsage)
+}
+
+func pruneFlags(o *options, f *cli.FlagSet) {
+	f.IntVar(&o.limits.Count, "count", 0, "how many tarballs may stay, `N`; 0 is no limit")
+	f.Var((*cli.Duration)(&o.limits.MaxAge), "age", "how long a tarball may stay unused, `DURATION`, such as 30d or 36h")
+	f.Var((*cli.Size)(&o.limits.MaxBytes), "bytes", "how much of the disk all tarballs may have, `SIZE`, such as 500GB or 500GiB")
+	f.Var((*cli.Size)(&o.limits.LowWater), "low-water", "when they have more than -bytes, remove until they have no more than this `SIZE` (default that of -bytes)")
+	f.BoolVar(&o.limits.RemoveNewest, "newest", false, "let the newest tarball of an image go too; those of all branches belong to one image")
+	f.BoolVar(&o.limits.DryRun, "dry-run", false, "remove nothing, and print what would be removed")
+}
+
+// Check finds what is wrong with the arguments and flags, and fills in defaults.
+func (o *options) Check(args []string) (err error) {
+	if err := cli.FlagsFirst(args, "an argument"); err != nil {
+		return err
 	}
-	dir, err := cache.OpenDir(o.dir, nil)
+	switch o.arguments = args; {
+	case o.name == "info" && len(args) != 1:
+		return fmt.Errorf("info wants one FILE, %d were given", len(args))
+	case o.takes == "" && len(args) > 0:
+		return fmt.Errorf("%s takes no argument, %q was given", o.name, args[0])
+	case o.limits.Count < 0:
+		return fmt.Errorf("-count %d: want 1 or more", o.limits.Count)
+	case o.limits.LowWater > 0 && o.limits.MaxBytes == 0:
+		return errors.New("-low-water needs -bytes")
+	case o.limits.LowWater > o.limits.MaxBytes:
+		return fmt.Errorf("-low-water %s is more than -bytes %s", cli.Bytes(o.limits.LowWater), cli.Bytes(o.limits.MaxBytes))
+	case o.registry.Given() && !o.repair:
+		return errors.New("-plain-http, -role-arn and -region are for -repair")
+	}
+	if err := o.registry.Check(); err != nil {
+		return err
+	}
+	o.dir, err = cli.Dir(o.dir)
+	return err
+}
+
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	err := error(nil)
+	if o.run == nil {
+		err = admin.Info(o.dir, o.arguments[0], out)
+	} else if dir, openErr := cache.Open(o.dir, nil); openErr != nil {
+		err = openErr
+	} else {
+		err = o.run(ctx, o, dir, out)
+	}
 	if err != nil {
-		out.fail(err)
-		return out.code(ctx)
+		out.Fail(err)
 	}
-	switch o.command {
-	case "list":
-		listTarballs(ctx, dir, out)
-	case "verify":
-		verify(ctx, dir, o, out)
-	case "prune":
-		prune(ctx, dir, o, out)
-	}
-	return out.code(ctx)
-}
-
-// output prints what happens, and remembers what went wrong.
-type output struct {
-	stdout, stderr io.Writer
-	raw            io.Writer // standard error, for commands to a runner
-	json           bool
-	failed, unsaid bool
-}
-
-// fail says what went wrong, and what a person can do about it.
-func (o *output) fail(err error) {
-	o.failed = true
-	fmt.Fprintf(o.stderr, "cache-admin: %v%s\n", err, advice(err))
-}
-
-// Write prints to standard output, and remembers when it cannot: a script that
-// reads nothing must not take that for "none". Names are foreign text: none of it
-// is a command to a CI system's runner.
-func (o *output) Write(p []byte) (int, error) {
-	safe := []byte(workflow.Plain(string(p)))
-	if o.json {
-		safe = workflow.PlainJSON(p)
-	}
-	_, err := o.stdout.Write(safe)
-	n := len(p)
-	if err != nil && !o.unsaid {
-		o.unsaid = true
-		fmt.Fprintf(o.stderr, "cache-admin: print the results: %v\n", err)
-	}
-	return n, err
-}
-
-func (o *output) code(ctx context.Context) int {
-	switch {
-	case ctx.Err() != nil:
-		return command.Interrupted
-	case o.failed || o.unsaid:
-		return command.Failed
-	}
-	return command.OK
+	return out.Code(ctx)
 }

@@ -1,57 +1,284 @@
+// Docker-cache stocks a directory with container images as tarballs.
+//
+//	docker-cache [flags] IMAGE...
+//
+// Each IMAGE becomes DIR/<name>_<suffix>.tar: the name is its tag without the
+// last "-" part, the suffix comes from the branch. See -h for the flags and the
+// exit codes.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
+	"slices"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/artifacts"
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/buildflags"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/registryflags"
+	"github.com/dockercache/dockercache/examples/internal/report"
+	"github.com/dockercache/dockercache/examples/internal/sample"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/tagging"
 )
 
-func main() { command.Main(run) }
+func main() { cli.Main(program.Run) }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parseFlags(args, stdout, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return command.OK
-	case errors.Is(err, artifacts.ErrEvent):
-		return command.Failed // the event is at fault, not the command line
-	case err != nil:
-		return command.Usage
+type options struct {
+	dir, branch, os string // os is -platform
+	platform        v1.Platform
+	scheme          tagging.Scheme
+	mirrors, images []string
+	registry        registryflags.Flags
+	client          registry.Options
+	build           buildflags.Flags
+	request         *artifacts.Request // for the images of a build run; nil with IMAGE
+	run             tarball.Run        // that the images come from
+	put             cache.PutOptions
+	open            cache.Options
+	jobs            int
+	sample          bool
+}
+
+var program = cli.Program{
+	Name: "docker-cache",
+	Usage: `Usage: docker-cache [flags] -branch BRANCH IMAGE...
+       docker-cache [flags] -allow HOST/REPOSITORY
+       docker-cache -sample
+
+Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
+"docker load". An image that is there already, by digest, is left as it is.
+
+Without IMAGE the images are those that a finished build run names in its
+artifacts: the run of the event that started this workflow, or that of -repo and
+-run-id. The run is refused unless it succeeded, was started by an allowed event,
+and is of the repository's own code; the branch is the run's. The tarball of a
+newer run is not replaced.
+`,
+	Notes: `Environment: GITHUB_TOKEN or GH_TOKEN, for ghcr.io and, with the permission
+"actions: read", for artifacts; the variables of AWS's SDK; and what a runner
+sets: ACTIONS_ID_TOKEN_REQUEST_URL and _TOKEN, GITHUB_ACTIONS, GITHUB_ACTOR,
+GITHUB_API_URL, GITHUB_EVENT_NAME, GITHUB_EVENT_PATH, GITHUB_REPOSITORY,
+GITHUB_STEP_SUMMARY.
+
+Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
+130 interrupted.
+`,
+	Setup: func(f *cli.FlagSet) cli.Runner {
+		o := &options{scheme: tagging.Scheme{Rules: tagging.PyTorchRules()}}
+		f.StringVar(&o.dir, "dir", "", "the directory to stock, `DIR`; it must exist (default ~/pytorch-data/docker)")
+		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required with IMAGE, else it must be the run's")
+		f.Var(&o.scheme.Rules, "rules", cli.RulesUsage)
+		f.Var((*cli.List)(&o.mirrors), "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
+		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
+		f.BoolVar(&o.client.AllSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
+		f.StringVar(&o.os, "platform", registry.DefaultPlatform().String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
+		o.registry.Register(f.FlagSet, "")
+		o.registry.RoleDuration = cli.Seconds(time.Hour)
+		f.Var(&o.registry.RoleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
+		f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
+		f.IntVar(&o.open.Connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
+		o.build.Register(f.FlagSet)
+		o.build.RegisterAttempt(f.FlagSet)
+		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
+		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them")
+		f.Var((*cli.Size)(&o.open.Quota), "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
+		f.Var((*cli.Mode)(&o.open.Mode), "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
+		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: as the file system has it)")
+		f.Var((*cli.Mode)(&o.open.DirMode), "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
+		f.DurationVar(&o.open.Grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
+		f.JSONFlag("print one JSON object for each image")
+		f.QuietFlag()
+		f.VerboseFlag(cli.VerboseUsage)
+		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
+		f.Annotate()
+		f.Advice(registryflags.Advice())
+		return o
+	},
+}
+
+// Check finds what is wrong with the flags together, and fills in defaults.
+func (o *options) Check(args []string) (err error) {
+	if o.platform, err = registry.ParsePlatform(o.os); err != nil {
+		return err
 	}
-	report := newReport(o, stdout, stderr)
-	if !o.sample {
-		defer report.Stop()
-		return work(ctx, o, report)
+	if err := o.registry.Check(); err != nil {
+		return err
 	}
-	end, err := setUpSample(o)
+	if err := cli.FlagsFirst(args, "an IMAGE"); err != nil {
+		return err
+	}
+	switch build := &o.build; {
+	case o.open.Connections < 1:
+		return fmt.Errorf("-connections %d: want 1 or more", o.open.Connections)
+	case o.jobs < 1:
+		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
+	case o.sample && o.registry.RoleARN != "":
+		return errors.New("-sample needs no credentials: leave -role-arn out")
+	case o.sample && (len(args) > 0 || len(o.mirrors) > 0 || len(build.Allow) > 0 || build.RunID != 0 || build.Repository != ""):
+		return errors.New("-sample brings its own images and mirror: leave IMAGE, -mirror and what is about a build out")
+	case len(o.mirrors) == 0 && !o.sample && (o.client.MirrorsMustAgree || o.client.AllSources):
+		return errors.New("-mirrors-must-agree and -all-sources need a -mirror")
+	case o.sample:
+		o.branch = cmp.Or(o.branch, "main")
+	case len(args) > 0 && o.branch == "":
+		return errors.New("-branch is required: which branch were the images built from?")
+	}
+	if o.branch != "" {
+		if _, err := tagging.Suffix(o.branch, o.scheme.Rules); err != nil {
+			return err
+		}
+	}
+	if o.sample {
+		return nil
+	}
+	for _, image := range args { // the same reference twice is one image, asked for twice
+		if !slices.Contains(o.images, image) {
+			o.images = append(o.images, image)
+		}
+	}
+	if o.request, o.run, err = o.build.Choose(o.images, o.branch, os.Getenv); err != nil {
+		return err
+	}
+	for _, m := range o.mirrors {
+		if _, err := tagging.Mirror("x:check-the-mirror-alone", m); err != nil {
+			return fmt.Errorf("-mirror: %w", err)
+		}
+	}
+	o.dir, err = cli.Dir(o.dir)
+	return err
+}
+
+// Run does what was asked for, and reports it in full also when it fails.
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	if o.sample {
+		return o.stockSample(ctx, out)
+	}
+	if o.request != nil {
+		var err error
+		if o.images, o.branch, o.run, err = buildflags.Images(ctx, o.request, o.scheme.Rules, os.Getenv, out); err != nil {
+			return buildflags.Code(ctx, err, out)
+		}
+	}
+	results := o.stockAll(ctx, out)
+	report.Summarize(out, results, os.Getenv("GITHUB_STEP_SUMMARY"))
+	return out.Code(ctx)
+}
+
+// stockSample stocks the sample's images by the same code as any others.
+func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
+	s, err := sample.Start(o.dir)
 	if err != nil {
-		fmt.Fprintf(stderr, "docker-cache: set up the sample: %v\n", err)
-		return command.Failed
+		out.Fail(fmt.Errorf("set up the sample: %w", err))
+		return out.Code(ctx)
 	}
-	code := stockAll(ctx, o, report)
-	report.Stop()
-	end(code == command.OK)
-	if code == command.OK {
-		report.howToLoad(o.dir)
+	o.images, o.mirrors, o.dir = s.Images, []string{s.Mirror}, s.Dir
+	o.client.Keychain = authn.NewMultiKeychain() // empty: the sample needs no credentials
+	results := o.stockAll(ctx, out)
+	out.Stop()
+	code := out.Code(ctx)
+	s.End(code == cli.OK)
+	if code == cli.OK {
+		out.Remark(report.HowToLoad(o.dir, results))
 	}
 	return code
 }
 
-// work does what was asked for, and reports it in full also when it fails.
-func work(ctx context.Context, o *options, report *report) int {
-	code := command.OK
-	if o.request != nil {
-		code = fetchBuild(ctx, o, report, report.log(o.verbose))
+// stockAll stocks every image, some at a time, and reports each. One that fails does
+// not stop the others.
+func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stocked {
+	o.open.Logger = out.Log
+	client, err := o.registry.Client(out, o.client)
+	var dir *cache.Dir
+	if err == nil {
+		dir, err = cache.Open(o.dir, &o.open)
 	}
-	if code == command.OK {
-		code = stockAll(ctx, o, report)
+	if err != nil {
+		out.Fail(err) // once for all images
 	}
-	report.summarize(os.Getenv("GITHUB_STEP_SUMMARY"))
-	return code
+	results := make([]*report.Stocked, len(o.images))
+	var group errgroup.Group
+	group.SetLimit(o.jobs)
+	for i, image := range o.images {
+		group.Go(func() error {
+			r, imageErr := &report.Stocked{Image: image, Start: time.Now()}, err
+			if err == nil {
+				if imageErr = o.stock(ctx, client, dir, r, out); imageErr != nil {
+					out.Fail(fmt.Errorf("%q: %w", image, imageErr))
+				}
+			}
+			r.End(imageErr)
+			results[i] = r
+			out.Print(r, r.Text())
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns an error
+	return results
+}
+
+// stock does the whole job for an image: names, resolve, stock.
+func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache.Dir, r *report.Stocked, out *cli.Output) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if o.request == nil && len(o.build.Allow) > 0 { // else it was checked with the build
+		policy := artifacts.Policy{Allow: o.build.Allow}
+		if err := policy.CheckReference(r.Image); err != nil {
+			return err
+		}
+	}
+	names, err := o.scheme.Names(r.Image, o.branch, o.platform.String())
+	if err != nil {
+		return err
+	}
+	if err := o.checkNames(r.Image, names); err != nil {
+		return err
+	}
+	var sources []string
+	for _, m := range o.mirrors {
+		mirror, err := tagging.Mirror(r.Image, m)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, mirror)
+	}
+	remote, err := client.Resolve(ctx, o.platform, append(sources, r.Image)...)
+	if err != nil {
+		return err
+	}
+	put := o.put
+	put.Provenance, put.Group = tarball.Provenance{Branch: o.branch, Run: o.run}, names.Group
+	var end func()
+	put.Progress, end = out.Track(names.Tarball)
+	defer end()
+	result, err := dir.Stock(ctx, names.Tarball, names.RepoTag, remote, &put)
+	r.Source, r.Digest = remote.Source(), remote.Digest().String()
+	r.Put(result)
+	if err != nil {
+		return fmt.Errorf("stock %s from %s: %w", names.Tarball, remote.Source(), err)
+	}
+	return nil
+}
+
+// checkNames returns an error if another image would be written to the same tarball.
+// Neither is stocked: which of the two should be is the caller's choice.
+func (o *options) checkNames(image string, names tagging.Names) error {
+	for i, other := range o.images {
+		if n, err := o.scheme.Names(other, o.branch, o.platform.String()); err == nil && other != image && n.Tarball == names.Tarball {
+			return fmt.Errorf("argument %d would be written to %s, and so would argument %d, %s: leave one of them out", slices.Index(o.images, image)+1, names.Tarball, i+1, other)
+		}
+	}
+	return nil
 }

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -21,6 +16,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/examples/internal/report"
+	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -30,159 +29,117 @@ func TestMain(m *testing.M) {
 
 // The scripts run the program against two registries in this process: $OWN and
 // $MIRROR, as HOST:PORT. Both have team/image with the tags jammy-1 and
-// noble-1; $OWN alone has team/image:own-1, and some that cannot be stocked.
+// noble-1; $OWN alone has team/image:own-1, and some that cannot be stocked. The API
+// has the runs of addRuns; the script is a job of Actions only once event or dispatch
+// has made it one.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
-		Setup: func(env *testscript.Env) error {
-			own, err := registrytest.Start()
+	commands := scripttest.BuildCommands()
+	commands["untouched"] = untouched
+	// quirks own|mirror|api JSON: what a server does wrong from now on.
+	commands["quirks"] = func(ts *testscript.TestScript, neg bool, args []string) {
+		if args[0] == "api" {
+			scripttest.Quirks[*artifactstest.Server](artifactstest.Quirks{})(ts, neg, args)
+			return
+		}
+		scripttest.Quirks[*registrytest.Server](registrytest.Quirks{})(ts, neg, args)
+	}
+	// asked own|mirror PATH...: what was asked since it was last called, all of it.
+	commands["asked"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		var have []string
+		requests := ts.Value(args[0]).(*registrytest.Server).Requests()
+		before, _ := strconv.Atoi(ts.Getenv("ASKED_" + args[0]))
+		for _, r := range requests[before:] {
+			have = append(have, r.Path)
+		}
+		ts.Setenv("ASKED_"+args[0], strconv.Itoa(len(requests)))
+		if len(args) > 1 && fmt.Sprint(have) != fmt.Sprint(args[1:]) {
+			ts.Fatalf("%s was asked for %q, want %q", args[0], have, args[1:])
+		}
+	}
+	// group FILE GROUP: what the directory has recorded of a tarball.
+	commands["group"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		dir, err := cache.Open(filepath.Dir(ts.MkAbs(args[0])), nil)
+		ts.Check(err)
+		all, err := dir.List(t.Context())
+		ts.Check(err)
+		i := slices.IndexFunc(all, func(e cache.Entry) bool { return e.Name == filepath.Base(args[0]) })
+		if i < 0 || all[i].Group != args[1] {
+			ts.Fatalf("%s is not of group %q: %v", args[0], args[1], all)
+		}
+	}
+	scripttest.Run(t, func(env *testscript.Env) error {
+		own, err := registrytest.Start()
+		if err != nil {
+			return err
+		}
+		mirror, err := registrytest.Start()
+		if err != nil {
+			return err
+		}
+		env.Defer(own.Close)
+		env.Defer(mirror.Close)
+		env.Values["own"], env.Values["mirror"] = own, mirror
+		env.Setenv("OWN", own.Host())
+		env.Setenv("MIRROR", mirror.Host())
+		for _, tag := range []string{"jammy-1", "noble-1", "own-1"} {
+			image, err := random.Image(50_000, 3)
 			if err != nil {
 				return err
 			}
-			mirror, err := registrytest.Start()
-			if err != nil {
+			if _, err := own.Push("team/image:"+tag, image); err != nil {
 				return err
 			}
-			env.Defer(own.Close)
-			env.Defer(mirror.Close)
-			env.Values["own"], env.Values["mirror"] = own, mirror
-			env.Setenv("OWN", own.Host())
-			env.Setenv("MIRROR", mirror.Host())
-			for _, tag := range []string{"jammy-1", "noble-1", "own-1"} {
-				image, err := random.Image(50_000, 3)
-				if err != nil {
-					return err
-				}
-				if _, err := own.Push("team/image:"+tag, image); err != nil {
-					return err
-				}
-				if tag == "own-1" {
-					continue
-				}
-				if _, err := mirror.Push("team/image:"+tag, image); err != nil {
-					return err
-				}
+			if tag == "own-1" {
+				continue
 			}
-			own.PushManifest("team/html:t-1", []byte("<html>"), types.OCIManifestSchema1)
-			own.PushManifest("team/schema1:t-1", []byte(`{"schemaVersion":1}`), types.DockerManifestSchema1)
-			own.PushManifest("team/index:t-1", []byte(`{"schemaVersion":2,"mediaType":"`+string(types.OCIImageIndex)+`","manifests":[{"mediaType":"`+string(types.OCIManifestSchema1)+`","digest":"sha256:`+fmt.Sprintf("%064d", 0)+`","size":1,"platform":{"os":"linux","architecture":"s390x"}}]}`), types.OCIImageIndex)
-			if err := setUpBuild(env, own.Host()); err != nil {
+			if _, err := mirror.Push("team/image:"+tag, image); err != nil {
 				return err
 			}
-			return os.Mkdir(filepath.Join(env.WorkDir, "dir"), 0o755)
-		},
-		Cmds: withCommands(buildCmds, scriptCommands{
-			// quirks own|mirror JSON: what the registry does wrong from now on.
-			"quirks": func(ts *testscript.TestScript, _ bool, args []string) {
-				var q registrytest.Quirks
-				ts.Check(json.Unmarshal([]byte(args[1]), &q))
-				ts.Value(args[0]).(*registrytest.Server).SetQuirks(q)
-			},
-			// exits CODE COMMAND...: the exit code, which testscript does not tell.
-			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
-				err := ts.Exec(args[1], args[2:]...)
-				code := 0
-				var exit *exec.ExitError
-				if errors.As(err, &exit) {
-					code = exit.ExitCode()
-				}
-				if fmt.Sprint(code) != args[0] {
-					ts.Fatalf("exit code %d, want %s", code, args[0])
-				}
-			},
-			// flip FILE: a byte of the tarball's last layer is another.
-			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
-				content, err := os.ReadFile(ts.MkAbs(args[0]))
-				ts.Check(err)
-				content[len(content)-3000] ^= 1
-				ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o644))
-			},
-			// asked own|mirror PATH...: what was asked since it was last called, all of it.
-			"asked": func(ts *testscript.TestScript, _ bool, args []string) {
-				var have []string
-				requests := ts.Value(args[0]).(*registrytest.Server).Requests()
-				before, _ := strconv.Atoi(ts.Getenv("ASKED_" + args[0]))
-				for _, r := range requests[before:] {
-					have = append(have, r.Path)
-				}
-				ts.Setenv("ASKED_"+args[0], strconv.Itoa(len(requests)))
-				if len(args) > 1 && fmt.Sprint(have) != fmt.Sprint(args[1:]) {
-					ts.Fatalf("%s was asked for %q, want %q", args[0], have, args[1:])
-				}
-			},
-			// stop own|mirror: the registry is gone.
-			"stop": func(ts *testscript.TestScript, _ bool, args []string) {
-				ts.Value(args[0]).(*registrytest.Server).Close()
-			},
-			// holds DIR FILE...: these files and no other, dot files included, but
-			// for what says when a tarball was last used.
-			"holds": func(ts *testscript.TestScript, _ bool, args []string) {
-				entries, err := os.ReadDir(ts.MkAbs(args[0]))
-				ts.Check(err)
-				var have []string
-				for _, e := range entries {
-					if !strings.HasSuffix(e.Name(), ".mark") {
-						have = append(have, e.Name())
-					}
-				}
-				if fmt.Sprint(have) != fmt.Sprint(args[1:]) {
-					ts.Fatalf("%s holds %q, want %q", args[0], have, args[1:])
-				}
-			},
-		}),
-	})
-}
-
-type scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string)
-
-func withCommands(some, others scriptCommands) scriptCommands {
-	maps.Copy(others, some)
-	return others
-}
-
-// The field names and their types are a contract.
-func TestJSONFields(t *testing.T) {
-	raw, err := json.Marshal(result{})
-	require.NoError(t, err)
-	assert.Equal(t, `{"image":"","source":"","tarball":"","digest":"","outcome":"","bytes_total":0,"bytes_downloaded":0,"bytes_reused":0,"bytes_cloned":0,"bytes_copied":0,"seconds":0,"error":""}`, string(raw))
+		}
+		own.PushManifest("team/html:t-1", []byte("<html>"), types.OCIManifestSchema1)
+		own.PushManifest("team/schema1:t-1", []byte(`{"schemaVersion":1}`), types.DockerManifestSchema1)
+		own.PushManifest("team/index:t-1", []byte(`{"schemaVersion":2,"mediaType":"`+string(types.OCIImageIndex)+`","manifests":[{"mediaType":"`+string(types.OCIManifestSchema1)+`","digest":"sha256:`+fmt.Sprintf("%064d", 0)+`","size":1,"platform":{"os":"linux","architecture":"s390x"}}]}`), types.OCIImageIndex)
+		api, err := artifactstest.Start()
+		if err != nil {
+			return err
+		}
+		env.Defer(api.Close)
+		addRuns(api, own.Host()).SetUp(env)
+		return os.Mkdir(filepath.Join(env.WorkDir, "dir"), 0o755)
+	}, commands)
 }
 
 // A signal in the middle of a layer: exit code 130, nothing under the final
 // name, and the next run leaves nothing but the tarball.
 func TestSignals(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, signal := range scripttest.Signals() {
 		server := registrytest.New(t)
 		image, err := random.Image(5_000_000, 2)
 		require.NoError(t, err)
 		ref, err := server.Push("team/image:jammy-1", image)
 		require.NoError(t, err)
-		stalled := make(chan struct{})
+		stalled := make(chan struct{}) // closed when a layer is half there
 		server.SetQuirks(registrytest.Quirks{Stall: true, Stalled: stalled})
 		dir := t.TempDir()
-		program, err := exec.LookPath("docker-cache") // testscript.Main put it on PATH
-		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends a test that would hang
-		defer cancel()
-		cmd := exec.CommandContext(ctx, program, "-dir", dir, "-branch", "main", "-json", ref)
-		require.NoError(t, cmd.Start())
-		<-stalled // a layer is half there
-		require.NoError(t, cmd.Process.Signal(signal))
-		var exit *exec.ExitError
-		require.ErrorAs(t, cmd.Wait(), &exit)
-		assert.Equal(t, 130, exit.ExitCode())
+		scripttest.Interrupt(t, scripttest.Command(t, "docker-cache", "-dir", dir, "-branch", "main", "-json", ref), signal, stalled)
 		for _, e := range entries(t, dir) {
 			assert.True(t, strings.HasPrefix(e.Name(), "."), "%s is no final name", e.Name())
 		}
 
 		// The next run goes on where this one stopped.
 		server.SetQuirks(registrytest.Quirks{})
-		out, err := exec.CommandContext(ctx, program, "-dir", dir, "-branch", "main", "-json", ref).Output()
+		out, err := scripttest.Command(t, "docker-cache", "-dir", dir, "-branch", "main", "-json", ref).Output()
 		require.NoError(t, err)
-		var r result
+		var r report.Stocked
 		require.NoError(t, json.Unmarshal(out, &r))
 		assert.Equal(t, "stocked", r.Outcome)
-		require.Len(t, entries(t, dir), 1)
-		assert.Equal(t, "jammy_main.tar", entries(t, dir)[0].Name())
+		var left []string
+		for _, e := range entries(t, dir) {
+			if !strings.HasSuffix(e.Name(), ".mark") {
+				left = append(left, e.Name())
+			}
+		}
+		assert.Equal(t, []string{"jammy_main.tar"}, left)
 	}
 }
 

@@ -1,29 +1,149 @@
+// Load-image brings container images from a directory of tarballs into an engine,
+// sending no more than the engine lacks.
+//
+//	load-image [-dir DIR] [-branch BRANCH] IMAGE... || docker pull ...
+//
+// See -h for the flags and the exit codes.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
-	"io"
+	"fmt"
+	"os"
+	"time"
 
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/report"
+	"github.com/dockercache/dockercache/examples/internal/stocked"
+	"github.com/dockercache/dockercache/tagging"
 )
+
+var program = cli.Program{
+	Name: "load-image",
+	Usage: `Usage: load-image [flags] IMAGE...
+
+Makes the container engine of this machine have each IMAGE, from the tarball that
+docker-cache has stocked for it in DIR, under the same name. An image that the
+engine already has is left as it is; of others only those layers are sent that no
+local image has.
+
+The engine is the one that Docker's client would use: DOCKER_HOST, DOCKER_CONTEXT,
+or the current context in Docker's config file. podman is one too, by its socket.
+For containerd its program ctr is needed, and CONTAINERD_NAMESPACE says where.
+`,
+	Notes: `Environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG, DOCKER_TLS_VERIFY,
+DOCKER_TLS, DOCKER_CERT_PATH, TMPDIR.
+
+Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
+3 tarballs are missing and nothing else failed, 130 interrupted.
+`,
+	Setup: func(f *cli.FlagSet) cli.Runner {
+		o := &options{scheme: tagging.Scheme{Rules: tagging.PyTorchRules()}}
+		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+		f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
+		f.Var(&o.scheme.Rules, "rules", cli.RulesUsage)
+		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
+		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which processes that load the same image find each other (default: in the temporary one)")
+		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
+		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback")
+		f.JSONFlag("print one JSON object for each image")
+		f.QuietFlag()
+		f.VerboseFlag(cli.VerboseUsage)
+		return o
+	},
+}
 
 // noTarball is the exit code when all that failed is that tarballs are missing: a
 // job can pull those images.
 const noTarball = 3
 
-func main() { command.Main(run) }
+func main() { cli.Main(program.Run) }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parseFlags(args, stdout, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return command.OK
-	case err != nil:
-		return command.Usage
+type options struct {
+	dir, branch, address string
+	scheme               tagging.Scheme
+	load                 loader.Options
+	images               []string
+	host                 loader.Host
+	engine               loader.Engine
+}
+
+func (o *options) Check(args []string) (err error) {
+	o.images = args
+	if err := cli.Images(args); err != nil {
+		return err
 	}
-	report := newReport(o, stdout, stderr)
-	defer report.Stop()
-	return loadAll(ctx, o, report)
+	if _, err := tagging.Suffix(o.branch, o.scheme.Rules); err != nil {
+		return err
+	}
+	if o.address == "" {
+		o.host, err = loader.Environment(os.Getenv)
+	} else {
+		o.host, err = loader.ParseHost(o.address)
+	}
+	if err != nil {
+		return err
+	}
+	o.dir, err = cli.Dir(o.dir)
+	return err
+}
+
+// Run loads one image after the other: an engine unpacks on one processor, and writes
+// to one disk.
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	missing := 0
+	for _, image := range o.images {
+		if ctx.Err() != nil {
+			break
+		}
+		r, outcome := &report.Loaded{Image: image, Start: time.Now()}, report.Failed
+		err := o.loadImage(ctx, r, out)
+		switch {
+		case errors.Is(err, stocked.ErrMissing):
+			missing, outcome = missing+1, report.Missing
+			out.Report(fmt.Errorf("%q: %w", image, err))
+		case err != nil:
+			out.Fail(fmt.Errorf("%q: %w", image, err))
+		}
+		r.End(err, outcome)
+		out.Print(r, r.Text())
+	}
+	if code := out.Code(ctx); code != cli.OK || missing == 0 {
+		return code
+	}
+	return noTarball
+}
+
+func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Output) error {
+	names, err := o.scheme.Names(r.Image, o.branch, "")
+	if err != nil {
+		return err
+	}
+	dir, err := cache.Open(o.dir, nil)
+	if err != nil {
+		return err
+	}
+	t, err := stocked.Find(ctx, dir, r.Image, names)
+	if t != nil {
+		defer t.Close()
+		r.Tarball, r.BytesTotal = t.Name(), t.Layout.Size()
+	}
+	if err == nil && o.engine == nil {
+		o.engine, err = loader.Open(ctx, o.host)
+	}
+	if err != nil {
+		return err
+	}
+	progress, end := out.Track(names.Tarball)
+	defer end()
+	o.load.Progress, o.load.Logger = progress, out.Log
+	done, err := loader.Load(ctx, o.engine, t, &o.load)
+	r.Outcome, r.BytesStreamed, r.BytesTotal = string(done.Outcome), done.Streamed, done.Total
+	if err == nil {
+		_ = dir.Touch(ctx, names.Tarball) // it may have been removed meanwhile
+	}
+	return err
 }

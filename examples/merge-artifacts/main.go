@@ -10,22 +10,21 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/workflow"
-	"github.com/dockercache/dockercache/internal/buildflags"
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/examples/internal/buildflags"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/report"
 )
 
-func main() { command.Main(run) }
-
-const before = `Usage: merge-artifacts [flags] [-dir DIR]
+var program = cli.Program{
+	Name: "merge-artifacts",
+	Usage: `Usage: merge-artifacts [flags] [-dir DIR]
 
 Downloads the artifacts of a finished build run, merges them into DIR, prints
 the NAME=REFERENCE lines of their text files, and appends them to $GITHUB_OUTPUT
@@ -33,103 +32,62 @@ if that is set, with the run's run-id, run-attempt and branch. The run is the on
 of the event that started this workflow, or that of -repo and -run-id. It is
 refused unless it succeeded, was started by an allowed event, and is of the
 repository's own code. If anything is wrong, nothing is written.
-
-`
-
-const after = `
-Environment: GITHUB_TOKEN or GH_TOKEN with the permission "actions: read"; and
+`,
+	Notes: `Environment: GITHUB_TOKEN or GH_TOKEN with the permission "actions: read"; and
 what a runner sets: GITHUB_API_URL, GITHUB_EVENT_NAME, GITHUB_EVENT_PATH,
 GITHUB_REPOSITORY, GITHUB_OUTPUT, GITHUB_ACTIONS.
 
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted.
-`
+`,
+	Setup: func(f *cli.FlagSet) cli.Runner {
+		o := &options{}
+		f.StringVar(&o.dir, "dir", ".", "the directory to write into, `DIR`; it is created if it does not exist")
+		o.build.Register(f.FlagSet)
+		f.JSONFlag("print one JSON object for each output")
+		f.VerboseFlag("log requests on standard error")
+		f.Annotate()
+		return o
+	},
+}
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f := flag.NewFlagSet("merge-artifacts", flag.ContinueOnError)
-	var build buildflags.Flags
-	dir := f.String("dir", ".", "the `DIR`ectory to write into; it is created if it does not exist")
-	build.Register(f)
-	asJSON := f.Bool("json", false, "print one JSON object for each output")
-	verbose := f.Bool("v", false, "log requests on standard error")
-	err := command.ParseFlags(f, args, stdout, before, after)
-	if err == nil && f.NArg() > 0 {
-		err = fmt.Errorf("%q: there are only flags", f.Arg(0))
+func main() { cli.Main(program.Run) }
+
+type options struct {
+	dir     string
+	build   buildflags.Flags
+	request *artifacts.Request
+}
+
+func (o *options) Check(args []string) (err error) {
+	if err := cli.FlagsOnly(args); err != nil {
+		return err
 	}
-	var request *artifacts.Request
-	if err == nil {
-		request, err = build.Request(os.Getenv)
-	}
-	if err != nil {
-		buildflags.SayUsage(stderr, "merge-artifacts", err)
-		return exitCode(err, command.Usage)
+	if o.request, err = o.build.Request(os.Getenv); err != nil {
+		return err
 	}
 	// Here references are only passed on. A program that pulls them needs the list.
-	request.Policy.AnyReference = len(build.Allow) == 0
-
-	m := &merger{stdout: stdout, stderr: stderr, json: *asJSON, level: slog.LevelWarn}
-	if *verbose {
-		m.level = slog.LevelDebug
-	}
-	if os.Getenv("GITHUB_ACTIONS") == "true" {
-		m.commands = workflow.NewCommands(stderr)
-	}
-	if err = m.merge(ctx, request, *dir); ctx.Err() != nil {
-		return command.Interrupted
-	}
-	if err != nil {
-		command.Say(stderr, "merge-artifacts", err)
-		_ = m.commands.Error(title, err.Error())
-	}
-	return exitCode(err, command.Failed)
+	o.request.Policy.AnyReference = len(o.build.Allow) == 0
+	return nil
 }
 
-func exitCode(err error, otherwise int) int {
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return command.OK
-	case errors.Is(err, artifacts.ErrEvent): // the event is at fault, not the command line
-		return command.Failed
-	case errors.Is(err, artifacts.ErrRequest): // such as a malformed -repo
-		return command.Usage
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	if err := o.merge(ctx, out); err != nil {
+		return buildflags.Code(ctx, err, out)
 	}
-	return otherwise
-}
-
-var title = workflow.Annotation{Title: "merge-artifacts"}
-
-// A merger writes text that is not trusted to a runner, which reads all of it: only
-// as [workflow.Plain] makes it.
-type merger struct {
-	stdout, stderr io.Writer
-	json           bool
-	level          slog.Level
-	commands       *workflow.Commands // nil outside of Actions
+	return out.Code(ctx)
 }
 
 // merge writes the files first: an output must not name a file that is not there.
-func (m *merger) merge(ctx context.Context, request *artifacts.Request, dir string) error {
-	logger := slog.New(slog.NewTextHandler(workflow.PlainWriter(m.stderr), &slog.HandlerOptions{Level: m.level}))
-	client, err := buildflags.Client(os.Getenv, logger)
+func (o *options) merge(ctx context.Context, out *cli.Output) error {
+	build, err := buildflags.Fetch(ctx, o.request, os.Getenv, out)
 	if err != nil {
 		return err
-	}
-	build, err := client.Fetch(ctx, request)
-	if err != nil {
-		return err
-	}
-	for _, f := range build.Files.Files {
-		for _, old := range f.Overridden {
-			m.warn(fmt.Sprintf("%s of artifact %s is overridden by artifact %s", f.Path, old.Name, f.From.Name))
-		}
-	}
-	for _, old := range build.Overridden {
-		m.warn(fmt.Sprintf("%s:%d: output %s is overridden by a later file", old.File, old.Line, old.Name))
 	}
 	outputs, err := outputsOf(build)
 	if err != nil {
 		return err
 	}
-	if err := build.Files.WriteDir(dir); err != nil {
+	if err := build.Files.WriteDir(o.dir); err != nil {
 		return err
 	}
 	if file := os.Getenv("GITHUB_OUTPUT"); file != "" {
@@ -137,10 +95,28 @@ func (m *merger) merge(ctx context.Context, request *artifacts.Request, dir stri
 			return fmt.Errorf("write the outputs: %w", err)
 		}
 	}
-	return m.print(build)
+	for _, i := range build.Outputs {
+		r := &report.Output{Name: i.Name, Reference: i.Reference, Artifact: build.From(i).Name, File: i.File, RunID: build.Run.ID, Branch: build.Run.HeadBranch}
+		out.Print(r, r.Text())
+	}
+	return nil
 }
 
-func (m *merger) warn(text string) {
-	command.Say(m.stderr, "merge-artifacts", errors.New("warning: "+text))
-	_ = m.commands.Warning(title, text)
+// outputsOf returns the build's outputs and those that identify the run: a program
+// that caches the images later needs them, so that an older run does not replace a
+// newer one's tarball.
+func outputsOf(build *artifacts.Build) ([]workflow.Output, error) {
+	own := []workflow.Output{
+		{Name: "run-id", Value: strconv.FormatInt(build.Run.ID, 10)},
+		{Name: "run-attempt", Value: strconv.FormatInt(build.Run.Attempt, 10)},
+		{Name: "branch", Value: build.Run.HeadBranch},
+	}
+	var outputs []workflow.Output
+	for _, image := range build.Outputs {
+		if slices.ContainsFunc(own, func(o workflow.Output) bool { return o.Name == image.Name }) {
+			return nil, fmt.Errorf("%s:%d: the build has an output called %q, which is reserved for the run's own: rename the image", image.File, image.Line, image.Name)
+		}
+		outputs = append(outputs, workflow.Output{Name: image.Name, Value: image.Reference})
+	}
+	return append(outputs, own...), nil
 }

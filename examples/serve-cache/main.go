@@ -1,48 +1,80 @@
+// Serve-cache serves a directory of tarballs as a read-only registry, for engines and
+// clusters that pull from it, or have it as a mirror.
+//
+//	serve-cache [-dir DIR] [-addr 127.0.0.1:5000]
+//
+// See -h for the flags and the exit codes.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
-	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/examples/internal/cli"
 )
 
-func main() { command.Main(run) }
+var program = cli.Program{
+	Name: "serve-cache",
+	Usage: `Usage: serve-cache [flags]
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parseFlags(args, stdout, stderr)
+Serves the images of all tarballs in DIR as a read-only registry, until it is
+interrupted. An image registry.example/team/image:v1 is there as
+ADDRESS/registry.example/team/image:v1, and for clients that have this as a mirror
+of registry.example as ADDRESS/team/image:v1.
+
+There is no password and no encryption: every client that reaches ADDRESS reads
+every image.
+`,
+	Notes: `Exit codes: 1 it cannot serve, 2 wrong usage, 130 interrupted.
+`,
+	Setup: func(f *cli.FlagSet) cli.Runner {
+		o := &options{}
+		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+		f.StringVar(&o.addr, "addr", "127.0.0.1:5000", "where to listen, as `HOST:PORT`; port 0 is any that is free")
+		f.VerboseFlag("log each request on standard error")
+		return o
+	},
+}
+
+func main() { cli.Main(program.Run) }
+
+type options struct{ dir, addr string }
+
+func (o *options) Check(args []string) error {
+	if err := cli.FlagsOnly(args); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(o.addr)
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return command.OK
 	case err != nil:
-		return command.Usage
+		return fmt.Errorf("-addr %q: %w: want HOST:PORT", o.addr, err)
+	case host == "": // as ":5000" is most often meant for this machine
+		return fmt.Errorf("-addr %q would serve every network that this machine is on: name the HOST, 0.0.0.0 if that is what you want", o.addr)
 	}
-	// Names of files and what clients ask for are foreign text.
-	stderr = workflow.PlainWriter(stderr)
-	if err := serve(ctx, o, stdout, stderr); err != nil {
-		fmt.Fprintf(stderr, "serve-cache: %v\n", err)
-		return command.Failed
+	o.dir, err = cli.Dir(o.dir)
+	return err
+}
+
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	if err := o.serve(ctx, out); err != nil {
+		out.Fail(err)
 	}
-	return command.Interrupted
+	return out.Code(ctx)
 }
 
 // serve serves until ctx ends.
-func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
-	dir, err := cache.OpenDir(o.dir, nil)
+func (o *options) serve(ctx context.Context, out *cli.Output) error {
+	dir, err := cache.Open(o.dir, nil)
 	if err != nil {
 		return err
 	}
-	entries, err := dir.List(ctx) // says now what a client would be told later
+	entries, err := dir.List(ctx) // fails now rather than at a request
 	if err != nil {
 		return err
 	}
@@ -52,23 +84,20 @@ func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 			images++
 		}
 	}
-	level := slog.LevelWarn
-	if o.verbose {
-		level = slog.LevelDebug
-	}
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
 	}
 	s := &http.Server{
-		Handler: server.New(dir, &server.Options{Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))}),
+		Handler: server.New(dir, &server.Options{Logger: out.Log}),
 		// A layer takes as long as the client does; a request does not.
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if _, err := fmt.Fprintf(stdout, "serving %d images of %s at http://%s\n", images, workflow.Plain(dir.Path()), listener.Addr()); err != nil {
-		return errors.Join(err, listener.Close())
+	out.Print(nil, fmt.Sprintf("serving %d images of %s at http://%s", images, dir.Path(), listener.Addr()))
+	if out.Code(ctx) == cli.Failed { // the address could not be printed
+		return listener.Close()
 	}
 	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -23,8 +22,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/internal/command"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/scripttest"
 )
 
 func TestMain(m *testing.M) {
@@ -34,72 +34,48 @@ func TestMain(m *testing.M) {
 // The scripts run the program with a directory dir that has the tarballs of
 // registry.test/ci/image:jammy-1 and :noble-1.
 func TestScripts(t *testing.T) {
-	running := func(ts *testscript.TestScript) *program { return *ts.Value("program").(**program) }
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
-		Setup: func(env *testscript.Env) error {
-			env.Values["program"] = new(*program)
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
-			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
-			dir := filepath.Join(env.WorkDir, "dir")
-			return errors.Join(
-				stock(dir, "jammy_main.tar", "registry.test/ci/image:jammy-1", 5000),
-				stock(dir, "noble_main.tar", "registry.test/ci/image:noble-1", 6000))
+	running := func(ts *testscript.TestScript) *process { return *ts.Value("program").(**process) }
+	scripttest.Run(t, func(env *testscript.Env) error {
+		env.Values["program"] = new(*process)
+		return errors.Join(
+			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a"),
+			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "b"))
+	}, scripttest.Commands{
+		// start ARG...: serve-cache runs from now on, at $ADDRESS; its first line is
+		// in the file line.
+		"start": func(ts *testscript.TestScript, _ bool, args []string) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends one that no test stops
+			ts.Defer(cancel)
+			env := append(os.Environ(), "HOME="+ts.Getenv("HOME"), "GORACE="+ts.Getenv("GORACE"))
+			p, err := start(ctx, ts.MkAbs("."), env, args...)
+			ts.Check(err)
+			ts.Defer(func() { _ = p.cmd.Process.Kill() }) // has ended, in most scripts
+			*ts.Value("program").(**process) = p
+			ts.Setenv("ADDRESS", p.address)
+			ts.Check(os.WriteFile(ts.MkAbs("line"), []byte(p.line), 0o644))
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// start ARG...: serve-cache runs from now on, at $ADDRESS; its first line is
-			// in the file line.
-			"start": func(ts *testscript.TestScript, _ bool, args []string) {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends one that nobody stops
-				ts.Defer(cancel)
-				env := append(os.Environ(), "HOME="+ts.Getenv("HOME"), "GORACE="+ts.Getenv("GORACE"))
-				p, err := start(ctx, ts.MkAbs("."), env, args...)
-				ts.Check(err)
-				ts.Defer(func() { _ = p.cmd.Process.Kill() }) // has ended, in most scripts
-				*ts.Value("program").(**program) = p
-				ts.Setenv("ADDRESS", p.address)
-				ts.Check(os.WriteFile(ts.MkAbs("line"), []byte(p.line), 0o644))
-			},
-			// signal SIGNAL CODE: it ends with this exit code; what it had to say is in
-			// the file errors.
-			"signal": func(ts *testscript.TestScript, _ bool, args []string) {
-				signal := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[args[0]]
-				code, err := running(ts).stop(signal)
-				ts.Check(err)
-				if fmt.Sprint(code) != args[1] {
-					ts.Fatalf("exit code %d, want %s", code, args[1])
-				}
-				ts.Check(os.WriteFile(ts.MkAbs("errors"), running(ts).stderr.Bytes(), 0o644))
-			},
-			// [!] pull REF: a client pulls an image, and proves all of it.
-			"pull": func(ts *testscript.TestScript, neg bool, args []string) {
-				ref, err := name.ParseReference(args[0])
-				ts.Check(err)
-				img, err := remote.Image(ref, remote.WithContext(t.Context()))
-				if err == nil {
-					err = validate.Image(img)
-				}
-				if neg != (err != nil) {
-					ts.Fatalf("pull %s: %v", ref, err)
-				}
-			},
-			// stock FILE REF: what docker-cache would write there.
-			"stock": func(ts *testscript.TestScript, _ bool, args []string) {
-				path := ts.MkAbs(args[0])
-				ts.Check(stock(filepath.Dir(path), filepath.Base(path), args[1], 7000))
-			},
-			// exits CODE COMMAND...: the exit code, which testscript does not tell.
-			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
-				err := ts.Exec(args[1], args[2:]...)
-				code := 0
-				var exit *exec.ExitError
-				if errors.As(err, &exit) {
-					code = exit.ExitCode()
-				}
-				if fmt.Sprint(code) != args[0] {
-					ts.Fatalf("exit code %d, want %s", code, args[0])
-				}
-			},
+		// signal SIGNAL CODE: it ends with this exit code; what it had to say is in
+		// the file errors.
+		"signal": func(ts *testscript.TestScript, _ bool, args []string) {
+			signal := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[args[0]]
+			code, err := running(ts).stop(signal)
+			ts.Check(err)
+			if fmt.Sprint(code) != args[1] {
+				ts.Fatalf("exit code %d, want %s", code, args[1])
+			}
+			ts.Check(os.WriteFile(ts.MkAbs("errors"), running(ts).stderr.Bytes(), 0o644))
+		},
+		// [!] pull REF: a client pulls an image, and verifies all of it.
+		"pull": func(ts *testscript.TestScript, neg bool, args []string) {
+			ref, err := name.ParseReference(args[0])
+			ts.Check(err)
+			img, err := remote.Image(ref, remote.WithContext(t.Context()))
+			if err == nil {
+				err = validate.Image(img)
+			}
+			if neg != (err != nil) {
+				ts.Fatalf("pull %s: %v", ref, err)
+			}
 		},
 	})
 }
@@ -107,51 +83,53 @@ func TestScripts(t *testing.T) {
 // A signal in the middle of a pull ends it: what the client has is not complete.
 func TestSignalInTheMiddle(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
-	require.NoError(t, stock(dir, "image_main.tar", "registry.test/ci/image:v1", 24<<20)) // more than sockets hold
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	require.NoError(t, scripttest.Stock(filepath.Join(dir, "image_main.tar"), "registry.test/ci/image:v1", 24<<20, "a")) // more than sockets hold
+	for _, signal := range scripttest.Signals() {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends a test that would hang
 		defer cancel()
 		p, err := start(ctx, dir, os.Environ(), "-dir", dir, "-addr", "127.0.0.1:0")
 		require.NoError(t, err)
-		tarball, err := cache.ReadTarball(filepath.Join(dir, "image_main.tar"))
+		stocked, err := tarball.Open(filepath.Join(dir, "image_main.tar"))
 		require.NoError(t, err)
-		got, err := http.Get("http://" + p.address + "/v2/ci/image/blobs/" + tarball.Image.Layers()[0].Digest.String())
+		defer stocked.Close()
+		got, err := http.Get("http://" + p.address + "/v2/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
 		require.NoError(t, err)
 		defer got.Body.Close()
 		_, err = io.CopyN(io.Discard, got.Body, 1000)
 		require.NoError(t, err)
 		code, err := p.stop(signal)
 		require.NoError(t, err)
-		assert.Equal(t, command.Interrupted, code)
+		assert.Equal(t, cli.Interrupted, code)
 		assert.Empty(t, p.stderr.String())
 		_, err = io.Copy(io.Discard, got.Body)
 		require.Error(t, err)
 	}
 }
 
-// It ends by itself when it is told to, before the patience of those who told it does.
+// It ends by itself when its context does, before a caller runs out of patience.
 func TestEndsWithItsContext(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
-	require.NoError(t, stock(dir, "image_main.tar", "registry.test/ci/image:v1", 24<<20))
+	require.NoError(t, scripttest.Stock(filepath.Join(dir, "image_main.tar"), "registry.test/ci/image:v1", 24<<20, "a"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	r, w := io.Pipe()
 	code := make(chan int, 1)
 	var stderr bytes.Buffer
-	go func() { code <- run(ctx, []string{"-dir", dir, "-addr", "127.0.0.1:0"}, w, &stderr) }()
+	go func() { code <- program.Run(ctx, []string{"-dir", dir, "-addr", "127.0.0.1:0"}, w, &stderr) }()
 	line, err := bufio.NewReader(r).ReadString('\n')
 	require.NoError(t, err)
 	_, url, ok := strings.Cut(strings.TrimSpace(line), " at ")
 	require.True(t, ok, line)
-	tarball, err := cache.ReadTarball(filepath.Join(dir, "image_main.tar"))
+	stocked, err := tarball.Open(filepath.Join(dir, "image_main.tar"))
 	require.NoError(t, err)
-	got, err := http.Get(url + "/v2/ci/image/blobs/" + tarball.Image.Layers()[0].Digest.String())
+	defer stocked.Close()
+	got, err := http.Get(url + "/v2/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
 	require.NoError(t, err)
 	defer got.Body.Close()
 	cancel() // while the layer is being sent
 	select {
 	case c := <-code:
-		assert.Equal(t, command.Interrupted, c)
+		assert.Equal(t, cli.Interrupted, c)
 	case <-time.After(time.Minute):
 		t.Fatal("it goes on")
 	}
@@ -159,12 +137,12 @@ func TestEndsWithItsContext(t *testing.T) {
 	require.Error(t, err)
 }
 
-// An address that nobody can be told is not served.
+// When the address cannot be printed, nothing is served.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	r, w := io.Pipe()
-	require.NoError(t, r.CloseWithError(errors.New("nobody reads")))
+	require.NoError(t, r.CloseWithError(errors.New("no reader")))
 	var stderr bytes.Buffer
-	assert.Equal(t, command.Failed, run(t.Context(), []string{"-dir", dir, "-addr", "127.0.0.1:0"}, w, &stderr))
-	assert.Equal(t, "serve-cache: nobody reads\n", stderr.String())
+	assert.Equal(t, cli.Failed, program.Run(t.Context(), []string{"-dir", dir, "-addr", "127.0.0.1:0"}, w, &stderr))
+	assert.Equal(t, "serve-cache: print the results: no reader\n", stderr.String())
 }

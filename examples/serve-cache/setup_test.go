@@ -10,22 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-
-	"github.com/dockercache/dockercache/cache"
-	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
-// stock writes the tarball of an image that has one layer, as docker-cache does.
-func stock(dir, name, ref string, size int) error {
-	d, err := cache.OpenDir(dir, &cache.DirOptions{DirMode: 0o755})
-	if err != nil {
-		return err
-	}
-	return tarballtest.Stock(d, name, ref, size, "a")
-}
-
-// program is a serve-cache that runs.
-type program struct {
+// process is a serve-cache that runs.
+type process struct {
 	cmd     *exec.Cmd
 	address string // from the first line of its standard output
 	stdout  *bufio.Reader
@@ -34,12 +22,12 @@ type program struct {
 }
 
 // start runs serve-cache until ctx ends, in a directory, and waits for its first line.
-func start(ctx context.Context, dir string, env []string, args ...string) (*program, error) {
+func start(ctx context.Context, dir string, env []string, args ...string) (*process, error) {
 	path, err := exec.LookPath("serve-cache") // testscript.Main put it on PATH
 	if err != nil {
 		return nil, err
 	}
-	p := &program{cmd: exec.CommandContext(ctx, path, args...)}
+	p := &process{cmd: exec.CommandContext(ctx, path, args...)}
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, env, &p.stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -59,7 +47,7 @@ func start(ctx context.Context, dir string, env []string, args ...string) (*prog
 }
 
 // stop sends a signal and returns the exit code.
-func (p *program) stop(s os.Signal) (int, error) {
+func (p *process) stop(s os.Signal) (int, error) {
 	if err := p.cmd.Process.Signal(s); err != nil {
 		return 0, err
 	}

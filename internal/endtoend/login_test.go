@@ -23,6 +23,7 @@ func (w *world) requireStocked(f finished, name, source string) {
 	assert.Equal(w.t, source+":"+name+hash, r.Source)
 	stocked, err := tarball.Open(filepath.Join(w.dir, name+"_main.tar"))
 	require.NoError(w.t, err)
+	defer stocked.Close()
 	require.NoError(w.t, stocked.Verify(w.t.Context(), nil))
 	digest, err := w.images[name].Digest()
 	require.NoError(w.t, err)
@@ -147,7 +148,7 @@ func TestAWSIsBusyOnTheWay(t *testing.T) {
 	w.requireNoSecret(f)
 }
 
-// Outside of Actions no command goes to a runner, and in a file none at all.
+// Outside of Actions nothing is sent to a runner, and in a file nothing at all.
 func TestMasksAreForTheRunnerAlone(t *testing.T) {
 	w := newWorld(t)
 	w.env = append(w.env, "GITHUB_ACTIONS=")
@@ -237,7 +238,7 @@ func TestAWSFails(t *testing.T) {
 			for _, says := range c.says {
 				assert.Contains(t, failed.Error, says)
 			}
-			assert.Contains(t, failed.Error, mirrorImage+":"+names[1]+hash+": not found", "the mirror's answer is kept apart")
+			assert.Contains(t, failed.Error, mirrorImage+":"+names[1]+hash+": not found", "the mirror's answer is reported apart")
 			assert.NotContains(t, failed.Error, "denied: status", "no anonymous attempt hides it")
 			assert.NotContains(t, f.stderr, "docker login")
 			_, err := os.Stat(filepath.Join(w.dir, names[1]+"_main.tar"))

@@ -24,8 +24,6 @@ import (
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
 	_ "github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/internal/awstest"
-	_ "github.com/dockercache/dockercache/internal/buildflags"
-	_ "github.com/dockercache/dockercache/internal/command"
 	"github.com/dockercache/dockercache/internal/fakenet"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	_ "github.com/dockercache/dockercache/registry"
@@ -86,6 +84,10 @@ func newWorldWith(t *testing.T, signatureUses int) *world {
 	sources, err := filepath.Glob("../../examples/*/*.go")
 	require.NoError(t, err)
 	require.NotEmpty(t, sources)
+	common, err := filepath.Glob("../../examples/internal/*/*.go")
+	require.NoError(t, err)
+	require.NotEmpty(t, common)
+	sources = append(sources, common...)
 	for _, source := range sources {
 		_, err := os.Stat(source)
 		require.NoError(t, err)
@@ -262,7 +264,7 @@ func (w *world) requireNoSecret(f finished) {
 			sent(r.Service, func(secret string) bool { return secret == r.Header.Get("X-Amz-Security-Token") }, r.Header, r.Body)
 		}
 	}
-	assert.Empty(w.t, w.net.Refused(), "nobody else was asked")
+	assert.Empty(w.t, w.net.Refused(), "no other host was asked")
 }
 
 // isPassword reports whether a secret of AWS is what ECR's registry is for.

@@ -1,0 +1,159 @@
+// Package admin has the commands of cache-admin: what they do with a directory, and
+// print of it.
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+)
+
+// table writes aligned columns: rows of cells with a tab between.
+func table(write func(row func(format string, a ...any))) string {
+	var text strings.Builder
+	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	write(func(format string, a ...any) { fmt.Fprintf(t, format+"\n", a...) })
+	_ = t.Flush() // a Builder never fails
+	return text.String()
+}
+
+// List prints what is in a directory.
+func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
+	entries, err := dir.List(ctx)
+	if err != nil {
+		return err
+	}
+	var allocated int64
+	text := table(func(row func(string, ...any)) {
+		if len(entries) > 0 {
+			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tDIGEST\tREFERENCE")
+		}
+		for _, e := range entries {
+			allocated += e.Allocated
+			r := listed{
+				Name: e.Name, Run: e.Run.ID, RunAttempt: e.Run.Attempt, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
+				LastUsed: cli.Stamp(e.LastUsed), Error: cli.ErrorText(e.Err),
+			}
+			name, used, run := cli.Printable(e.Name), humanize.Time(e.LastUsed), "-"
+			if r.Run != 0 {
+				run = fmt.Sprintf("%d/%d", r.Run, r.RunAttempt)
+			}
+			if t := e.Info; t != nil {
+				r.Digest, r.Reference, r.Source, r.Branch = t.Image.Digest().String(), t.Image.Reference(), t.Provenance.Source, t.Provenance.Branch
+			}
+			out.Print(r, "")
+			if e.Err != nil {
+				row("%s\t%s\t\t%s\t\t\t%s", name, cli.Bytes(e.Size), used, cli.Printable(r.Error))
+				continue
+			}
+			row("%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, r.Digest, r.Reference)
+		}
+	})
+	out.Print(nil, fmt.Sprintf("%s%s, %s of the disk", text, english.Plural(len(entries), "tarball", ""), cli.Bytes(allocated)))
+	return nil
+}
+
+// Prune removes what is beyond limits, and prints it, what stays all the same, and a
+// summary, which with -json is on standard error.
+func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out *cli.Output) error {
+	result, err := dir.Prune(ctx, limits)
+	done := "removed"
+	if limits.DryRun {
+		done = "would remove"
+	}
+	var swept int64
+	out.Print(nil, table(func(row func(string, ...any)) {
+		for _, l := range result.Swept {
+			swept += l.Bytes
+			out.Print(pruned{Name: l.Name, Kind: string(l.Kind), Action: "removed", DryRun: limits.DryRun, Why: "leftover", Bytes: l.Bytes}, "")
+			row("%s\t%s\t%s\tleftover", done, cli.Printable(l.Name), cli.Bytes(l.Bytes))
+		}
+		for _, p := range slices.Concat(result.Removed, result.Kept) {
+			e := p.Entry
+			r := pruned{
+				Name: e.Name, Kind: "tarball", Action: "removed", DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
+				Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
+			}
+			action, why := done, r.Why
+			if p.Kept != "" {
+				r.Action, action, why = "kept", "kept", why+", but "+r.Kept
+			}
+			out.Print(r, "")
+			row("%s\t%s\t%s\t%s\tlast used %s", action, cli.Printable(r.Name), cli.Bytes(r.Bytes), why, humanize.Time(e.LastUsed))
+		}
+	}))
+	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), "tarball", ""), cli.Bytes(result.Freed),
+		english.Plural(len(result.Swept), "leftover", ""), cli.Bytes(swept), english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes)))
+	return err
+}
+
+// Info prints what is in a tarball: file is a path, or if there is none such, a name
+// in the directory.
+func Info(dir, file string, out *cli.Output) error {
+	t, err := tarball.Open(file)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == file {
+		t, err = tarball.Open(filepath.Join(dir, file))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s is neither here nor in %s: %w", file, dir, fs.ErrNotExist)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	d := &described{
+		File: t.Name(), Digest: t.Image.Digest().String(), Reference: t.Image.Reference(), Source: t.Provenance.Source, Branch: t.Provenance.Branch,
+		Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
+	}
+	if c, err := v1.ParseConfigFile(bytes.NewReader(t.Image.Config())); err == nil { // it was parsed before
+		d.Created = cli.Stamp(c.Created.Time)
+		if p := c.Platform(); p != nil {
+			d.Platform = p.String()
+		}
+	}
+	types := map[v1.Hash]string{}
+	for _, l := range t.Image.Layers() {
+		types[l.Digest] = string(l.MediaType)
+	}
+	for _, s := range t.Layout.Layers() {
+		d.Layers = append(d.Layers, describedLayer{Digest: s.Blob.String(), MediaType: types[s.Blob], Bytes: s.Length, Offset: s.Offset})
+	}
+	out.Print(d, d.text())
+	return nil
+}
+
+func (d *described) text() string {
+	run := ""
+	if d.Run != 0 {
+		run = fmt.Sprintf("%d, attempt %d", d.Run, d.RunAttempt)
+	}
+	return table(func(row func(string, ...any)) {
+		for _, r := range [][2]string{
+			{"file", d.File}, {"size", fmt.Sprintf("%s (%d bytes)", cli.Bytes(d.Bytes), d.Bytes)}, {"reference", d.Reference}, {"digest", d.Digest}, {"config", d.Config},
+			{"platform", d.Platform}, {"created", d.Created}, {"source", d.Source}, {"branch", d.Branch}, {"run", run},
+		} {
+			if r[1] != "" {
+				row("%s\t%s", r[0], cli.Printable(r[1]))
+			}
+		}
+	}) + table(func(row func(string, ...any)) {
+		row("\nLAYER\tSIZE\tOFFSET\tMEDIA TYPE")
+		for _, l := range d.Layers {
+			row("%s\t%s\t%d\t%s", l.Digest, cli.Bytes(l.Bytes), l.Offset, l.MediaType)
+		}
+	})
+}

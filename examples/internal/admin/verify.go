@@ -1,0 +1,123 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/registryflags"
+	"github.com/dockercache/dockercache/registry"
+)
+
+// The outcomes of verify.
+const (
+	intact   = "intact"
+	damaged  = "damaged" // also what cannot be read
+	repaired = "repaired"
+)
+
+// Verify reads tarballs, those called names or all, and prints each. With a repair
+// that is not nil it fetches what is damaged.
+func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registryflags.Flags, out *cli.Output) error {
+	progress, end := out.Track("verify")
+	results, err := dir.Verify(ctx, names, &cache.VerifyOptions{Progress: progress})
+	end()
+	if err != nil {
+		return err
+	}
+	var client *registry.Client
+	for i := range results {
+		if ctx.Err() != nil {
+			return nil
+		}
+		v := &results[i]
+		r, err := newVerified(v), v.Err
+		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
+			if client == nil {
+				client, err = repair.Client(out, registry.Options{})
+			}
+			if client != nil {
+				r.BytesDownloaded, err = fetch(ctx, dir, v, client)
+			}
+			if r.Outcome = repaired; err != nil {
+				r.Outcome, err = damaged, fmt.Errorf("%w; it cannot be repaired: %w", v.Err, err)
+			}
+		}
+		if r.Error = cli.ErrorText(err); err != nil {
+			out.Fail(fmt.Errorf("%s: %w", cli.Printable(v.Name), err))
+		}
+		out.Print(r, r.text())
+	}
+	return nil
+}
+
+// newVerified makes the record of a result, before a repair.
+func newVerified(v *cache.VerifyResult) *verified {
+	r := &verified{Name: v.Name, Outcome: intact, Damaged: []string{}}
+	if v.Err != nil {
+		r.Outcome = damaged
+	}
+	if v.Info != nil {
+		r.Digest, r.Bytes = v.Info.Image.Digest().String(), v.Info.Layout.Size()
+	}
+	for _, l := range v.Damaged {
+		r.Damaged = append(r.Damaged, l.String())
+	}
+	return r
+}
+
+func (r *verified) text() string {
+	line := fmt.Sprintf("%-8s  %s  %s", r.Outcome, cli.Printable(r.Name), cli.Bytes(r.Bytes))
+	switch {
+	case r.Outcome == repaired:
+		line += fmt.Sprintf(", %s fetched", cli.Bytes(r.BytesDownloaded))
+	case len(r.Damaged) > 0:
+		line += fmt.Sprintf(", layers %v", r.Damaged)
+	}
+	return line
+}
+
+// fetch fetches the damaged layers of a tarball, by its digest, first from where it
+// came from, and from its own registry. It returns how much was downloaded.
+func fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, client *registry.Client) (int64, error) {
+	img := v.Info.Image
+	// By the digest there is no choice; the image's own platform avoids a warning.
+	platform := registry.DefaultPlatform()
+	if c, err := v1.ParseConfigFile(bytes.NewReader(img.Config())); err == nil && c.Platform() != nil {
+		platform = *c.Platform()
+	}
+	remote, err := client.Image(ctx, platform, v.Info.Sources()...)
+	if err != nil {
+		return 0, err
+	}
+	if remote.Digest() != img.Digest() {
+		return 0, fmt.Errorf("%s is an index now, with %s: not the image that the tarball has", remote.Source(), remote.Digest())
+	}
+	result, err := dir.Repair(ctx, v, remote, nil)
+	return result.Downloaded, err
+}
+
+const again = "stock it again with docker-cache, or remove it; what is damaged in a tarball can be fetched with \"verify -repair\""
+
+var advice, adviceOnDamage = registryflags.Advice(
+	registryflags.Tip{Kind: registry.ErrNotFound, Text: "the registry does not have the image any more: remove the tarball, or stock a newer one with docker-cache"},
+	registryflags.Tip{Kind: cache.ErrReplaced, Text: "it was stocked again meanwhile: verify it again"},
+	registryflags.Tip{Kind: cache.ErrInvalidName, Text: "give the name of a file in the directory, without a path"},
+	registryflags.Tip{Kind: fs.ErrPermission, Text: "run it as the user that the directory belongs to"},
+	registryflags.Tip{Kind: tarball.ErrDigest}, // where nothing else helps
+), registryflags.Advice(registryflags.Tip{Kind: tarball.ErrDigest, Text: again}, registryflags.Tip{Kind: tarball.ErrNotTarball, Text: again})
+
+// Advice says what a person can do about an error of a command.
+func Advice(err error) string {
+	if text := advice(err); text != "" {
+		return text
+	}
+	return adviceOnDamage(err)
+}

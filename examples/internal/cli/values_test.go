@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDuration(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{"30d": 30 * day, "1d12h": 36 * time.Hour, "36h": 36 * time.Hour, "90m": 90 * time.Minute} {
+		var d Duration
+		require.NoError(t, d.Set(text), text)
+		assert.Equal(t, want, time.Duration(d), text)
+	}
+	for _, text := range []string{"", "d", "0", "0d", "-1d", "-5h", "1d-5h", "30", "1dd", "999999999d", "1.5d"} {
+		require.Error(t, new(Duration).Set(text), text)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]Size{"500GB": 500e9, "500GiB": 500 << 30, "1": 1, "1.5k": 1500} {
+		var s Size
+		require.NoError(t, s.Set(text), text)
+		assert.Equal(t, want, s, text)
+	}
+	for _, text := range []string{"", "0", "-1", "many", "16EiB", "1XB"} {
+		require.Error(t, new(Size).Set(text), text)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	assert.Equal(t, "a_main.tar", Printable("a_main.tar"))
+	assert.Equal(t, `"a\n\x1b[2J.tar"`, Printable("a\n\x1b[2J.tar"))
+}
+
+func TestSeconds(t *testing.T) {
+	for text, want := range map[string]time.Duration{"18000": 5 * time.Hour, "5h": 5 * time.Hour, "900": 15 * time.Minute, "1h30m": 90 * time.Minute} {
+		var s Seconds
+		require.NoError(t, s.Set(text), text)
+		assert.Equal(t, want, time.Duration(s), text)
+	}
+	for _, text := range []string{"", "0", "-1", "-5h", "1.5", "99999999999"} {
+		require.Error(t, new(Seconds).Set(text), text)
+	}
+}
+
+func TestMode(t *testing.T) {
+	var m Mode
+	require.NoError(t, m.Set("0640"))
+	assert.Equal(t, Mode(0o640), m)
+	for _, text := range []string{"", "0", "999", "01777", "rw"} {
+		require.Error(t, new(Mode).Set(text), text)
+	}
+}

@@ -1,0 +1,123 @@
+// Package registryflags has the flags of the examples that read from registries, and
+// makes clients of them. It also knows what a person can do about errors of
+// registries and of the cache.
+package registryflags
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/awsauth"
+)
+
+// Flags are the values of the flags; see [Flags.Register].
+type Flags struct {
+	RoleARN, Region string
+	RoleDuration    cli.Seconds
+	PlainHTTP       cli.List
+}
+
+// Register defines the flags, but not -role-duration, in a set. Their help begins with
+// a prefix.
+func (f *Flags) Register(set *flag.FlagSet, prefix string) {
+	set.StringVar(&f.RoleARN, "role-arn", "", prefix+"the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR (default: AWS's own variables and files)")
+	set.StringVar(&f.Region, "region", "", prefix+"the AWS `REGION` to ask for the role (default: AWS's own variables)")
+	set.Var(&f.PlainHTTP, "plain-http", prefix+"a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
+}
+
+// Given reports whether one of the flags of [Flags.Register] was given.
+func (f *Flags) Given() bool { return f.RoleARN != "" || f.Region != "" || len(f.PlainHTTP) > 0 }
+
+// Check returns what is wrong with the flags.
+func (f *Flags) Check() error {
+	for _, host := range f.PlainHTTP {
+		if host == "" || strings.ContainsAny(host, "/ ") {
+			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme", host)
+		}
+	}
+	if _, err := f.keychain(&cli.Output{}); err != nil {
+		return fmt.Errorf("credentials of AWS: %w", err)
+	}
+	return nil
+}
+
+// Client returns a client with the flags' values and the credentials of AWS for ECR,
+// then those that package registry has by default. Secrets are masked. What o has
+// goes before.
+func (f *Flags) Client(out *cli.Output, o registry.Options) (*registry.Client, error) {
+	if o.Keychain == nil {
+		var err error
+		if o.Keychain, err = f.keychain(out); err != nil {
+			return nil, err
+		}
+	}
+	o.PlainHTTP, o.Logger, o.Secret = f.PlainHTTP, out.Log, out.Mask
+	return registry.New(&o), nil
+}
+
+// keychain asks for nothing before a registry needs it.
+func (f *Flags) keychain(out *cli.Output) (authn.Keychain, error) {
+	aws, err := awsauth.NewKeychain(&awsauth.Options{
+		RoleARN: f.RoleARN, Region: f.Region, Duration: time.Duration(f.RoleDuration), Logger: out.Log, Secret: out.Mask,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(registry.Chain{{Name: "AWS", Keychain: aws}}, registry.DefaultChain()...), nil
+}
+
+// A Tip is what a person can do about a kind of error.
+type Tip struct {
+	Kind error
+	Text string
+}
+
+var tips = []Tip{
+	{registry.ErrNoCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
+	{http.ErrSchemeMismatch, "if the registry speaks plain HTTP and the network in between can be trusted, allow it with -plain-http HOST:PORT"},
+	{registry.ErrDisagree, "if the mirror is stale push the image there again; if it should never differ find out who pushed to it"},
+	{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
+	{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
+	{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
+	{registry.ErrInvalidAnswer, "check that the host is a registry and that no proxy changes its answers"},
+	{registry.ErrNoPlatform, "ask for one of these with -platform"},
+	{tarball.ErrDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
+	{cache.ErrQuota, "make room in the directory, or give a larger -quota"},
+	{syscall.ENOSPC, "make room in the directory"},
+}
+
+// Advice returns a function that says what a person can do about an error, where that
+// is known. A program's own tips replace those for the same kind; one without a text
+// leaves it out.
+func Advice(own ...Tip) func(error) string {
+	all := slices.Concat(own, slices.DeleteFunc(slices.Clone(tips), func(t Tip) bool {
+		return slices.ContainsFunc(own, func(o Tip) bool { return o.Kind == t.Kind })
+	}))
+	return func(err error) string {
+		var found []string
+		for _, t := range all {
+			if t.Kind == registry.ErrNoCredentials && errors.As(err, new(*awsauth.Error)) {
+				continue // it says itself what to do
+			}
+			if t.Text != "" && errors.Is(err, t.Kind) && !slices.Contains(found, t.Text) {
+				found = append(found, t.Text)
+			}
+		}
+		if len(found) == 0 {
+			return ""
+		}
+		return "\n  What to do: " + strings.Join(found, "; ")
+	}
+}

@@ -1,0 +1,165 @@
+// Package report has what the example programs print: records for -json, and the same
+// as text for people.
+package report
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dockercache/dockercache/artifacts/workflow"
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+)
+
+// The names of the records' fields are a contract: other programs parse them. Times
+// are RFC 3339 in UTC, digests have their algorithm, what is not known is "" or 0.
+
+// Outcomes beside those of the packages cache and loader.
+const (
+	Failed  = "failed"
+	Missing = "missing"
+)
+
+// Stocked is what docker-cache prints for an image.
+type Stocked struct {
+	Image           string  `json:"image"`            // as it was asked for
+	Source          string  `json:"source"`           // the reference that it was resolved at, "" if none had it
+	Tarball         string  `json:"tarball"`          // path, "" if it did not come to that
+	Digest          string  `json:"digest"`           // of the manifest
+	Outcome         string  `json:"outcome"`          // stocked, unchanged, superseded, failed
+	BytesTotal      int64   `json:"bytes_total"`      // of the tarball
+	BytesDownloaded int64   `json:"bytes_downloaded"` // of layers
+	BytesReused     int64   `json:"bytes_reused"`     // of layers, from tarballs in the directory
+	BytesCloned     int64   `json:"bytes_cloned"`     // of these, by sharing the space on the disk
+	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
+	Seconds         float64 `json:"seconds"`
+	Error           string  `json:"error"` // "" unless failed
+
+	Start time.Time `json:"-"`
+}
+
+// Put takes over what [cache.Dir.Put] did.
+func (r *Stocked) Put(put *cache.Result) {
+	r.Outcome, r.BytesTotal, r.BytesDownloaded = string(put.Outcome), put.Total, put.Downloaded
+	r.BytesReused, r.BytesCloned, r.BytesCopied = put.Reused, put.Cloned, put.Copied
+	if put.Total > 0 {
+		r.Tarball = put.Path
+	}
+}
+
+// End ends the work on the image.
+func (r *Stocked) End(err error) {
+	r.Seconds = seconds(r.Start)
+	if err != nil {
+		r.Outcome, r.Error = Failed, err.Error()
+	}
+}
+
+// Text is the record for people.
+func (r *Stocked) Text() string {
+	name, total := filepath.Base(r.Tarball), cli.Bytes(r.BytesTotal)
+	switch cache.Outcome(r.Outcome) {
+	case cache.Stocked:
+		line := fmt.Sprintf("stocked    %s  %s from %s in %.1f s", name, total, r.Source, r.Seconds)
+		if r.BytesReused > 0 {
+			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", cli.Bytes(r.BytesReused), cli.Bytes(r.BytesCloned), cli.Bytes(r.BytesCopied))
+		}
+		return line
+	case cache.Unchanged:
+		return fmt.Sprintf("unchanged  %s  %s, same digest at %s, in %.1f s", name, total, r.Source, r.Seconds)
+	case cache.Superseded:
+		return fmt.Sprintf("superseded %s  a newer build run's is there, in %.1f s", name, r.Seconds)
+	}
+	return fmt.Sprintf("failed     %q after %.1f s", r.Image, r.Seconds)
+}
+
+// Summarize ends the report of docker-cache: in Actions with a notice, and a table in
+// the step's summary.
+func Summarize(out *cli.Output, results []*Stocked, file string) {
+	count := map[string]int{}
+	rows := make([]workflow.SummaryRow, len(results))
+	for i, r := range results {
+		count[r.Outcome]++
+		rows[i] = workflow.SummaryRow{
+			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused,
+			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error,
+		}
+	}
+	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
+		len(rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[Failed]))
+	if file != "" {
+		if err := workflow.AppendSummary(file, rows); err != nil {
+			out.Warn(fmt.Sprintf("write the summary: %v", err))
+		}
+	}
+}
+
+// HowToLoad says what can be done with the tarballs of the sample.
+func HowToLoad(dir string, results []*Stocked) string {
+	var all []string
+	for _, r := range results {
+		all = append(all, r.Tarball)
+	}
+	return fmt.Sprintf(`
+The tarballs are in %s. Load one into an engine with one of
+  docker load -i %s
+  podman load -i %[2]s
+They are yours to keep or to remove:
+  rm %s
+`, dir, all[0], strings.Join(all, " "))
+}
+
+// Loaded is what load-image prints for an image.
+type Loaded struct {
+	Image         string  `json:"image"`          // as it was asked for
+	Tarball       string  `json:"tarball"`        // path, "" if there is none
+	Outcome       string  `json:"outcome"`        // present, loaded, loaded-delta, missing, failed
+	BytesStreamed int64   `json:"bytes_streamed"` // to the engine
+	BytesTotal    int64   `json:"bytes_total"`    // of the tarball
+	Seconds       float64 `json:"seconds"`
+	Error         string  `json:"error"` // "" unless missing or failed
+
+	Start time.Time `json:"-"`
+}
+
+// End ends the work on the image; with an error by this outcome.
+func (r *Loaded) End(err error, outcome string) {
+	r.Seconds = seconds(r.Start)
+	if err != nil {
+		r.Outcome, r.Error = outcome, err.Error()
+	}
+}
+
+// Text is the record for people.
+func (r *Loaded) Text() string {
+	name, total := filepath.Base(r.Tarball), cli.Bytes(r.BytesTotal)
+	switch loader.Outcome(r.Outcome) {
+	case loader.Present:
+		return fmt.Sprintf("present       %s  %s, nothing sent, in %.1f s", name, total, r.Seconds)
+	case loader.Loaded, loader.Delta:
+		return fmt.Sprintf("%-12s  %s  %s sent of %s in %.1f s", r.Outcome, name, cli.Bytes(r.BytesStreamed), total, r.Seconds)
+	}
+	return fmt.Sprintf("%-12s  %q after %.1f s", r.Outcome, r.Image, r.Seconds)
+}
+
+// Output is what merge-artifacts prints for an output.
+type Output struct {
+	Name      string `json:"name"`
+	Reference string `json:"reference"`
+	Artifact  string `json:"artifact"` // that contains it
+	File      string `json:"file"`     // in the directory
+	RunID     int64  `json:"run_id"`
+	Branch    string `json:"branch"` // of the run
+}
+
+// Text is the record for people and shells.
+func (o *Output) Text() string { return o.Name + "=" + o.Reference }
+
+// seconds is how long ago a time is, to the millisecond.
+func seconds(start time.Time) float64 {
+	return math.Round(time.Since(start).Seconds()*1000) / 1000
+}
