@@ -101,7 +101,9 @@ func startDockerd(t *testing.T, d *daemon, program, config string, more ...strin
 	return socket
 }
 
-// startContainerd starts a containerd and returns its address.
+// startContainerd starts a containerd and returns its address. It collects garbage only when
+// a test asks for it, not after so many changes of all tests before: an import that takes the
+// name of an image while its layers are collected has to be sent again, as a whole.
 func startContainerd(t *testing.T, d *daemon) string {
 	t.Helper()
 	testtool.NeedRoot(t)
@@ -115,6 +117,8 @@ state = "%[1]s/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "%[1]s/containerd.sock"
+[plugins."io.containerd.gc.v1.scheduler"]
+  mutation_threshold = 0
 `, dir), 0o600))
 	start(t, d, "containerd successfully booted", "containerd", "--config", config)
 	return "containerd://" + dir + "/containerd.sock"
