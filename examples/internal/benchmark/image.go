@@ -4,6 +4,7 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
@@ -15,131 +16,164 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+type work struct {
+	name   string
+	layers int
+	size   int64 // of a layer, in bytes
+}
+
+// works are the images to pull, in the shapes that matter: the one layer that is nearly the whole image,
+// as in ROCm images; a few big ones, which a program can pull side by side; and
+// many small ones, where the requests take the time.
+var works = []work{
+	{"giant", 1, 1 << 30},
+	{"big", 4, 256 << 20},
+	{"small", 40, 4 << 20},
+}
+
+func (w work) String() string {
+	return fmt.Sprintf("%s (%d × %.4g MiB)", w.name, w.layers, mib(w.size))
+}
+
+// work returns one at the scale of this run.
+func (o *options) work(name string) work {
+	w := works[slices.IndexFunc(works, func(w work) bool { return w.name == name })]
+	w.size = max(int64(float64(w.size)*o.scale), 1)
+	return w
+}
+
 // makeImages writes the images of all works as the files that the registry
 // serves: blobs by digest, manifests by digest and by tag.
-func (b *bench) makeImages() error {
-	for _, w := range b.options.selected() {
+func (b *bench) makeImages() {
+	for _, name := range b.works {
+		w := b.work(name)
 		fmt.Fprintf(os.Stderr, "making %s\n", w)
-		if err := makeImage(b.scratch, w, b.options.ratio); err != nil {
-			return fmt.Errorf("make %s: %w", w, err)
+		var layers []layer
+		for i := range w.layers {
+			layers = append(layers, b.makeLayer(fmt.Sprintf("%s-%d", name, i), w.size))
 		}
+		b.makeTag(name, layers...)
 	}
-	return nil
 }
 
-func makeImage(dir string, w work, ratio float64) error {
-	var layers []madeLayer
-	for i := range w.layers {
-		layer, diffID, err := makeLayer(dir, fmt.Sprintf("%s-%d", w.name, i), w.size, ratio)
-		if err != nil {
-			return err
-		}
-		layers = append(layers, madeLayer{*layer, diffID})
+// makeVersions makes the layers of images of as many bytes as the giant one: four
+// that all have, and the last one of each, 5 %.
+func (b *bench) makeVersions(kind string, write func(name string, size int64) layer, versions ...string) (base, last []layer) {
+	size := b.work("giant").size
+	for i := range 4 {
+		base = append(base, write(fmt.Sprint(kind, "-base-", i), max(size*95/400, 1)))
 	}
-	return makeTag(dir, w.name, layers)
+	for _, name := range versions {
+		last = append(last, write(name, max(size*5/100, 1)))
+	}
+	return base, last
 }
 
-type madeLayer struct {
-	layer  v1.Descriptor
-	diffID v1.Hash
-}
-
-// makeTag writes the manifest and config of an image.
-func makeTag(dir, tag string, layers []madeLayer) error {
+// makeTag writes the manifest and config of an image, and has the tag name it.
+func (b *bench) makeTag(tag string, layers ...layer) {
 	config := v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}}
 	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2}
 	for _, l := range layers {
-		manifest.Layers = append(manifest.Layers, l.layer)
+		manifest.Layers = append(manifest.Layers, l.Descriptor)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.diffID)
 	}
-	raw, err := json.Marshal(config)
-	if err != nil {
-		return err
-	}
-	digest, err := writeBlob(dir, raw)
-	if err != nil {
-		return err
-	}
-	manifest.Config = v1.Descriptor{MediaType: types.DockerConfigJSON, Size: int64(len(raw)), Digest: digest}
-	if raw, err = json.Marshal(manifest); err != nil {
-		return err
-	}
-	if digest, err = writeBlob(dir, raw); err != nil {
-		return err
-	}
-	return os.Symlink(blobName(digest), filepath.Join(dir, "tag-"+tag))
+	manifest.Config = b.writeBlob(config, types.DockerConfigJSON)
+	link := filepath.Join(b.scratch, "tag-"+tag)
+	_ = os.Remove(link) // of a former image, if there is one
+	check(os.Symlink(blobName(b.writeBlob(manifest, manifest.MediaType).Digest), link))
 }
 
-// makeLayer writes a gzip layer of about size bytes with one file, always the
-// same for a name, that is ratio times as large. With a ratio of 1 the file is
-// random and not compressed; this favours programs that unpack what they pull.
-// Otherwise it is random text of few letters, which gzip's Huffman code packs to
-// a known size, and which costs as much to unpack as real files do.
-func makeLayer(dir, name string, size int64, ratio float64) (layer *v1.Descriptor, diffID v1.Hash, err error) {
-	f, err := os.CreateTemp(dir, "layer")
-	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	packed, unpacked := sha256.New(), sha256.New()
-	level, letters := gzip.NoCompression, 256
-	if ratio > 1 {
-		level, letters = gzip.HuffmanOnly, int(math.Exp2(8/ratio))
-	}
-	z, err := gzip.NewWriterLevel(io.MultiWriter(f, packed), level)
-	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	size = int64(float64(size) * ratio)
-	t := tar.NewWriter(io.MultiWriter(z, unpacked))
-	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "opt/" + name, Mode: 0o644, Size: size}); err != nil {
-		return nil, v1.Hash{}, err
-	}
-	var seed [32]byte
-	copy(seed[:], name)
-	if _, err := io.CopyBuffer(t, io.LimitReader(&text{rand.NewChaCha8(seed), letters}, size), make([]byte, 1<<20)); err != nil {
-		return nil, v1.Hash{}, err
-	}
-	if err := errors.Join(t.Close(), z.Close()); err != nil {
-		return nil, v1.Hash{}, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	layer = &v1.Descriptor{MediaType: types.DockerLayer, Size: info.Size(), Digest: sum(packed)}
-	return layer, sum(unpacked), os.Rename(f.Name(), filepath.Join(dir, blobName(layer.Digest)))
+func (b *bench) writeBlob(value any, mediaType types.MediaType) v1.Descriptor {
+	content := must(json.Marshal(value))
+	digest, size, err := v1.SHA256(bytes.NewReader(content))
+	check(err)
+	check(os.WriteFile(filepath.Join(b.scratch, blobName(digest)), content, 0o600))
+	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: digest}
 }
 
-// text is random bytes of so many different letters.
-type text struct {
-	random  io.Reader
-	letters int
-}
-
-func (t *text) Read(p []byte) (int, error) {
-	n, err := t.random.Read(p)
-	for i := range p[:n] {
-		p[i] = byte(int(p[i]) % t.letters)
-	}
-	return n, err
-}
+// blobName is the name of a blob's or manifest's file.
+func blobName(digest v1.Hash) string { return "blob-" + digest.Hex }
 
 func sum(h hash.Hash) v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", h.Sum(nil))}
 }
 
-func writeBlob(dir string, content []byte) (v1.Hash, error) {
-	h := sha256.New()
-	_, _ = h.Write(content) // a hash never fails
-	digest := sum(h)
-	return digest, os.WriteFile(filepath.Join(dir, blobName(digest)), content, 0o600)
+type layer struct {
+	v1.Descriptor
+	diffID v1.Hash
 }
 
-// blobName is the name of a blob's or manifest's file.
-func blobName(digest v1.Hash) string { return "blob-" + digest.Hex }
+// makeLayer writes a gzip layer of about size bytes with one file, always the
+// same for a name, that is b.ratio times as large. With a ratio of 1 the file is
+// random and not compressed; this favours programs that unpack what they pull.
+// Otherwise it is random text of few letters, which gzip's Huffman code packs to
+// a known size, and which costs as much to unpack as real files do.
+func (b *bench) makeLayer(name string, size int64) layer {
+	level, letters := gzip.NoCompression, 256
+	if b.ratio > 1 {
+		level, letters = gzip.HuffmanOnly, int(math.Exp2(8/b.ratio))
+	}
+	left := int64(float64(size) * b.ratio)
+	return b.writeLayer(name, level, func(t *tar.Writer, random *rand.ChaCha8, _ *os.File) {
+		check(t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "opt/" + name, Mode: 0o644, Size: left}))
+		for content := make([]byte, 1<<20); left > 0; left -= int64(len(content)) {
+			content = content[:min(left, 1<<20)]
+			must(random.Read(content))
+			for i := range content {
+				content[i] = byte(int(content[i]) % letters)
+			}
+			must(t.Write(content))
+		}
+	})
+}
+
+// writeLayer writes the layer that fill puts into an archive. Random numbers are
+// the same for a name; what is packed so far is in the file.
+func (b *bench) writeLayer(name string, level int, fill func(t *tar.Writer, random *rand.ChaCha8, packed *os.File)) layer {
+	f := must(os.CreateTemp(b.scratch, "layer"))
+	defer f.Close()
+	packed, unpacked := sha256.New(), sha256.New()
+	z := must(gzip.NewWriterLevel(io.MultiWriter(f, packed), level))
+	t := tar.NewWriter(io.MultiWriter(z, unpacked))
+	var seed [32]byte
+	copy(seed[:], name)
+	fill(t, rand.NewChaCha8(seed), f)
+	check(errors.Join(t.Close(), z.Close()))
+	l := layer{v1.Descriptor{MediaType: types.DockerLayer, Size: must(f.Stat()).Size(), Digest: sum(packed)}, sum(unpacked)}
+	check(os.Rename(f.Name(), filepath.Join(b.scratch, blobName(l.Digest))))
+	return l
+}
+
+// makeFilesLayer writes a gzip layer of about size bytes with many files that
+// compress, always the same for a name. It costs an engine what real ones do: to
+// unpack, and to write file by file. The mean of a ROCm image's files is 100 to 500
+// KiB. Of these words gzip's default level makes 2.6 to 1, by matches as much as by
+// short codes, as of real libraries.
+func (b *bench) makeFilesLayer(name string, size int64) layer {
+	return b.writeLayer(name, gzip.DefaultCompression, func(t *tar.Writer, source *rand.ChaCha8, packed *os.File) {
+		random := rand.New(source)
+		var words [1 << 11][]byte
+		for i := range words {
+			words[i] = make([]byte, 2+random.IntN(15))
+			for j := range words[i] {
+				words[i][j] = byte(random.Uint32())
+			}
+		}
+		content := make([]byte, 256<<10)
+		for i := 0; must(packed.Seek(0, io.SeekCurrent)) < size; i++ {
+			for n := 0; n < len(content); {
+				// The first words are taken more often than the last.
+				r := random.Uint64()
+				n += copy(content[n:], words[int(r&0xffff)%len(words)*(int(r>>16&0xff)+1)>>8])
+			}
+			check(t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("opt/%s/%d/%d", name, i/100, i), Mode: 0o644, Size: int64(len(content))}))
+			must(t.Write(content))
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,39 +20,37 @@ import (
 
 const measureCommand = "measure"
 
-// usage is what one pull cost.
+// usage is what one pull or load cost.
 type usage struct {
 	Wall    time.Duration
 	CPU     time.Duration // user and system, children that were waited for included
 	Peak    int64         // resident memory, bytes
 	Written int64         // bytes given to write and copy calls, sockets included
-	Daemon  int64         // the same by an engine that worked for it; not in Written
+	Engine  int64         // the same by an engine that worked for it; not in Written
 }
 
 // measured runs a program to its end and returns what it cost. A process of its
 // own stands between: a child's peak memory begins at that of the process that
 // forks it, and the benchmark may be larger than what it measures.
-func measured(ctx context.Context, env []string, args ...string) (*usage, error) {
+func measured(ctx context.Context, env []string, args ...string) (u *usage) {
 	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{measureCommand}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
 	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
+	check(err)
 	defer r.Close()
 	cmd.ExtraFiles = []*os.File{w}
 	out, err := cmd.CombinedOutput()
 	_ = w.Close() // nothing was written to it here
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		check(fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out))
 	}
-	u := &usage{}
-	return u, json.NewDecoder(r).Decode(u)
+	check(json.NewDecoder(r).Decode(&u))
+	return u
 }
 
 // measure is the process between: it runs the program and writes a [usage] to
 // file descriptor 3.
-func measure(args []string) error {
+func measure(args []string) {
 	result := os.NewFile(3, "result")
 	syscall.CloseOnExec(3)
 	cmd := exec.Command(args[0], args[1:]...)
@@ -60,26 +59,100 @@ func measure(args []string) error {
 	runtime.LockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
+	check(cmd.Start())
 	// Once it has ended and before it is reaped, its counters can be read.
 	var err error
 	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 		err = unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 	}
 	u := usage{Wall: time.Since(start)}
-	if err != nil {
-		return err
-	}
-	if u.Written, err = writtenBy(cmd.Process.Pid); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return err
-	}
+	check(err)
+	u.Written = writtenBy(cmd.Process.Pid)
+	check(cmd.Wait())
 	s := cmd.ProcessState
 	u.CPU = s.UserTime() + s.SystemTime()
-	u.Peak = s.SysUsage().(*syscall.Rusage).Maxrss << 10 // KiB on Linux, getrusage(2)
-	return json.NewEncoder(result).Encode(u)
+	u.Peak = int64(s.SysUsage().(*syscall.Rusage).Maxrss) << 10 // KiB on Linux, getrusage(2)
+	check(json.NewEncoder(result).Encode(u))
+}
+
+// warmTimes is how many times the image's size is touched before a pull: the
+// peers write an image up to twice, docker in part one after the other.
+const warmTimes = 3
+
+// warm touches as much free memory as a pull will use. In a virtual machine the
+// host gives a page only when it is first touched, and may take it back when it
+// was free for some seconds; that costs four times what writing to the page
+// does, and would be counted for the program that comes first.
+func warm(bytes int64) {
+	check(unix.Munmap(must(unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE))))
+}
+
+// output runs a command that is not measured and returns what it prints.
+func output(ctx context.Context, env []string, args ...string) string {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		check(fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out))
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// usageOf adds up what running processes have used so far: CPU time and bytes
+// written since they began, and the most memory since the peak was reset.
+func usageOf(pids []int) (total usage) {
+	for _, pid := range pids {
+		total.CPU += cpuOf(pid)
+		total.Peak += must(procField(pid, "status", "VmHWM:")) << 10 // KiB
+		total.Written += writtenBy(pid)
+	}
+	return total
+}
+
+// writtenBy returns wchar of a process and the children that it waited for, by
+// proc_pid_io(5): bytes of write, sendfile and copy_file_range calls, to files,
+// pipes and sockets. (write_bytes would be what reached a disk.)
+func writtenBy(pid int) int64 { return must(procField(pid, "io", "wchar:")) }
+
+// procField returns the number after a key in a file of /proc.
+func procField(pid int, file, key string) (int64, error) {
+	path := fmt.Sprintf("/proc/%d/%s", pid, file)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == key {
+			return strconv.ParseInt(fields[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, key)
+}
+
+// cpuOf returns the CPU time of a running process and the children that it
+// waited for, by proc_pid_stat(5), in steps of 10 ms.
+func cpuOf(pid int) time.Duration {
+	content := must(os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)))
+	// The second field is a name that may hold blanks; utime to cstime are 14 to 17.
+	_, rest, _ := strings.Cut(string(content), ") ")
+	var ticks int64
+	for _, field := range strings.Fields(rest)[11:15] {
+		ticks += must(strconv.ParseInt(field, 10, 64))
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on all of Linux
+}
+
+// childrenOf returns the processes that a process started and did not reap.
+func childrenOf(pid int) (found []int) {
+	for _, e := range must(os.ReadDir("/proc")) {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		// One that has ended meanwhile is none.
+		if parent, err := procField(child, "status", "PPid:"); err == nil && int(parent) == pid {
+			found = append(found, child)
+		}
+	}
+	return found
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,107 +25,95 @@ import (
 const (
 	serveCommand = "serve"
 
-	// What ECR gives to one connection, some 25 MB/s, from the same region.
-	limitedRate    = 25_000_000 // bytes per second and connection
-	limitedLatency = 20 * time.Millisecond
-)
-
-// The links: how the registry is reached.
-const (
+	// The links: how the registry is reached. Those of [pairs] are links too.
 	straight = "straight"
 	limited  = "limited"
+
+	// What ECR gives to one connection from the same region.
+	connectionRate = 25_000_000 // bytes per second
+	latency        = 20 * time.Millisecond
 )
 
-// hosts is what the server says when it is ready: HOST:PORT of each link.
-type hosts map[string]string
-
-// serve is the registry, a process of its own: what it costs is counted for
-// no program. It is the least that all programs pull from, and gives files to the
-// socket by sendfile. It ends when its standard input does.
-func serve(dir string, stdin io.Reader, stdout io.Writer) error {
-	ready := hosts{}
+// throttles returns the limits of each link.
+func throttles() map[string]*registrytest.Throttle {
 	links := map[string]*registrytest.Throttle{
 		straight: {},
-		limited:  {BytesPerSecond: limitedRate, Latency: limitedLatency},
+		limited:  {BytesPerSecond: connectionRate, Latency: latency},
 	}
 	for _, p := range pairs {
-		links[p.name+" mirror"], links[p.name+" own"] = p.mirror(), p.own()
+		links[p.title+", mirror"] = &registrytest.Throttle{BytesPerSecond: p.connection, TotalBytesPerSecond: p.mirrorTotal, Latency: p.latency}
+		links[p.title+", own"] = &registrytest.Throttle{BytesPerSecond: p.connection, TotalBytesPerSecond: p.ownTotal, Latency: p.latency}
 	}
-	counts := map[string]*atomic.Int64{}
-	for _, kind := range requestKinds {
-		counts[kind] = &atomic.Int64{}
-	}
-	for link, t := range links {
-		var err error
-		if t.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return err
-		}
-		ready[link] = t.Addr().String()
+	return links
+}
+
+// stats is what a link of the registry has had so far.
+type stats struct {
+	Written                 int64 // bytes sent
+	Manifests, Blobs, Other int64 // requests; Other are those to log in
+}
+
+func (s stats) since(before stats) stats {
+	return stats{s.Written - before.Written, s.Manifests - before.Manifests, s.Blobs - before.Blobs, s.Other - before.Other}
+}
+
+// serve is the registry, a process of its own: what it costs is not counted. It is
+// the least that all programs pull from, and gives files to the socket by
+// sendfile. It prints HOST:PORT of each link, and ends when its standard input
+// does.
+func serve(dir string, stdin io.Reader, stdout io.Writer) {
+	hosts := map[string]string{}
+	for link, t := range throttles() {
+		t.Listener = must(net.Listen("tcp", "127.0.0.1:0"))
+		hosts[link] = t.Addr().String()
+		var manifests, blobs, other atomic.Int64
 		mux := http.NewServeMux()
 		mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
-			for _, kind := range requestKinds {
-				if strings.Contains(r.URL.Path, kind) {
-					counts[kind].Add(1)
-				}
+			other.Add(1)
+			if r.URL.Path != "/v2/" { // which answers that no login is needed
+				http.NotFound(w, r)
 			}
-			serveFile(w, r, dir)
 		})
-		mux.HandleFunc("/counts", func(w http.ResponseWriter, _ *http.Request) {
-			now := map[string]int64{}
-			for kind, n := range counts {
-				now[kind] = n.Load()
+		mux.HandleFunc("/v2/bench/image/blobs/{digest}", func(w http.ResponseWriter, r *http.Request) {
+			blobs.Add(1)
+			w.Header().Set("Content-Type", "application/octet-stream")
+			serveFile(w, r, dir, r.PathValue("digest"))
+		})
+		mux.HandleFunc("/v2/bench/image/manifests/{reference}", func(w http.ResponseWriter, r *http.Request) {
+			manifests.Add(1)
+			serveManifest(w, r, dir)
+		})
+		mux.HandleFunc("/stats", func(w http.ResponseWriter, r *http.Request) {
+			above, _ := strconv.ParseInt(r.URL.Query().Get("above"), 10, 64) // as server.stats writes it
+			for t.Written() <= above && r.Context().Err() == nil {
+				time.Sleep(time.Millisecond)
 			}
-			_ = json.NewEncoder(w).Encode(now) // who asks sees that it is cut
+			// An answer that is cut short is no JSON.
+			_ = json.NewEncoder(w).Encode(stats{t.Written(), manifests.Load(), blobs.Load(), other.Load()})
 		})
-		mux.HandleFunc("/written", func(w http.ResponseWriter, r *http.Request) { awaitWritten(w, r, t) })
 		go func() { _ = http.Serve(t, mux) }() // ends with the process
 	}
-	if err := json.NewEncoder(stdout).Encode(ready); err != nil {
-		return err
-	}
-	_, err := io.Copy(io.Discard, stdin)
-	return err
+	check(json.NewEncoder(stdout).Encode(hosts))
+	must(io.Copy(io.Discard, stdin))
 }
 
-// requestKinds are what requests are counted by; the last is in all of them.
-var requestKinds = []string{"/manifests/", "/blobs/", "/v2/"}
-
-// counts asks how many requests of each kind there were so far.
-func (s *server) counts(ctx context.Context) (map[string]int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hosts[straight]+"/counts", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	now := map[string]int64{}
-	return now, json.NewDecoder(resp.Body).Decode(&now)
-}
-
-// serveFile answers for /v2/, manifests and blobs.
-func serveFile(w http.ResponseWriter, r *http.Request, dir string) {
-	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
-	if name == "" {
-		return // GET /v2/: a registry, and no login
-	}
-	file := "tag-" + name
-	if hex, ok := strings.CutPrefix(name, "sha256:"); ok {
-		file = "blob-" + hex
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	if strings.Contains(r.URL.Path, "/manifests/") {
-		blob, err := filepath.EvalSymlinks(filepath.Join(dir, file))
+func serveManifest(w http.ResponseWriter, r *http.Request, dir string) {
+	reference := r.PathValue("reference")
+	if !strings.Contains(reference, ":") { // a tag
+		blob, err := os.Readlink(filepath.Join(dir, "tag-"+reference))
 		if err != nil {
 			http.NotFound(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", string(types.DockerManifestSchema2))
-		w.Header().Set("Docker-Content-Digest", "sha256:"+strings.TrimPrefix(filepath.Base(blob), "blob-"))
+		reference = "sha256:" + strings.TrimPrefix(blob, "blob-")
 	}
-	f, err := os.Open(filepath.Join(dir, file))
+	w.Header().Set("Content-Type", string(types.DockerManifestSchema2))
+	w.Header().Set("Docker-Content-Digest", reference)
+	serveFile(w, r, dir, reference)
+}
+
+func serveFile(w http.ResponseWriter, r *http.Request, dir, digest string) {
+	f, err := os.Open(filepath.Join(dir, "blob-"+strings.TrimPrefix(digest, "sha256:")))
 	if err != nil {
 		http.NotFound(w, r)
 		return
@@ -135,67 +122,39 @@ func serveFile(w http.ResponseWriter, r *http.Request, dir string) {
 	http.ServeContent(w, r, "", time.Time{}, f)
 }
 
-// awaitWritten answers how many bytes the link has given, once it is more than
-// the query's "above".
-func awaitWritten(w http.ResponseWriter, r *http.Request, t *registrytest.Throttle) {
-	above, err := strconv.ParseInt(r.URL.Query().Get("above"), 10, 64)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	for t.Written() <= above && r.Context().Err() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	fmt.Fprint(w, t.Written())
-}
-
 // server is the registry as the benchmark sees it.
 type server struct {
-	hosts hosts
+	hosts map[string]string // HOST:PORT of each link
 	stop  func()
 }
 
-func startServer(ctx context.Context, dir string) (*server, error) {
+func startServer(ctx context.Context, dir string) *server {
 	cmd := exec.CommandContext(ctx, os.Args[0], serveCommand, dir)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
+	stdin, stdout := must(cmd.StdinPipe()), must(cmd.StdoutPipe())
+	check(cmd.Start())
 	s := &server{stop: func() { _ = stdin.Close(); _ = cmd.Wait() }}
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &s.hosts)
-	}
-	if err != nil {
+	if err := json.NewDecoder(stdout).Decode(&s.hosts); err != nil {
 		s.stop()
-		return nil, fmt.Errorf("start the registry: %w", err)
+		check(fmt.Errorf("start the registry: %w", err))
 	}
-	return s, nil
+	return s
 }
 
-// written waits until the limited link has given more than above bytes, and
-// returns how many.
-func (s *server) written(ctx context.Context, above int64) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/written?above=%d", s.hosts[limited], above), nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
+// reference of an image at a link of the registry.
+func (s *server) reference(link, tag string) string { return s.hosts[link] + "/bench/image:" + tag }
+
+// stats waits until a link has sent more than above bytes.
+func (s *server) stats(ctx context.Context, link string, above int64) (now stats) {
+	check(json.Unmarshal(get(ctx, fmt.Sprintf("http://%s/stats?above=%d", s.hosts[link], above)), &now))
+	return now
+}
+
+// get sends a request on a new connection.
+func get(ctx context.Context, url string) []byte {
+	req := must(http.NewRequestWithContext(ctx, http.MethodGet, url, nil))
+	req.Close = true
+	resp := must(http.DefaultClient.Do(req))
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(string(body), 10, 64)
+	return must(io.ReadAll(resp.Body))
 }
