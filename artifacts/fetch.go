@@ -217,6 +217,9 @@ func (r *Request) read(build *Build) error {
 		parse = ReadOutputs
 	}
 	outputs, overridden, err := parse(build.Files)
+	if err == nil {
+		err = checkOutputs(outputs) // of an own parser too
+	}
 	if err != nil {
 		var bad *outputError
 		if errors.As(err, &bad) && bad.file != "" {

@@ -338,6 +338,17 @@ func TestFetchParse(t *testing.T) {
 	_, err = newClient(t, s, nil).Fetch(t.Context(), &r)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assert.ErrorContains(t, err, "the artifacts of run")
+
+	r.Names = nil
+	for name, outputs := range map[string][]artifacts.Output{
+		"none":         nil,
+		"bad name":     {{Name: "a b", Reference: own + ":jammy-1"}},
+		"no reference": {{Name: "jammy"}},
+	} {
+		r.Parse = func(fs.FS) (_, _ []artifacts.Output, err error) { return outputs, nil, nil }
+		_, err = newClient(t, s, nil).Fetch(t.Context(), &r)
+		require.ErrorIs(t, err, artifacts.ErrOutputs, name)
+	}
 }
 
 // Nil and zero values are an error or a default, never a panic.

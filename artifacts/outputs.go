@@ -140,3 +140,17 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 	}
 	return outputs, lines.Err()
 }
+
+// checkOutputs checks what a parser returned: some outputs, each with a name that can be
+// that of a job's output, and a reference.
+func checkOutputs(outputs []Output) error {
+	if len(outputs) == 0 {
+		return fmt.Errorf("%w: there is none", ErrOutputs)
+	}
+	for _, o := range outputs {
+		if !workflow.IsOutputName(o.Name) || o.Reference == "" {
+			return fmt.Errorf("%w: %q=%q is no output: want a name of letters, digits, \"_\" and \"-\", and a reference", ErrOutputs, o.Name, o.Reference)
+		}
+	}
+	return nil
+}

@@ -128,7 +128,12 @@ func Open(path string, o *Options) (*Dir, error) {
 }
 
 // Path returns where the directory is.
-func (d *Dir) Path() string { return d.path }
+func (d *Dir) Path() string {
+	if d == nil {
+		return ""
+	}
+	return d.path
+}
 
 // maxName is the longest name of a tarball, in bytes. It leaves room in
 // a file name (255) for what a temporary name adds.

@@ -46,6 +46,11 @@
 //
 // Machines with different versions of this package may share a directory.
 //
+// # Concurrency
+//
+// [Dir] is safe for concurrent use. Options are copied when a function is called, but for
+// the values that they point to; results belong to the caller.
+//
 // The package opens no network connection and imports no other of the four packages of
 // this module; what it needs from outside it states as [Remote] and [tarball.Source].
 package cache

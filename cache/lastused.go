@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -102,9 +103,13 @@ func touch(dir, name string, r record, write bool, used, now time.Time) {
 	}
 	defer f.Close()
 	if write {
-		raw, _ := json.Marshal(r) // strings and numbers: cannot fail
+		// Versions before this one read 1 KiB: nothing may grow by escapes.
+		var raw bytes.Buffer
+		e := json.NewEncoder(&raw)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(r) // strings and numbers: cannot fail
 		_ = f.Truncate(0)
-		_, _ = f.Write(raw)
+		_, _ = f.Write(bytes.TrimSpace(raw.Bytes()))
 	}
 }
 

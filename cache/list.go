@@ -35,6 +35,9 @@ type Entry struct {
 	// Written is when the file was last written, by the clock of the machine or
 	// file server that did.
 	Written time.Time
+	// Inode is the file's number in its file system, which another file under the same
+	// name has not; 0 where it is not known.
+	Inode uint64
 	// LastUsed is when a [Dir.Put] last wrote the tarball or found it to be what it
 	// would have written, or when [Dir.Touch] was called, give or take an hour.
 	LastUsed time.Time
@@ -115,7 +118,7 @@ func (d *Dir) entry(name string) *Entry {
 		info = e.file // what was read, if it was replaced in between
 	}
 	if info != nil {
-		e.Size, e.Allocated, e.Written = info.Size(), sys.Allocated(info), info.ModTime()
+		e.Size, e.Allocated, e.Written, e.Inode = info.Size(), sys.Allocated(info), info.ModTime(), sys.Inode(info)
 		e.LastUsed = e.Written
 	}
 	if e.Info != nil {

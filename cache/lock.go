@@ -39,7 +39,7 @@ type owner struct {
 	Host string `json:"host"`
 	PID  int    `json:"pid"`
 	tarball.Run
-	Beat int64 `json:"beat"` // counts the signs of life
+	Beat int64 `json:"beat"` // counts the heartbeats
 }
 
 func (o owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
@@ -57,7 +57,7 @@ func newOwner(run tarball.Run) owner {
 // On a local file system the kernel's lock on the file decides; it ends with the
 // process, so a dead owner is never waited for. On a network file system that
 // lock may not reach other hosts: there an owner on another one counts as alive
-// while it goes on writing its signs of life, which are compared with each other
+// while it goes on writing its heartbeats, which are compared with each other
 // and never with a clock.
 type writerLock struct {
 	file  *os.File
@@ -168,7 +168,7 @@ func (d *Dir) own(ctx context.Context, f *os.File, path string, me owner) (*writ
 		defer close(l.ended)
 		for d.sleep(heartbeats, d.heartbeat) == nil {
 			l.me.Beat++
-			_ = l.write() // a sign of life less; the next one may work
+			_ = l.write() // a heartbeat less; the next one may work
 			if asked := readAsker(path); asked.NewerThan(l.me.Run) {
 				d.log.WarnContext(ctx, "a newer run takes the tarball over", "lock", path, "run", asked.ID)
 				end(ErrPreempted)
@@ -249,7 +249,7 @@ func (d *Dir) tryLock(name string) (*writerLock, error) {
 		_ = f.Close()
 		return nil, nil
 	}
-	ended := make(chan struct{}) // there are no signs of life to wait for
+	ended := make(chan struct{}) // there are no heartbeats to wait for
 	close(ended)
 	l := &writerLock{file: f, path: path, me: me, stop: func() {}, ended: ended}
 	_ = l.write() // a full disk must not keep prune from making room
@@ -281,7 +281,7 @@ func mayOwn(f *os.File, path, host string) bool {
 
 // lockDeadLock opens and locks a writer's lock whose owner is dead; nil if that
 // cannot be said. Where the kernel's lock does not reach the owner, or does not
-// work, its signs of life tell: it writes them into the file every [heartbeatEvery].
+// work, its heartbeats show: it writes them into the file every [heartbeatEvery].
 func lockDeadLock(path string, now time.Time, age time.Duration) *os.File {
 	f, err := os.OpenFile(path, os.O_RDWR|sys.NoFollow|sys.NonBlock, 0)
 	if err != nil {

@@ -34,7 +34,7 @@ type partialFile struct {
 // openPartial adopts what a dead writer of the same image left, or creates
 // a new file.
 func openPartial(dir, name string, digest v1.Hash, layout *tarball.Layout) (*partialFile, error) {
-	base := name + "." + digest.Hex[:12] // tells a person what is in it
+	base := name + "." + digest.Hex[:12] // so that a person sees what is in it
 	sys.AtStep("create")
 	p, err := adopt(dir, base, layout)
 	if err != nil || p != nil {

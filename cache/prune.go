@@ -136,7 +136,7 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("remove %s: not a regular file", path)
 	}
-	used, err := d.removeTarball(&Entry{Name: name, LastUsed: d.now().Add(touchEvery), file: info}, false)
+	used, err := d.removeTarball(&Entry{Name: name, file: info}, removeAnyway)
 	switch {
 	case err != nil:
 		return fmt.Errorf("remove %s: %w", path, err)
@@ -164,7 +164,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 			if ctx.Err() != nil {
 				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
 			}
-			used, err := d.removeTarball(&p.Entry, o.DryRun)
+			used, err := d.removeTarball(&p.Entry, map[bool]removal{true: removeNothing, false: removeUnused}[o.DryRun])
 			switch {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
@@ -191,10 +191,20 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 	return errors.Join(errs...)
 }
 
+// A removal is how a tarball is removed.
+type removal int
+
+const (
+	removeUnused  removal = iota // unless it was used since it was listed
+	removeAnyway                 // that does not matter
+	removeNothing                // a dry run
+)
+
 // removeTarball removes a tarball and its mark, unless it is in use. It holds the
 // tarball's lock meanwhile, so that no writer and no other prune is in between.
 // One that another has removed counts as removed.
-func (d *Dir) removeTarball(e *Entry, dryRun bool) (used bool, err error) {
+func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
+	dryRun := how == removeNothing
 	if dryRun {
 		if d.isBeingWritten(e.Name) {
 			return true, nil
@@ -222,7 +232,7 @@ func (d *Dir) removeTarball(e *Entry, dryRun bool) (used bool, err error) {
 	if err != nil || !os.SameFile(info, e.file) || !sys.IsAt(f, path) {
 		return true, err
 	}
-	if _, marked := readRecord(d.path, e.Name); marked.After(e.LastUsed) {
+	if _, marked := readRecord(d.path, e.Name); how != removeAnyway && marked.After(e.LastUsed) {
 		return true, nil
 	}
 	if sys.InUse(f) {

@@ -151,7 +151,7 @@ func TestPruneLooksAgain(t *testing.T) {
 	putAs(t, dir, a.Name, testImage(t, src.Add(cachetest.Noise(9, 10))), src, tarball.Provenance{})
 	aged(t, dir, ".b_main.tar.mark", 0, "")
 	for _, e := range []*Entry{a, b} {
-		used, err := dir.removeTarball(e, false)
+		used, err := dir.removeTarball(e, removeUnused)
 		require.NoError(t, err)
 		assert.True(t, used, e.Name)
 		assert.FileExists(t, filepath.Join(dir.Path(), e.Name))
@@ -159,7 +159,7 @@ func TestPruneLooksAgain(t *testing.T) {
 	// One that another prune has removed is gone.
 	c := &entries[2]
 	require.NoError(t, os.Remove(filepath.Join(dir.Path(), c.Name)))
-	used, err := dir.removeTarball(c, false)
+	used, err := dir.removeTarball(c, removeUnused)
 	require.NoError(t, err)
 	assert.False(t, used)
 }

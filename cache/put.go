@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -68,8 +71,10 @@ type PutOptions struct {
 	Provenance tarball.Provenance
 	// Group is recorded beside the tarball: [Dir.Prune] keeps the newest tarball of
 	// each group. Tarballs of one image for several branches belong together, and so
-	// its name without the suffix serves. At most 200 bytes. Default: what is recorded of
-	// the tarball, else its name up to the last "_".
+	// its name without the suffix serves. At most 200 bytes of UTF-8 without control
+	// characters. Like the time of use it is recorded as far as this user may write
+	// there. Default: the tarball's name up to the last "_"; of one that is unchanged,
+	// what is recorded.
 	Group string
 	// Progress, when not nil, is called when the layers begin to come, and whenever
 	// bytes of them were written. It is not called when nothing has to be written.
@@ -90,7 +95,7 @@ type PutOptions struct {
 }
 
 // A Remote is an image of which the digest is known, and that gives the rest when it
-// is asked for. What registry.Client.Resolve returns is one: it has made one
+// is asked for. It must be safe for concurrent use. What registry.Client.Resolve returns is one: it has made one
 // request.
 type Remote interface {
 	tarball.Source
@@ -123,6 +128,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 		return p.result, fmt.Errorf("%w: reference %q: %w", tarball.ErrInvalidImage, ref, err)
 	}
 	p.digest, p.reference = remote.Digest(), named.String()
+	p.result.Digest = p.digest
 	if done, err := p.isDone(ctx); done || err != nil {
 		return p.result, err
 	}
@@ -200,6 +206,9 @@ func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, err
 	}
 	if len(p.Group) > maxName { // the record beside the tarball has little room
 		return nil, fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(p.Group), maxName)
+	}
+	if !utf8.ValidString(p.Group) || strings.ContainsFunc(p.Group, unicode.IsControl) {
+		return nil, fmt.Errorf("%w %q: its group %q is not UTF-8, or contains a control character", ErrInvalidName, name, p.Group)
 	}
 	return p, nil
 }
@@ -332,8 +341,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		return err
 	}
 	p.result.Outcome = Stocked
-	if p.Group != "" && p.Group != nameGroup(p.name) {
-		setUsed(d.path, p.name, &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}, tarball.Run{}, p.Group, d.now())
+	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
+	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
+		setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now())
 	}
 	return nil
 }
@@ -354,7 +364,7 @@ func (p *put) keep(f *os.File) error {
 
 // current opens the tarball at path, nil if there is none. What is there and is
 // no complete tarball counts as absent, and so does a symbolic link, whose target
-// is under nobody's control; a directory is an error, since no rename can replace it.
+// may change at any time; a directory is an error, since no rename can replace it.
 func (d *Dir) current(path string) (*tarball.Tarball, os.FileInfo, error) {
 	info, err := os.Lstat(path)
 	switch {

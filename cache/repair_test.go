@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -130,4 +132,125 @@ func TestRepairOfWhatIsReplaced(t *testing.T) {
 			assert.NoFileExists(t, filepath.Join(dir.Path(), "name_main.tar"))
 		})
 	}
+}
+
+// A repaired tarball is as old as it was: it does not become the newest of its group.
+// What is repaired is not among those that are damaged still.
+func TestRepairKeepsTheTime(t *testing.T) {
+	dir, _, src, path := stocked(t)
+	then := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+	damage(t, path, 1)
+	require.NoError(t, os.Chtimes(path, then, then))
+	result, err := dir.Repair(t.Context(), verifyOne(t, dir), src, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Stocked, result.Outcome)
+	assert.Empty(t, result.Damaged)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.True(t, info.ModTime().Equal(then), info.ModTime())
+}
+
+// Each result that cannot be repaired has its own reason.
+func TestRepairSaysWhyNot(t *testing.T) {
+	dir, _, src, path := stocked(t)
+	open, err := dir.Get(t.Context(), "name_main.tar")
+	require.NoError(t, err)
+	defer open.Close()
+	_, err = dir.Repair(t.Context(), &VerifyResult{Name: "name_main.tar", Info: &open.Info}, src, nil)
+	require.ErrorContains(t, err, "not a result of Dir.Verify")
+	require.NoError(t, os.Truncate(path, 100))
+	_, err = dir.Repair(t.Context(), verifyOne(t, dir), src, nil)
+	require.ErrorContains(t, err, "stock it again")
+}
+
+// A result says what was stocked, and what it replaced.
+func TestResultHasDigests(t *testing.T) {
+	src := cachetest.Blobs{}
+	a, b := testImage(t, src.Add(cachetest.Noise(1, 1000))), testImage(t, src.Add(cachetest.Noise(2, 2000)))
+	dir := openTestDir(t)
+	for _, c := range []struct {
+		img      *tarball.Image
+		replaced v1.Hash
+	}{{a, v1.Hash{}}, {a, v1.Hash{}}, {b, a.Digest()}, {b, v1.Hash{}}} {
+		result, err := dir.Put(t.Context(), "name_main.tar", c.img, src, nil)
+		require.NoError(t, err)
+		assert.Equal(t, c.img.Digest(), result.Digest)
+		assert.Equal(t, c.replaced, result.Replaced)
+	}
+}
+
+// A context that has ended is an error, also where nothing is to be done.
+func TestPutAfterTheEnd(t *testing.T) {
+	dir, img, src, _ := stocked(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("enough"))
+	_, err := dir.Put(ctx, "name_main.tar", img, src, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "enough")
+}
+
+// A Dir that Open has not made writes nothing anywhere.
+func TestZeroDir(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, img, src, _ := stocked(t)
+	for _, dir := range []*Dir{{}, nil} {
+		_, err := dir.Put(t.Context(), "a.tar", img, src, nil)
+		require.ErrorContains(t, err, "Open")
+		_, err = dir.List(t.Context())
+		require.ErrorContains(t, err, "Open")
+		_, err = dir.Verify(t.Context(), nil, nil)
+		require.ErrorContains(t, err, "Open")
+		_, err = dir.Prune(t.Context(), nil)
+		require.ErrorContains(t, err, "Open")
+		require.ErrorContains(t, dir.Remove(t.Context(), "a.tar"), "Open")
+		assert.Empty(t, dir.Path())
+	}
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	assert.Empty(t, entries)
+}
+
+// Versions before this one read 1 KiB of a record, so that no group may make it longer.
+func TestRecordIsShort(t *testing.T) {
+	dir, img, src, _ := stocked(t)
+	o := &PutOptions{Provenance: tarball.Provenance{Run: tarball.Run{ID: 9, Attempt: 1}}}
+	for _, group := range []string{strings.Repeat("&", 200), strings.Repeat("\\", 200), strings.Repeat("\u2028", 66)} {
+		o.Group = group
+		_, err := dir.Put(t.Context(), "name_main.tar", img, src, o)
+		require.NoError(t, err)
+		r, _ := readRecord(dir.path, "name_main.tar")
+		assert.Equal(t, group, r.Group)
+		info, err := os.Stat(markPath(dir.path, "name_main.tar"))
+		require.NoError(t, err)
+		assert.LessOrEqual(t, info.Size(), int64(1<<10))
+	}
+	for _, group := range []string{"a\xffb", "a\nb", "a\x00", strings.Repeat("a", 201)} {
+		o.Group = group
+		_, err := dir.Put(t.Context(), "name_main.tar", img, src, o)
+		require.ErrorIs(t, err, ErrInvalidName, group)
+	}
+}
+
+// A group that is the name's own is recorded too, where another one was.
+func TestRewriteRecordsTheGroup(t *testing.T) {
+	src := cachetest.Blobs{}
+	img := testImage(t, src.Add(cachetest.Noise(1, 1000)))
+	dir := openTestDir(t)
+	for _, group := range []string{"a", "a_b"} {
+		_, err := dir.Put(t.Context(), "a_b_c.tar", img, src, &PutOptions{Group: group, Rewrite: true})
+		require.NoError(t, err)
+		entries, err := dir.List(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, group, entries[0].Group)
+	}
+}
+
+// The clock that recorded the last use may be wrong.
+func TestRemoveWhatIsUsedInTheFuture(t *testing.T) {
+	dir, _, _, path := stocked(t)
+	require.NoError(t, dir.Touch(t.Context(), "name_main.tar"))
+	later := time.Now().Add(72 * time.Hour)
+	require.NoError(t, os.Chtimes(markPath(dir.path, "name_main.tar"), later, later))
+	require.NoError(t, dir.Remove(t.Context(), "name_main.tar"))
+	assert.NoFileExists(t, path)
 }

@@ -23,14 +23,15 @@ type SpaceError struct {
 	// Have is how many bytes there are.
 	Have int64
 
-	kind error
+	// Kind is [syscall.ENOSPC] or [ErrQuota].
+	Kind error
 }
 
 func (e *SpaceError) Error() string {
-	return fmt.Sprintf("not enough space in %s: %v: %d bytes more are needed, there are %d", e.Dir, e.kind, e.Need, max(e.Have, 0))
+	return fmt.Sprintf("not enough space in %s: %v: %d bytes more are needed, there are %d", e.Dir, e.Kind, e.Need, max(e.Have, 0))
 }
 
-func (e *SpaceError) Unwrap() error { return e.kind }
+func (e *SpaceError) Unwrap() error { return e.Kind }
 
 // checkSpace checks whether need more bytes fit. What the tarball at the final name
 // takes still counts: it stays until the new one is there.

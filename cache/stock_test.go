@@ -80,7 +80,7 @@ func TestStock(t *testing.T) {
 	again.source = "elsewhere/x:t"
 	result, err = dir.Stock(t.Context(), "name_main.tar", cachetest.Ref, again, &PutOptions{Provenance: tarball.Provenance{Branch: "other"}})
 	require.NoError(t, err)
-	assert.Equal(t, &Result{Outcome: Unchanged, Path: result.Path, Total: stored.Layout.Size()}, result)
+	assert.Equal(t, &Result{Outcome: Unchanged, Digest: img.Digest(), Path: result.Path, Total: stored.Layout.Size()}, result)
 	again.requireNotAsked(t)
 	_, used := readRecord(dir.Path(), "name_main.tar")
 	assert.False(t, used.IsZero(), "it was used")
@@ -191,7 +191,8 @@ func TestStockFails(t *testing.T) {
 	r.contentErr = gone
 	result, err := dir.Stock(t.Context(), "name_main.tar", cachetest.Ref, r, nil)
 	require.ErrorIs(t, err, gone)
-	assert.Equal(t, &Result{Path: path}, result)
+	assert.Equal(t, other.Digest(), result.Digest)
+	assert.Equal(t, Result{Digest: other.Digest(), Replaced: result.Replaced, Path: path}, *result)
 
 	result, err = dir.Stock(t.Context(), "name_main.tar", cachetest.Ref, nil, nil)
 	require.ErrorContains(t, err, "no image was given")

@@ -41,7 +41,7 @@ type VerifyResult struct {
 	// [tarball.Tarball.Verify].
 	Err error
 
-	file os.FileInfo
+	file os.FileInfo // which Repair replaces, and no other
 }
 
 // Verify reads whole tarballs, those called names or all of the directory if
@@ -151,7 +151,10 @@ func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Sou
 	if damaged == nil || src == nil {
 		return &Result{}, errors.New("repair: the result of Verify for a tarball, and a source, are required")
 	}
-	if damaged.Info == nil || damaged.file == nil {
+	if damaged.file == nil && damaged.Info != nil {
+		return &Result{}, fmt.Errorf("repair %s: not a result of Dir.Verify, which knows the file that is damaged", damaged.Name)
+	}
+	if damaged.Info == nil {
 		return &Result{}, fmt.Errorf("repair %s: its beginning cannot be read, so that it is not known what was in it: stock it again", damaged.Name)
 	}
 	if o == nil {

@@ -81,3 +81,19 @@ func TestNeverMade(t *testing.T) {
 	_, err = (&Resolved{}).ReadRange(t.Context(), v1.Hash{}, 0, 1)
 	require.ErrorContains(t, err, "Client.Resolve")
 }
+
+// A source of which the error was ignored ends a fetch at once, and never panics.
+func TestReadRangeOfNothing(t *testing.T) {
+	for _, image := range []*Image{{}, nil} {
+		_, err := image.ReadRange(t.Context(), v1.Hash{}, 0, 1)
+		var one *Error
+		require.ErrorAs(t, err, &one)
+		assert.False(t, one.Temporary())
+		image.Distrust(v1.Hash{})
+	}
+	var resolved *Resolved
+	assert.Zero(t, resolved.Digest())
+	assert.Empty(t, resolved.Source())
+	resolved.Distrust(v1.Hash{})
+	assert.Empty(t, resolved.Origins(v1.Hash{}))
+}

@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -61,12 +62,16 @@ func (i *Image) Config() []byte { return slices.Clone(i.config) }
 // The error joins one [*Error] for each repository; a blob whose whole size
 // differs from the declared one wraps [ErrSize].
 func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	if i == nil || len(i.repositories) == 0 {
+		return nil, errNotResolved
+	}
+	op := "read blob " + digest.String() + " of"
 	size, ok := i.sizes[digest]
 	if !ok {
-		return nil, fmt.Errorf("blob %s is not part of %s", digest, i.source)
+		return nil, &Error{Op: op, Source: i.source, Kind: ErrNotFound, Err: errors.New("it is not part of the image")}
 	}
 	if offset < 0 || length < 1 || length > size-offset {
-		return nil, fmt.Errorf("blob %s has %d bytes: no range of %d at %d", digest, size, length, offset)
+		return nil, &Error{Op: op, Source: i.source, Kind: ErrSize, Err: fmt.Errorf("it has %d bytes: no range of %d at %d", size, length, offset)}
 	}
 	ctx = withoutRetries(ctx)
 	var failed sourceErrors
@@ -148,6 +153,9 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 // Distrust records that the bytes of a blob were wrong: from now on it is read
 // from the next source alone, and from the first again after the last.
 func (i *Image) Distrust(digest v1.Hash) {
+	if i == nil || len(i.repositories) == 0 {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.repositories[0].log.Warn("wrong bytes", "blob", digest.String(), "from", strings.Join(i.origins[digest], ", "))

@@ -62,6 +62,10 @@ func (c *Client) Image(ctx context.Context, platform v1.Platform, references ...
 	return resolved.Image(ctx)
 }
 
+// errNotResolved is for an image that the zero value or nil stands for, such as one of
+// which the error was ignored.
+var errNotResolved = &Error{Op: "read", Source: "nothing", Kind: ErrInvalidReference, Err: errors.New("the image was not made by Client.Resolve")}
+
 // A Resolved identifies an image: the reference that it was found at and the
 // digest of its manifest. The rest is asked for when it is needed, once. It is
 // safe for concurrent use.
@@ -79,6 +83,9 @@ type Resolved struct {
 // image. It is what the registry says: its own bytes, or those of the index that
 // lists it, are verified. [Resolved.Image] may change it.
 func (r *Resolved) Digest() v1.Hash {
+	if r == nil || r.turn == nil {
+		return v1.Hash{}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.search.digest()
@@ -87,6 +94,9 @@ func (r *Resolved) Digest() v1.Hash {
 // Source returns the complete reference that the image was found at.
 // [Resolved.Image] may change it.
 func (r *Resolved) Source() string {
+	if r == nil || r.turn == nil {
+		return ""
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.search.source()
@@ -112,7 +122,7 @@ func (r *Resolved) Content(ctx context.Context) (manifest, config []byte, err er
 // than Digest was: then Digest and Source return what the image has.
 func (r *Resolved) Image(ctx context.Context) (*Image, error) {
 	if r == nil || r.turn == nil {
-		return nil, errors.New("resolve: this Resolved was not made by Client.Resolve")
+		return nil, errNotResolved
 	}
 	r.mu.Lock()
 	image, attempts := r.image, r.attempts
@@ -140,7 +150,7 @@ func (r *Resolved) Image(ctx context.Context) (*Image, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case err == nil:
+	case err == nil && ctx.Err() == nil: // otherwise further sources may not have been asked
 		r.search, r.image = search, image
 	case ctx.Err() == nil: // otherwise a caller that waits makes an attempt of its own
 		r.attempts++
@@ -174,6 +184,9 @@ func (r *Resolved) Origins(digest v1.Hash) []string {
 }
 
 func (r *Resolved) loaded() *Image {
+	if r == nil {
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.image

@@ -90,9 +90,12 @@ func New(f *os.File, path string) *File { return &File{File: f, path: path} }
 
 // Commit flushes the file, closes it, gives it its name, and flushes the directory.
 // One error leaves the new file in place: the directory could not be flushed, so
-// that a power failure might bring the old file back. [File.Committed] tells the
-// two apart.
+// that a power failure might bring the old file back. [File.Committed] reports
+// which it was.
 func (f *File) Commit() error {
+	if f == nil || f.File == nil {
+		return errors.New("atomicfile: this File was made by neither Create nor New")
+	}
 	// A full disk or quota may show only here or in Close, on NFS above all.
 	sys.AtStep("sync")
 	if err := f.Sync(); err != nil {
@@ -124,7 +127,7 @@ func (f *File) Committed() bool { return f.committed }
 
 // Discard closes and removes the file, unless it was committed.
 func (f *File) Discard() error {
-	if f.committed {
+	if f == nil || f.File == nil || f.committed {
 		return nil
 	}
 	// Removed before it is closed: no other process can take the lock and find a

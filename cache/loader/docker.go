@@ -29,8 +29,8 @@ type docker struct {
 	base   string // of the URLs, with the API's version
 	podman bool
 	libpod string // of the URLs of podman's own API
-	// silent: with containerd's store it does not report whether an image is whole.
-	silent bool
+	// noManifests: with containerd's store it does not report whether an image is whole.
+	noManifests bool
 
 	mu   sync.Mutex
 	info *info // nil until it is needed
@@ -70,7 +70,7 @@ func openDocker(ctx context.Context, host Host) (*docker, error) {
 		d.podman, d.libpod = true, d.base+"/v"+libpod
 	}
 	d.base += "/v" + version
-	d.silent = number < saysManifests
+	d.noManifests = number < saysManifests
 	return d, nil
 }
 
@@ -189,7 +189,7 @@ func (d *docker) Find(ctx context.Context, reference string) (id v1.Hash, state 
 	switch {
 	case found.isIncomplete():
 		return id, Incomplete, nil
-	case d.silent:
+	case d.noManifests:
 		return id, Unknown, nil
 	}
 	return id, Usable, nil

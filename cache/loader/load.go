@@ -67,7 +67,7 @@ type Options struct {
 // cannot, and a wrong guess removes it already); never an image that cannot be
 // used.
 func Load(ctx context.Context, engine Engine, t *tarball.Tarball, o *Options) (*Result, error) {
-	if engine == nil || t == nil {
+	if engine == nil || t == nil || t.Layout == nil {
 		return &Result{}, errors.New("load: an engine and a tarball are required")
 	}
 	if o == nil {

@@ -21,11 +21,18 @@ import (
 // image is the image of a tarball, and what it is served as.
 type image struct {
 	info       *tarball.Info
-	file       string // the tarball's name in the directory
-	written    int64  // when that was, in ns
-	host       string // of its reference
-	repository string // without the host
+	file       string  // the tarball's name in the directory
+	version    version // of the file
+	host       string  // of its reference
+	repository string  // without the host
 	tag        string
+}
+
+// A version tells the files apart that have one name after the other. A repaired one has
+// the time of the one before.
+type version struct {
+	written int64
+	inode   uint64
 }
 
 // catalog knows the images that are served.
@@ -173,7 +180,7 @@ func (c *dirCatalog) read(ctx context.Context, fresh bool) (known []image, skipp
 			continue
 		}
 		if i, err := newImage(e.Name, e.Info); err == nil {
-			i.written = e.Written.UnixNano()
+			i.version = version{e.Written.UnixNano(), e.Inode}
 			c.known = append(c.known, i)
 		}
 	}

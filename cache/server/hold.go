@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -13,9 +14,12 @@ import (
 // a manifest asks for the blobs next, also of a tarball that was replaced meanwhile.
 type holder struct {
 	hold time.Duration
+	max  int // how many are held that nobody reads; [maxHeld] if it is 0
 
-	mu   sync.Mutex
-	held map[imageKey]*held
+	mu     sync.Mutex
+	held   map[imageKey]*held
+	clock  uint64
+	closed bool
 }
 
 // imageKey identifies the image of a file: one name may be that of one after the other,
@@ -23,10 +27,10 @@ type holder struct {
 type imageKey struct {
 	file    string
 	digest  v1.Hash
-	written int64
+	version version
 }
 
-func (i image) key() imageKey { return imageKey{i.file, i.info.Image.Digest(), i.written} }
+func (i image) key() imageKey { return imageKey{i.file, i.info.Image.Digest(), i.version} }
 
 // held is an open tarball.
 type held struct {
@@ -34,7 +38,12 @@ type held struct {
 	tarball *tarball.Tarball
 	users   int
 	timer   *time.Timer // closes it; nil while there are users
+	idle    uint64      // when the last user left, as a number that grows
 }
+
+// maxHeld is how many tarballs are held without a request in progress: each is an open
+// file, and keeps the space of one that was replaced.
+const maxHeld = 256
 
 // acquire returns the open tarball of an image, opening it if it is not held. done
 // must be called once.
@@ -83,10 +92,13 @@ func (h *holder) release(entry *held) {
 	if entry.users--; entry.users > 0 {
 		return
 	}
-	if h.hold < 0 {
+	if h.hold < 0 || h.closed {
 		h.close(entry)
 		return
 	}
+	h.clock++
+	entry.idle = h.clock
+	h.closeOldest()
 	var timer *time.Timer
 	timer = time.AfterFunc(h.hold, func() {
 		h.mu.Lock()
@@ -96,6 +108,36 @@ func (h *holder) release(entry *held) {
 		}
 	})
 	entry.timer = timer
+}
+
+// closeOldest makes room for one more, if there are too many.
+func (h *holder) closeOldest() {
+	idle := 0
+	var oldest *held
+	for _, entry := range h.held {
+		if entry.timer != nil {
+			if idle++; oldest == nil || entry.idle < oldest.idle {
+				oldest = entry
+			}
+		}
+	}
+	if idle >= cmp.Or(h.max, maxHeld) {
+		oldest.timer.Stop()
+		h.close(oldest)
+	}
+}
+
+// closeAll closes what is not in use now, and the rest when it no longer is.
+func (h *holder) closeAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for _, entry := range h.held {
+		if entry.timer != nil {
+			entry.timer.Stop()
+			h.close(entry)
+		}
+	}
 }
 
 // close closes a tarball. The lock must be held.

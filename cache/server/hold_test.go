@@ -20,6 +20,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 // direct calls a handler without a network, as a bubble of synctest requires.
@@ -267,12 +268,10 @@ func TestRequestsWhileTheHoldEnds(t *testing.T) {
 }
 
 // A damaged tarball that is held does not hide the one that has taken its place, though
-// that has the same image.
+// that has the same image, and the same time.
 func TestRepairedWhileHeld(t *testing.T) {
 	s := newShelf(t)
 	file := s.stock("image", testRef, "a")
-	good, err := os.ReadFile(s.path("image.tar"))
-	require.NoError(t, err)
 	digest, raw := layerOf(t, "a")
 	segment, ok := file.Layout.Layer(file.Image.Layers()[0].Digest)
 	require.True(t, ok)
@@ -281,9 +280,33 @@ func TestRepairedWhileHeld(t *testing.T) {
 	c := connect(s)
 	require.Equal(t, http.StatusOK, c.get("/v2/team/image/manifests/v1").StatusCode)
 	require.NotEqual(t, raw, c.get("/v2/team/image/blobs/"+digest).body) // for the client to find out
-	s.write("image.tar", good)
+	results, err := s.dir.Verify(t.Context(), nil, nil)
+	require.NoError(t, err)
+	_, err = s.dir.Repair(t.Context(), &results[0], tarballtest.Blobs{file.Image.Layers()[0].Digest: raw}, nil)
+	require.NoError(t, err)
 	c.requireImage(file, "team/image", "v1")
 	c.requireServed(raw, "/v2/team/image/blobs/"+digest)
+}
+
+// So many descriptors and no more are held, and none after Close.
+func TestHoldIsBounded(t *testing.T) {
+	s := newShelf(t)
+	h := New(s.dir, nil)
+	h.catalog.holder.max = 3
+	for i := range 5 {
+		name := fmt.Sprint("image", i)
+		s.stock(name, "registry.example/team/"+name+":v1", "a")
+		require.Equal(t, http.StatusOK, direct(h, "/v2/team/"+name+"/manifests/v1").Code)
+		assert.Equal(t, min(i+1, 3), descriptors(t, s.dir.Path()))
+	}
+	held := h.catalog.holder.images()
+	for _, i := range held {
+		assert.NotContains(t, []string{"image0.tar", "image1.tar"}, i.file, "the least recently used is closed first")
+	}
+	require.NoError(t, h.Close())
+	assert.Zero(t, descriptors(t, s.dir.Path()))
+	require.Equal(t, http.StatusOK, direct(h, "/v2/team/image0/manifests/v1").Code)
+	assert.Zero(t, descriptors(t, s.dir.Path()), "nothing is held after Close")
 }
 
 // A tarball may be replaced between the look at the directory and its opening: the

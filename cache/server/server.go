@@ -36,7 +36,8 @@ type Options struct {
 	// it: a client that has got its manifest gets its blobs too, should it be
 	// replaced or removed meanwhile. [cache.Dir.Prune] spares it until then, and [cache.Dir.Remove] returns
 	// [cache.ErrInUse]. Default:
-	// [DefaultHold]; less than 0 is not at all.
+	// [DefaultHold]; less than 0 is not at all. At most 256 are held at a time, the
+	// least recently used is closed first.
 	Hold time.Duration
 	// Logger logs each request, and what could not be read. Default: silent.
 	Logger *slog.Logger
@@ -53,7 +54,7 @@ const DefaultHold = 15 * time.Minute
 // each request. check should compare in constant time (crypto/subtle).
 func BasicAuth(check func(user, password string) bool) func(r *http.Request, repository string) error {
 	return func(r *http.Request, _ string) error {
-		if user, password, ok := r.BasicAuth(); !ok || !check(user, password) {
+		if user, password, ok := r.BasicAuth(); !ok || check == nil || !check(user, password) {
 			return ErrUnauthorized
 		}
 		return nil
@@ -67,13 +68,33 @@ var ErrUnauthorized = errors.New("unauthorized")
 // New returns the registry of a directory's images. It looks for new ones whenever it
 // is asked for a manifest or a list, and records for [cache.Dir.Prune] which are pulled.
 // It is safe for concurrent use. Of a nil directory it serves nothing.
-func New(dir *cache.Dir, o *Options) http.Handler {
+func New(dir *cache.Dir, o *Options) *Handler {
 	s := newServer(o)
 	s.lists = true
-	if dir != nil {
-		s.catalog = newDirCatalog(dir, s.Hold, s.unreadable)
+	if dir == nil {
+		return &Handler{server: s}
 	}
-	return s
+	c := newDirCatalog(dir, s.Hold, s.unreadable)
+	s.catalog = c
+	return &Handler{s, c}
+}
+
+// A Handler is the registry of a directory's images. It is safe for concurrent use.
+type Handler struct {
+	server  *server
+	catalog *dirCatalog
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.server.ServeHTTP(w, r) }
+
+// Close closes the tarballs that are held, see [Options.Hold], and those that are being
+// read when that ends. The handler goes on serving, and holds none any more.
+func (h *Handler) Close() error {
+	if h.catalog != nil {
+		h.catalog.holder.closeAll()
+	}
+	return nil
 }
 
 // NewSingle returns a registry that has only the image of a tarball, as REPOSITORY:TAG,

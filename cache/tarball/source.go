@@ -3,6 +3,7 @@ package tarball
 import (
 	"context"
 	"io"
+	"os"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -12,7 +13,8 @@ import (
 // ordered list of them, a [Tarball], and what [FromV1] returns. It must be safe for
 // concurrent use.
 //
-// What a source can say more are optional interfaces: [Distruster],
+// What a source can say more are optional interfaces, whose methods must be safe for
+// concurrent use and quick: [Distruster],
 // [OriginReporter] and [RangeIgnorer] of the source itself, [TemporaryError],
 // [RetryAfterError] and [RangeIgnorer] of its errors, found with [errors.As].
 type Source interface {
@@ -21,6 +23,14 @@ type Source interface {
 	// with an error when the source has fewer or more than it should; it must
 	// be closed, and ctx ends it too. The bytes need not be verified.
 	ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+}
+
+// A FileReader is an [io.ReaderAt] that reads a file, at the same offsets. The operating
+// system is asked to read that ahead, its size is checked, and it is known whether it is
+// on this machine. An [*os.File] needs no such method. OSFile may return nil.
+type FileReader interface {
+	io.ReaderAt
+	OSFile() *os.File
 }
 
 // A Distruster is a [Source] with several origins. Distrust is called when the bytes of

@@ -85,8 +85,11 @@ func Open(path string) (*Tarball, error) {
 // gives an error that wraps [ErrNotTarball], and the error of r if there was one.
 //
 // The tarball reads from r as long as it is in use; r must be safe for concurrent
-// use.
+// use. What [FileReader] says of r holds.
 func Read(r io.ReaderAt, size int64, name string) (*Tarball, error) {
+	if r == nil {
+		return nil, fmt.Errorf("%s: %w: there is no reader", name, ErrNotTarball)
+	}
 	info, err := readInfo(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", name, ErrNotTarball, err)
@@ -103,6 +106,9 @@ func (t *Tarball) Name() string { return t.name }
 // Close closes what the tarball reads from, if that is an [io.Closer]. Reads fail
 // afterwards.
 func (t *Tarball) Close() error {
+	if t == nil {
+		return nil
+	}
 	if c, ok := t.r.(io.Closer); ok {
 		return c.Close()
 	}

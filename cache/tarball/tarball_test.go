@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -299,4 +300,36 @@ func FuzzRead(f *testing.F) {
 		}
 		require.EqualValues(t, len(content), tarball.Layout.Size())
 	})
+}
+
+// Where the image can be found again, by its digest: where it came from, and its own.
+func TestSources(t *testing.T) {
+	img := testImage(t)
+	own := strings.TrimSuffix(cachetest.Ref, ":name-2f5e") + "@" + img.Digest().String()
+	for source, want := range map[string][]string{
+		"":                                     {own},
+		"ghcr.io/a/b:c":                        {"ghcr.io/a/b@" + img.Digest().String(), own},
+		"ghcr.io/a/b@" + img.Digest().String(): {"ghcr.io/a/b@" + img.Digest().String(), own},
+		cachetest.Ref:                          {own},
+		"not a reference":                      {own},
+	} {
+		info := Info{Image: img, Provenance: Provenance{Source: source}}
+		assert.Equal(t, want, info.Sources(), source)
+	}
+}
+
+// What neither Open nor Read has made is an error.
+func TestNotOpen(t *testing.T) {
+	for _, tarball := range []*Tarball{{}, nil} {
+		require.ErrorIs(t, tarball.Verify(t.Context(), nil), ErrNotTarball)
+		_, err := tarball.V1()
+		require.ErrorIs(t, err, ErrNotTarball)
+		_, err = tarball.Archive(nil)
+		require.ErrorIs(t, err, ErrNotTarball)
+		_, err = tarball.ReadRange(t.Context(), v1.Hash{}, 0, 1)
+		require.ErrorIs(t, err, ErrNotTarball)
+		require.NoError(t, tarball.Close())
+	}
+	_, err := Read(nil, 0, "x")
+	require.ErrorIs(t, err, ErrNotTarball)
 }

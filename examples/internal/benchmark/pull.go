@@ -40,12 +40,12 @@ func (b *bench) findTools(ctx context.Context) {
 	b.cache = b.build(ctx, ours)
 	b.tools = []tool{{ours, "this project", b.pullOurs()}}
 	for _, p := range peers {
-		version, command := strings.Fields(p.version), strings.Fields(p.pull)
-		if !b.wants(version[0]) {
+		ask, command := strings.Fields(p.version), strings.Fields(p.pull)
+		if !b.wants(ask[0]) {
 			continue
 		}
-		says := strings.TrimPrefix(output(ctx, b.env, version...), "skopeo version ")
-		b.tools = append(b.tools, tool{version[0], says, func(ctx context.Context, reference, dir string) *usage {
+		version := strings.TrimPrefix(output(ctx, b.env, ask...), "skopeo version ")
+		b.tools = append(b.tools, tool{ask[0], version, func(ctx context.Context, reference, dir string) *usage {
 			args := slices.Clone(command)
 			for i, arg := range args {
 				args[i] = strings.NewReplacer("REF", reference, "OUT", dir+"/out.tar").Replace(arg)
@@ -53,7 +53,7 @@ func (b *bench) findTools(ctx context.Context) {
 			return measured(ctx, b.env, args...)
 		}})
 		for _, host := range b.server.hosts {
-			if version[0] == "regctl" { // which has no flag for plain HTTP
+			if ask[0] == "regctl" { // which has no flag for plain HTTP
 				output(ctx, b.env, "regctl", "registry", "set", "--tls", "disabled", host)
 			}
 		}

@@ -90,11 +90,11 @@ func (r *row) cell(c column, base *row) string {
 	return text
 }
 
-// spread is the median, and the least and the most if there is more than one.
+// spread is the median, and the least and the most if they differ.
 func spread(values []float64) string {
 	text := short(median(values))
-	if len(values) > 1 {
-		text += fmt.Sprintf(" (%s–%s)", short(slices.Min(values)), short(slices.Max(values)))
+	if least, most := short(slices.Min(values)), short(slices.Max(values)); least != most {
+		text += fmt.Sprintf(" (%s–%s)", least, most)
 	}
 	return text
 }
