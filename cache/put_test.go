@@ -39,7 +39,7 @@ func TestPut(t *testing.T) {
 	path := filepath.Join(dir.Path(), "name_main.tar")
 	layout, err := tarball.NewLayout(img, tarball.Provenance{})
 	require.NoError(t, err)
-	assert.Equal(t, &Result{Outcome: Stocked, Path: path, Total: layout.Size(), Downloaded: 5000}, result)
+	assert.Equal(t, &Result{Outcome: Stocked, Digest: img.Digest(), Path: path, Total: layout.Size(), Downloaded: 5000}, result)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 
 	assert.Equal(t, img, requireStocked(t, dir, "name_main.tar").Image)
@@ -64,7 +64,7 @@ func TestPutUnchanged(t *testing.T) {
 	// Another mirror or branch gives the same image: still nothing to do.
 	result, err := dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Provenance: tarball.Provenance{Source: "other"}})
 	require.NoError(t, err)
-	assert.Equal(t, &Result{Outcome: Unchanged, Path: path, Total: before.Size()}, result)
+	assert.Equal(t, &Result{Outcome: Unchanged, Digest: img.Digest(), Path: path, Total: before.Size()}, result)
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after))

@@ -157,7 +157,7 @@ func TestRepairSaysWhyNot(t *testing.T) {
 	require.NoError(t, err)
 	defer open.Close()
 	_, err = dir.Repair(t.Context(), &VerifyResult{Name: "name_main.tar", Info: &open.Info}, src, nil)
-	require.ErrorContains(t, err, "not a result of Dir.Verify")
+	require.ErrorContains(t, err, "a result of Dir.Verify is required")
 	require.NoError(t, os.Truncate(path, 100))
 	_, err = dir.Repair(t.Context(), verifyOne(t, dir), src, nil)
 	require.ErrorContains(t, err, "stock it again")

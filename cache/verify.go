@@ -148,11 +148,11 @@ type RepairOptions struct {
 //
 // [tarball.Info.Sources] says where src can be resolved.
 func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Source, o *RepairOptions) (*Result, error) {
-	if damaged == nil || src == nil {
+	if damaged == nil || damaged.Name == "" || src == nil {
 		return &Result{}, errors.New("repair: the result of Verify for a tarball, and a source, are required")
 	}
 	if damaged.file == nil && damaged.Info != nil {
-		return &Result{}, fmt.Errorf("repair %s: not a result of Dir.Verify, which knows the file that is damaged", damaged.Name)
+		return &Result{}, fmt.Errorf("repair %s: a result of Dir.Verify is required, which knows the file that is damaged", damaged.Name)
 	}
 	if damaged.Info == nil {
 		return &Result{}, fmt.Errorf("repair %s: its beginning cannot be read, so that it is not known what was in it: stock it again", damaged.Name)
