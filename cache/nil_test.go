@@ -68,7 +68,7 @@ func TestNilArguments(t *testing.T) {
 	missing, err := dir.Verify(t.Context(), []string{"missing.tar"}, nil)
 	require.NoError(t, err)
 	_, err = dir.Repair(t.Context(), &missing[0], src, nil)
-	require.ErrorContains(t, err, "required")
+	require.ErrorContains(t, err, "stock it again")
 	assert.True(t, before == content(t, path))
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
