@@ -198,9 +198,7 @@ func TestManyProcesses(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, result.Damaged)
 		}
-		stocked, err := dir.Get(t.Context(), tarballName(i))
-		require.NoError(t, err)
-		require.NoError(t, stocked.Verify(t.Context(), nil))
+		requireIntact(t, dir, tarballName(i))
 	}
 	// What the killed have left is nobody's, and goes at once if that is asked for.
 	for _, name := range names(t, path) {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
@@ -185,4 +186,14 @@ func names(t *testing.T, dir string) []string {
 		}
 	}
 	return names
+}
+
+// requireIntact verifies a tarball, and returns its manifest's digest.
+func requireIntact(t *testing.T, dir *cache.Dir, name string) v1.Hash {
+	t.Helper()
+	stocked, err := dir.Get(t.Context(), name)
+	require.NoError(t, err)
+	defer stocked.Close() // a file system with an open file cannot be unmounted
+	require.NoError(t, stocked.Verify(t.Context(), nil))
+	return stocked.Image.Digest()
 }

@@ -42,9 +42,7 @@ func testRefresh(t *testing.T, path string, clone bool) {
 	put := func(name string, img *tarball.Image) *cache.Result {
 		result, err := dir.Put(t.Context(), name, img, src, nil)
 		require.NoError(t, err)
-		stocked, err := dir.Get(t.Context(), name)
-		require.NoError(t, err)
-		require.NoError(t, stocked.Verify(t.Context(), nil))
+		requireIntact(t, dir, name)
 		return result
 	}
 	first := put("a_main.tar", make("example.com/a:1", "first"))
@@ -99,9 +97,7 @@ func TestDamagedLayerIsFetched(t *testing.T) {
 			assert.Equal(t, []string{put.Path}, result.Damaged)
 			assert.Zero(t, result.Reused)
 			assert.GreaterOrEqual(t, result.Downloaded, int64(11*mib))
-			stocked, err := dir.Get(t.Context(), "b_main.tar")
-			require.NoError(t, err)
-			require.NoError(t, stocked.Verify(t.Context(), nil))
+			requireIntact(t, dir, "b_main.tar")
 			now, err := os.ReadFile(put.Path)
 			require.NoError(t, err)
 			assert.True(t, bytes.Equal(damaged, now), "the damaged one is as it was")
