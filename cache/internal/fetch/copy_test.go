@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/internal/sys"
 )
 
 // localFile is a place from which a layer of these bytes can be copied.
@@ -137,4 +138,12 @@ func TestFetchNoticesWhatWasCopiedWrong(t *testing.T) {
 	requireFetched(t, f, layout, src)
 	assert.Equal(t, []v1.Hash{layer.Digest}, c.damaged)
 	assert.Equal(t, layer.Size, downloaded)
+}
+
+// The page cache is asked to read ahead of a hasher: that needs the file in the sink.
+func TestFileIsAFile(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	require.NoError(t, err)
+	defer f.Close()
+	assert.Same(t, f, sys.FileOf(File{f}))
 }
