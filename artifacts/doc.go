@@ -28,4 +28,11 @@
 // Each error of the API, of an archive and of a policy is an [*Error] that wraps
 // one of the kinds declared beside it ([ErrNotFound], [ErrRefused], …) and gives
 // advice. Those about the content of output files wrap [ErrOutputs].
+//
+// # Concurrency
+//
+// A [Client] is safe for concurrent use, and so are functions, an [Archive] and a
+// [MergedDir]. The functions in a [Request] are called by the goroutine that calls
+// Fetch. Options and other structs are read during a call and not changed; results
+// belong to the caller.
 package artifacts

@@ -58,4 +58,9 @@
 //
 // The protocol is the OCI distribution specification's
 // (https://github.com/opencontainers/distribution-spec/blob/main/spec.md).
+//
+// # Concurrency
+//
+// A [Client], a [Resolved], an [Image] and a [Chain] are safe for concurrent use. A
+// keychain and the functions in [Options] are called concurrently. Options are copied.
 package registry

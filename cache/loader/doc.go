@@ -36,4 +36,9 @@
 // Docker's Engine API (https://docs.docker.com/reference/api/engine/) reaches Docker,
 // with its classic store or containerd's, and podman's compatible socket. A containerd
 // alone is reached through its program ctr. Others can be had by implementing [Engine].
+//
+// # Concurrency
+//
+// [Load] may be called concurrently, also with one engine and one tarball. Progress and
+// Logger of [Options] are called during the call only. A [Host] is a value.
 package loader

@@ -33,4 +33,9 @@
 // Without [Options.Authorize] every client that reaches the port reads every image, and
 // nothing is encrypted: it is meant for loopback. Bytes are not verified on the way, for
 // engines verify all that they pull.
+//
+// # Concurrency
+//
+// Handlers are safe for concurrent use, and call the functions in [Options]
+// concurrently. Options are copied.
 package server

@@ -40,4 +40,9 @@
 //
 // No secret is in any log line or error. [Options.Secret] is called with each one,
 // for a CI system that masks it in the output of other programs.
+//
+// # Concurrency
+//
+// A [Keychain] is safe for concurrent use; the functions in [Options] are called
+// concurrently. Options are copied.
 package awsauth
