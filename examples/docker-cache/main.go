@@ -95,7 +95,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them")
 		f.Var((*cli.Size)(&o.open.Quota), "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
 		f.Var((*cli.Mode)(&o.open.Mode), "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
-		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: as the file system has it)")
+		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: that of the file system)")
 		f.Var((*cli.Mode)(&o.open.DirMode), "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
 		f.DurationVar(&o.open.Grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
 		f.JSONFlag("print one JSON object for each image")

@@ -88,7 +88,7 @@ func TestFetchCopiesWhileItFetches(t *testing.T) {
 	requireFetched(t, f, layout, src)
 }
 
-// Where a layer cannot be read, the next place has it, and in the end the source.
+// Where a layer cannot be read, it comes from the next place, and in the end from the source.
 // What was copied until then stays.
 func TestFetchCopiesFromTheNextPlace(t *testing.T) {
 	src := cachetest.Blobs{}

@@ -44,7 +44,7 @@ func TestStaleWorkersWriteNothing(t *testing.T) {
 func TestRestartWaitsForTheLastWrite(t *testing.T) {
 	r, l := fetching(t, 3000)
 	w := r.take()
-	w.chunk.claimed = 500 // as write has it, between its two halves
+	w.chunk.claimed = 500 // as in write, between its two halves
 	l.writes = 1
 	assert.NotNil(t, l.pending(noLimit, true), "a write of this generation holds up no other")
 	r.restart(l)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A temporary file is locked as long as its writer has it, and its name fits however
+// A temporary file is locked as long as its writer has it open, and its name fits however
 // long the base is.
 func TestCreateTemp(t *testing.T) {
 	dir := t.TempDir()
@@ -59,7 +59,7 @@ func TestLockDead(t *testing.T) {
 	require.NoError(t, os.Chtimes(path, past, past))
 	dead := LockDead(path, now, time.Hour)
 	require.NotNil(t, dead)
-	assert.Nil(t, LockDead(path, now, time.Hour), "another has it")
+	assert.Nil(t, LockDead(path, now, time.Hour), "another process holds its lock")
 	require.NoError(t, dead.Close())
 
 	link := filepath.Join(dir, "link")
