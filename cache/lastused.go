@@ -77,7 +77,7 @@ func setUsed(dir, name string, t *tarball.Info, run tarball.Run, group string, n
 	if isKnownAfter(run, runOf(t, was)) {
 		is.Run, write = run, true
 	}
-	if group != "" && group != cmp.Or(is.Group, nameGroup(name)) {
+	if group != "" && group != groupOf(name, t, was) {
 		is.Group, write = group, true
 	}
 	touch(dir, name, is, write, used, now)

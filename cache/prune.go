@@ -151,6 +151,10 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *PruneResult) error {
 	now := d.now()
 	var errs []error
+	how := removeUnused
+	if o.DryRun {
+		how = removeNothing
+	}
 	inUse, failed, gone := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	var plan []PruneAction
 	for again := true; again; {
@@ -164,7 +168,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 			if ctx.Err() != nil {
 				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
 			}
-			used, err := d.removeTarball(&p.Entry, map[bool]removal{true: removeNothing, false: removeUnused}[o.DryRun])
+			used, err := d.removeTarball(&p.Entry, how)
 			switch {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
@@ -204,8 +208,7 @@ const (
 // tarball's lock meanwhile, so that no writer and no other prune is in between.
 // One that another has removed counts as removed.
 func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
-	dryRun := how == removeNothing
-	if dryRun {
+	if how == removeNothing {
 		if d.isBeingWritten(e.Name) {
 			return true, nil
 		}
@@ -238,7 +241,7 @@ func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
 	if sys.InUse(f) {
 		return true, nil
 	}
-	if dryRun {
+	if how == removeNothing {
 		return false, nil
 	}
 	if err := sys.Unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -36,11 +36,8 @@ func (e *SpaceError) Unwrap() error { return e.Kind }
 // checkSpace checks whether need more bytes fit. What the tarball at the final name
 // takes still counts: it stays until the new one is there.
 func (d *Dir) checkSpace(f *os.File, need int64) error {
-	if have := sys.FreeSpace(f); have >= 0 && need > have {
-		return &SpaceError{d.path, need, have, syscall.ENOSPC}
-	}
-	if d.quota <= 0 {
-		return nil
+	if err := checkFree(f, d.path, need); err != nil || d.quota <= 0 {
+		return err
 	}
 	used, err := d.used()
 	if err != nil {
@@ -48,6 +45,15 @@ func (d *Dir) checkSpace(f *os.File, need int64) error {
 	}
 	if have := d.quota - used; need > have {
 		return &SpaceError{d.path, need, have, ErrQuota}
+	}
+	return nil
+}
+
+// checkFree checks whether the file system of f, which is in dir, has room for need more
+// bytes.
+func checkFree(f *os.File, dir string, need int64) error {
+	if have := sys.FreeSpace(f); have >= 0 && need > have {
+		return &SpaceError{dir, need, have, syscall.ENOSPC}
 	}
 	return nil
 }

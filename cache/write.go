@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/dockercache/dockercache/cache/atomicfile"
 	"github.com/dockercache/dockercache/cache/internal/fetch"
@@ -51,8 +50,8 @@ func WriteTarball(ctx context.Context, path string, img *tarball.Image, src tarb
 		return fmt.Errorf("plan %s: %w", path, err)
 	}
 	err = atomicfile.WriteFile(path, cmp.Or(o.Mode, 0o666), func(f *os.File) error {
-		if have := sys.FreeSpace(f); have >= 0 && layout.Size() > have {
-			return &SpaceError{filepath.Dir(path), layout.Size(), have, syscall.ENOSPC}
+		if err := checkFree(f, filepath.Dir(path), layout.Size()); err != nil {
+			return err
 		}
 		if err := sys.Reserve(f, []sys.Interval{{From: 0, To: layout.Size()}}); err != nil {
 			return err

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log"
@@ -49,14 +50,16 @@ func ExampleNew() {
 func ExampleOptions_authorize() {
 	dir := prepare()
 	defer os.RemoveAll(dir.Path())
+	isUser := server.BasicAuth(func(user, password string) bool {
+		return user == "ci" && subtle.ConstantTimeCompare([]byte(password), []byte("secret")) == 1
+	})
 	s := httptest.NewServer(server.New(dir, &server.Options{
 		Authorize: func(r *http.Request, repository string) error {
-			user, password, _ := r.BasicAuth()
-			switch {
-			case user != "ci" || password != "secret":
-				return server.ErrUnauthorized
-			case repository != "" && !strings.HasPrefix(repository, "registry.example/team/"):
-				return fmt.Errorf("%s may not read %s", user, repository)
+			if err := isUser(r, repository); err != nil {
+				return err
+			}
+			if repository != "" && !strings.HasPrefix(repository, "registry.example/team/") {
+				return fmt.Errorf("%s is not for everybody", repository)
 			}
 			return nil
 		},

@@ -323,12 +323,12 @@ func TestClientPullsWithPassword(t *testing.T) {
 	s := newShelf(t)
 	s.stock("image", testRef, "a", "b")
 	s.stock("other", "registry.test/other/image:v1", "a")
+	isUser := BasicAuth(func(user, password string) bool { return user == "ci" && password == "right" })
 	host := serve(t, New(s.dir, &Options{Authorize: func(r *http.Request, repository string) error {
-		user, password, _ := r.BasicAuth()
-		switch {
-		case user != "ci" || password != "right":
-			return ErrUnauthorized
-		case repository != "" && repository != "team/image":
+		if err := isUser(r, repository); err != nil {
+			return err
+		}
+		if repository != "" && repository != "team/image" {
 			return errors.New("not yours")
 		}
 		return nil
@@ -348,6 +348,10 @@ func TestClientPullsWithPassword(t *testing.T) {
 	}
 	_, err = pull(t, host+"/team/image:v1")
 	require.Error(t, err)
+	_, err = pull(t, serve(t, New(s.dir, &Options{Authorize: BasicAuth(nil)}))+"/team/image:v1", as("right"))
+	var answer *transport.Error
+	require.ErrorAs(t, err, &answer, "without a check there is no access")
+	assert.Equal(t, http.StatusUnauthorized, answer.StatusCode)
 }
 
 // A handler of nothing serves nothing.
