@@ -119,6 +119,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "%[1]s/containerd.sock"
 [plugins."io.containerd.gc.v1.scheduler"]
   mutation_threshold = 0
+  startup_delay = "24h"
+  pause_threshold = 0.0000001
 `, dir), 0o600))
 	start(t, d, "containerd successfully booted", "containerd", "--config", config)
 	return "containerd://" + dir + "/containerd.sock"
