@@ -26,7 +26,7 @@ type Options struct {
 	// It must be https, except on loopback. Default: the environment's
 	// GITHUB_API_URL, else https://api.github.com.
 	APIURL string
-	// Token is sent to the API only. It needs the permission "actions: read".
+	// Token is sent to the API only, without white space around it. It needs the permission "actions: read".
 	// Default: none, which is enough for the runs of a public repository, not for
 	// downloads, and for 60 requests an hour.
 	Token string
@@ -34,7 +34,7 @@ type Options struct {
 	// a limit of 10 s on connecting.
 	Transport http.RoundTripper
 	// Timeout is how long one request may take with its answer, a download
-	// included. Default: 2 min.
+	// included; other answers of the API may take 30 s at most. Default: 2 min.
 	Timeout time.Duration
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each of 4 repetitions. Default: 1 s.
@@ -86,6 +86,7 @@ func New(options *Options) (*Client, error) {
 	if o.Wait == nil {
 		o.Wait = wait.Sleep
 	}
+	o.Token = strings.TrimSpace(o.Token) // one that was read from a file ends with a newline
 	o.Limits = o.Limits.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -148,6 +149,12 @@ func isName(s string) bool {
 // artifacts has some 100 KB.
 const maxAnswer = 8 << 20
 
+// answerTime is the limit on the time that an answer of the API takes, which is small:
+// one that drips must not hold a program up, and is repeated.
+const answerTime = 30 * time.Second
+
+var errSlow = fmt.Errorf("the answer is not complete after %v", answerTime)
+
 // wholeTransport returns answers with their whole body, and for a download what
 // the storage answers that the API redirects to. So a body that breaks off is
 // repeated as a request that failed is, and each repetition of a download asks
@@ -161,7 +168,12 @@ type wholeTransport struct {
 func isDownload(u *url.URL) bool { return strings.HasSuffix(u.Path, "/zip") }
 
 func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.whole(req, maxAnswer)
+	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTime, errSlow)
+	defer cancel()
+	resp, err := t.whole(req.WithContext(ctx), maxAnswer)
+	if limit := new(limitError); errors.As(err, &limit) {
+		limit.fixed = true
+	}
 	if err != nil || resp.StatusCode != http.StatusFound || !isDownload(req.URL) {
 		return resp, err
 	}
@@ -194,24 +206,33 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // whole makes a request and reads all of its answer.
 func (t *wholeTransport) whole(req *http.Request, limit int64) (*http.Response, error) {
+	slow := func(err error) error {
+		if cause := context.Cause(req.Context()); errors.Is(cause, errSlow) {
+			return cause // not "context deadline exceeded"
+		}
+		return err
+	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("%s: %w", req.URL.Host, slow(err))
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: read the answer: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("%s: read the answer: %w", req.URL.Host, slow(err))
 	}
 	if int64(len(content)) > limit {
-		return nil, &limitError{fmt.Sprintf("%s answers with more than %d bytes", req.URL.Host, limit)}
+		return nil, &limitError{fmt.Sprintf("%s answers with more than %d bytes", req.URL.Host, limit), false}
 	}
 	resp.Body, resp.Request = io.NopCloser(bytes.NewReader(content)), req
 	return resp, nil
 }
 
 // A limitError is about an answer that is too large. Its kind is [ErrLimit].
-type limitError struct{ text string }
+type limitError struct {
+	text  string
+	fixed bool // by this package, not by [Limits]
+}
 
 func (e *limitError) Error() string { return e.text }
 

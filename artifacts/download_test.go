@@ -186,6 +186,39 @@ func TestDownloadOfAPlainFile(t *testing.T) {
 	assert.True(t, strings.HasPrefix(string(content), "PK"))
 }
 
+// Where the media type is lost, a zip is known by its content, unless the storage gives
+// a file another name.
+func TestDownloadOfAZipWithoutItsType(t *testing.T) {
+	for _, contentType := range []string{"application/octet-stream", "binary/octet-stream", "-", "text/plain", "nonsense;;"} {
+		for _, disposition := range []string{"", "attachment", `attachment; filename="build.zip"`, "attachment; filename*=UTF-8''b%C3%BCild.ZIP"} {
+			for _, digest := range []string{"", "-"} {
+				s := artifactstest.New(t)
+				a := one(t, s, artifactstest.Artifact{ContentType: contentType, Disposition: disposition, Digest: digest})
+				archive, err := newClient(t, s, nil).Download(t.Context(), repo, a)
+				require.NoError(t, err, "%s, %s", contentType, disposition)
+				require.NoError(t, fstest.TestFS(archive, "a.txt", "sub/b.txt"))
+			}
+		}
+	}
+	s := artifactstest.New(t)
+	archive, err := newClient(t, s, nil).Download(t.Context(), repo, one(t, s, artifactstest.Artifact{Raw: zipOf(t), ContentType: "-"}))
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(archive), "a zip without a file")
+	_, err = newClient(t, s, nil).Download(t.Context(), repo, one(t, s, artifactstest.Artifact{Raw: []byte("PK\x03\x04"), ContentType: "-"}))
+	require.ErrorIs(t, err, artifacts.ErrArchive)
+
+	// One that has another name is a file. If the outputs were meant to be in it, the
+	// error says what is wrong.
+	run := s.AddRun(artifactstest.Run{})
+	s.AddArtifact(run, artifactstest.Artifact{
+		Name: "docker-builds-artifacts-jammy", Raw: artifactstest.Zip(map[string]string{"a.txt": "jammy=" + own + ":1"}),
+		ContentType: "application/octet-stream", Disposition: "attachment; filename=out.bin",
+	})
+	_, err = newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: event(t, run), Policy: allowOwn(), Names: []string{"jammy"}})
+	require.ErrorIs(t, err, artifacts.ErrOutputs)
+	assert.ErrorContains(t, err, `"out.bin" in artifact "docker-builds-artifacts-jammy" is a zip that was uploaded as a file`)
+}
+
 // What a zip is: by its media type, or by the URL of the storage.
 func TestDownloadKnowsZips(t *testing.T) {
 	for name, c := range map[string]struct{ location, contentType string }{

@@ -291,6 +291,31 @@ func TestFetchRefetchesWrongBytesOnce(t *testing.T) {
 	}
 }
 
+// A layer of 0 bytes is never read, so no source is at fault.
+func TestFetchOfNothingWithAnotherDigest(t *testing.T) {
+	layer := cachetest.Blobs{}.Add(cachetest.Noise(1, 500))
+	layer.Size = 0
+	layout := mustLayout(t, testImage(t, layer))
+	fetcher := testFetcher(1)
+	_, err := fetcher.Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: layout, Source: reporting{}})
+	require.ErrorIs(t, err, tarball.ErrDigest)
+	assert.ErrorContains(t, err, "the manifest states that it has 0 bytes, but the digest of 0 bytes is sha256:e3b0c44298fc1c14")
+	assert.NotContains(t, err.Error(), "downloaded twice")
+
+	// And where nothing is known of where bytes came from, the text has no gap.
+	src := cachetest.Blobs{}
+	layer = src.Add(cachetest.Noise(1, 500))
+	src[layer.Digest][0] ^= 1
+	_, err = fetcher.Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: mustLayout(t, testImage(t, layer)), Source: reporting{src}})
+	require.ErrorIs(t, err, tarball.ErrDigest)
+	assert.ErrorContains(t, err, " from the source; ")
+}
+
+// reporting is a source that knows no origin.
+type reporting struct{ cachetest.Blobs }
+
+func (reporting) Origins(v1.Hash) []string { return nil }
+
 func TestFetchRefusesWrongSizes(t *testing.T) {
 	right := cachetest.Noise(1, 500)
 	layer := cachetest.Blobs{}.Add(right)

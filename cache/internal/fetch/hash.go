@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash"
@@ -136,9 +137,12 @@ func (r *run) settle(t *hashing) error {
 		r.restart(l)
 		return nil
 	}
+	if l.size == 0 { // nothing was read
+		return fmt.Errorf("layer %s: %w: the manifest states that it has 0 bytes, but the digest of 0 bytes is sha256:%s; the image is damaged", l.digest, tarball.ErrDigest, got)
+	}
 	from := "the source"
 	if o, ok := r.Source.(tarball.OriginReporter); ok {
-		from = strings.Join(o.Origins(l.digest), " and ")
+		from = cmp.Or(strings.Join(o.Origins(l.digest), " and "), from)
 	}
 	return fmt.Errorf("layer %s: %w: downloaded twice (%d bytes), got sha256:%s from %s; the blob is corrupt at the source or was altered in transit", l.digest, tarball.ErrDigest, l.size, got, from)
 }
