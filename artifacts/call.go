@@ -78,7 +78,7 @@ func (c *call) get(ctx context.Context, op, source, path string, query url.Value
 		}
 		c.waits++
 		c.left -= wait
-		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", redact.Text(a.text()))
+		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", a.text())
 		if err := c.options.Wait(ctx, wait); err != nil {
 			return nil, newError(ctx, op, source, ErrRateLimited, err)
 		}
@@ -94,6 +94,7 @@ func (c *call) once(ctx context.Context, u *url.URL) (*answer, error) {
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("X-GitHub-Api-Version", apiVersion)
 	if c.options.Token != "" {
+		c.secrets.Add(c.options.Token) // again: only the last ones are kept
 		req.Header.Set("Authorization", "Bearer "+c.options.Token)
 	}
 	c.options.Logger.DebugContext(ctx, "request", "host", u.Host, "path", u.Path)
@@ -117,6 +118,17 @@ func (c *call) getJSON(ctx context.Context, op, source, path string, query url.V
 	}
 	if err := strictjson.Unmarshal(a.body, into); err != nil {
 		return newError(ctx, op, source, ErrAnswer, fmt.Errorf("status 200, but %w", err))
+	}
+	return nil
+}
+
+// checkEcho returns an error if texts that will be printed as results contain what was
+// sent as a secret: that is no error's text, which would only lose it.
+func (c *Client) checkEcho(ctx context.Context, op, source string, texts ...string) error {
+	for _, text := range texts {
+		if c.secrets.Text(text) != redact.Text(text) {
+			return newError(ctx, op, source, ErrAnswer, errors.New("it contains a secret that was sent, such as the token"))
+		}
 	}
 	return nil
 }

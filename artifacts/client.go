@@ -17,6 +17,7 @@ import (
 
 	"github.com/dockercache/dockercache/internal/httpclient"
 	"github.com/dockercache/dockercache/internal/httpretry"
+	"github.com/dockercache/dockercache/internal/redact"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -58,12 +59,13 @@ type Client struct {
 	options Options
 	api     *url.URL
 	http    *retryablehttp.Client
+	secrets *redact.Secrets // nothing that is returned as an error or logged has one
 }
 
 // New returns a client. Nil options are the defaults. The error, of kind
 // [ErrRequest], is about [Options.APIURL].
 func New(options *Options) (*Client, error) {
-	c := &Client{}
+	c := &Client{secrets: &redact.Secrets{}}
 	if options != nil {
 		c.options = *options
 	}
@@ -91,6 +93,7 @@ func New(options *Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = slog.New(c.secrets.Handler(o.Logger.Handler()))
 	var err error
 	if c.api, err = parseAPI(o.APIURL); err != nil {
 		return nil, &Error{Op: "use", Source: "the API's URL", Kind: ErrRequest, Err: err}
@@ -98,7 +101,7 @@ func New(options *Options) (*Client, error) {
 	if o.Transport == nil {
 		o.Transport = httpclient.NewTransport()
 	}
-	c.http = httpretry.New(&wholeTransport{base: o.Transport, maxArchive: o.Limits.ArchiveBytes}, o.RetryWait, checkRetry)
+	c.http = httpretry.New(&wholeTransport{base: o.Transport, maxArchive: o.Limits.ArchiveBytes, secrets: c.secrets}, o.RetryWait, checkRetry)
 	c.http.HTTPClient.Timeout = o.Timeout
 	return c, nil
 }
@@ -162,6 +165,7 @@ var errSlow = fmt.Errorf("the answer is not complete after %v", answerTime)
 type wholeTransport struct {
 	base       http.RoundTripper
 	maxArchive int64
+	secrets    *redact.Secrets
 }
 
 // isDownload reports whether a request is answered by a redirect to a storage.
@@ -181,6 +185,7 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, errors.New("a redirect without a location")
 	}
+	hideURL(t.secrets, location)
 	if err := checkSecure(location); err != nil {
 		return nil, err
 	}
@@ -203,6 +208,28 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return body, nil
 }
+
+// hideURL adds what gives access to a URL of the storage: its path and query, and each
+// part of these that is long enough to be a signature.
+func hideURL(secrets *redact.Secrets, u *url.URL) {
+	const shortest = 16
+	for _, text := range []string{u.EscapedPath(), u.RawQuery, u.EscapedFragment()} {
+		parts := strings.FieldsFunc(escapedSeparators.Replace(text), isSeparator)
+		if plain, err := url.PathUnescape(text); err == nil {
+			parts = append(parts, strings.FieldsFunc(plain, isSeparator)...)
+		}
+		for _, part := range append(parts, text) {
+			if len(part) >= shortest {
+				secrets.Add(part)
+			}
+		}
+	}
+}
+
+// isSeparator reports whether a signature may begin after a character.
+func isSeparator(r rune) bool { return strings.ContainsRune("&;=#'\" ", r) }
+
+var escapedSeparators = strings.NewReplacer("%26", "&", "%3B", ";", "%3D", "=", "%23", "#", "%27", "'", "%22", `"`, "%20", " ")
 
 // whole makes a request and reads all of its answer.
 func (t *wholeTransport) whole(req *http.Request, limit int64) (*http.Response, error) {

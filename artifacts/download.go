@@ -26,7 +26,9 @@ import (
 // The kinds of its errors are those of [Client.Run], and [ErrExpired],
 // [ErrDigest], [ErrArchive], [ErrLimit].
 func (c *Client) Download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {
-	return c.newCall().download(ctx, repository, artifact)
+	call := c.newCall()
+	archive, err := call.download(ctx, repository, artifact)
+	return archive, call.secrets.Error(err)
 }
 
 func (c *call) download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {

@@ -76,6 +76,12 @@ type Build struct {
 // other kinds are those of [Client.List], [Client.Download], [Merge], [ReadOutputs]
 // and [Policy]. At the end of ctx, [errors.Is] finds ctx.Err() and the cause.
 func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
+	call := c.newCall()
+	build, err := call.fetch(ctx, request)
+	return build, call.secrets.Error(err)
+}
+
+func (c *call) fetch(ctx context.Context, request *Request) (*Build, error) {
 	if request == nil {
 		request = &Request{}
 	}
@@ -91,11 +97,10 @@ func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	call := c.newCall()
 	build := &Build{Run: r.Event.Run}
 	if build.Run == nil || build.Run.ID != r.RunID {
 		var err error
-		if build.Run, err = call.run(ctx, r.Repository, r.RunID); err != nil {
+		if build.Run, err = c.run(ctx, r.Repository, r.RunID); err != nil {
 			return nil, err
 		}
 	}
@@ -105,13 +110,16 @@ func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
 	if err := r.trust(ctx, build.Run); err != nil {
 		return nil, err
 	}
-	if err := call.collect(ctx, &r, build); err != nil {
+	if err := c.collect(ctx, &r, build); err != nil {
 		return nil, err
 	}
 	if err := r.read(build); err != nil {
 		return nil, err
 	}
 	for _, o := range build.Outputs {
+		if err := c.checkEcho(ctx, "read the outputs of", r.Repository, o.Name, o.Reference, o.File); err != nil {
+			return nil, err
+		}
 		if err := r.Policy.CheckReference(o.Reference); err != nil {
 			return nil, fmt.Errorf("%s:%d in artifact %q: output %s: %w", redact.Text(o.File), o.Line, build.From(o).Name, redact.Text(o.Name), err)
 		}

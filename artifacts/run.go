@@ -131,7 +131,9 @@ type wireArtifact struct {
 // [ErrUnreachable], [ErrAnswer], and [ErrOtherRepository] when the repository
 // was renamed or the run belongs to another one.
 func (c *Client) Run(ctx context.Context, repository string, runID int64) (*Run, error) {
-	return c.newCall().run(ctx, repository, runID)
+	call := c.newCall()
+	run, err := call.run(ctx, repository, runID)
+	return run, call.secrets.Error(err)
 }
 
 func (c *call) run(ctx context.Context, repository string, runID int64) (*Run, error) {
@@ -148,6 +150,9 @@ func (c *call) run(ctx context.Context, repository string, runID int64) (*Run, e
 		return nil, newError(ctx, op, repository, ErrAnswer, fmt.Errorf("the answer is about run %d", w.ID))
 	case !strings.EqualFold(w.Repository.FullName, repository):
 		return nil, newError(ctx, op, repository, ErrOtherRepository, fmt.Errorf("it is a run of %q", w.Repository.FullName))
+	}
+	if err := c.checkEcho(ctx, op, repository, w.Name, w.Path, w.Event, w.Status, w.Conclusion, w.HeadBranch, w.HeadSHA, w.HeadRepository.FullName, w.HTMLURL); err != nil {
+		return nil, err
 	}
 	return w.run(), nil
 }
@@ -175,7 +180,9 @@ const perPage = 100
 // The kinds of its errors are those of [Client.Run], and [ErrLimit] for a run
 // with more artifacts than [Limits.Artifacts].
 func (c *Client) List(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
-	return c.newCall().list(ctx, repository, runID, pattern)
+	call := c.newCall()
+	list, err := call.list(ctx, repository, runID, pattern)
+	return list, call.secrets.Error(err)
 }
 
 func (c *call) list(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
@@ -212,6 +219,9 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 			seen[w.ID] = true
 			if w.WorkflowRun != nil && w.WorkflowRun.ID != runID {
 				return fail(ErrOtherRepository, "artifact %d is of run %d", w.ID, w.WorkflowRun.ID)
+			}
+			if err := c.checkEcho(ctx, op, repository, w.Name, w.Digest); err != nil {
+				return nil, err
 			}
 			if match, _ := path.Match(pattern, w.Name); match && w.ID >= newest[w.Name].ID {
 				newest[w.Name] = Artifact{
