@@ -58,6 +58,9 @@ type Result struct {
 	// Copied is how much of it was copied, by the kernel or the file server where
 	// they can.
 	Copied int64
+	// Resumed is how much an earlier attempt had left, which was neither downloaded
+	// nor copied again.
+	Resumed int64
 	// Damaged are the paths of tarballs of which a layer was wrong. It was fetched
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.

@@ -190,7 +190,7 @@ func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
 	code := out.Code(ctx)
 	s.End(code == cli.OK)
 	if code == cli.OK {
-		out.Remark(report.HowToLoad(o.dir, results))
+		out.Remark(report.HowToLoad(o.dir, o.branch, results))
 	}
 	return code
 }

@@ -47,7 +47,7 @@ type Stocked struct {
 // Put takes over what [cache.Dir.Put] did.
 func (r *Stocked) Put(put *cache.Result) {
 	r.Outcome, r.BytesTotal, r.BytesDownloaded = string(put.Outcome), put.Total, put.Downloaded
-	r.BytesReused, r.BytesCloned, r.BytesCopied = put.Reused, put.Cloned, put.Copied
+	r.BytesReused, r.BytesCloned, r.BytesCopied, r.BytesResumed = put.Reused, put.Cloned, put.Copied, put.Resumed
 	if put.Total > 0 {
 		r.Tarball = put.Path
 	}
@@ -67,8 +67,15 @@ func (r *Stocked) Text() string {
 	switch cache.Outcome(r.Outcome) {
 	case cache.Stocked:
 		line := fmt.Sprintf("stocked    %s  %s from %s in %.1f s", name, total, r.Source, r.Seconds)
+		var parts []string
 		if r.BytesReused > 0 {
-			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", cli.Bytes(r.BytesReused), cli.Bytes(r.BytesCloned), cli.Bytes(r.BytesCopied))
+			parts = append(parts, fmt.Sprintf("%s reused (%s cloned, %s copied)", cli.Bytes(r.BytesReused), cli.Bytes(r.BytesCloned), cli.Bytes(r.BytesCopied)))
+		}
+		if r.BytesResumed > 0 {
+			parts = append(parts, cli.Bytes(r.BytesResumed)+" kept from an earlier attempt")
+		}
+		if len(parts) > 0 {
+			line += ", of that " + strings.Join(parts, ", ")
 		}
 		return line
 	case cache.Unchanged:
@@ -87,8 +94,8 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 	for i, r := range results {
 		count[r.Outcome]++
 		rows[i] = workflow.SummaryRow{
-			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused,
-			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error,
+			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
+			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error, Advice: r.Advice,
 		}
 	}
 	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
@@ -101,18 +108,15 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 }
 
 // HowToLoad says what can be done with the tarballs of the sample.
-func HowToLoad(dir string, results []*Stocked) string {
-	var all []string
-	for _, r := range results {
-		all = append(all, r.Tarball)
-	}
+func HowToLoad(dir, branch string, results []*Stocked) string {
 	return fmt.Sprintf(`
 The tarballs are in %s. Load one into an engine with one of
+  load-image -dir %[1]s -branch %s %s
   docker load -i %s
-  podman load -i %[2]s
+  podman load -i %[4]s
 They are yours to keep or to remove:
-  rm %s
-`, dir, all[0], strings.Join(all, " "))
+  rm -r %[1]s
+`, dir, branch, results[0].Image, results[0].Tarball)
 }
 
 // Loaded is what load-image prints for an image.
