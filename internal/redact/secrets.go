@@ -112,8 +112,7 @@ func (s *Secrets) replace(text string) string {
 	if s == nil {
 		return text
 	}
-	// More is not shown, and the time grows with the square of a hostile text.
-	text = text[:min(len(text), 4*MaxText)]
+	text = text[:min(len(text), 8*MaxText)] // no more is shown
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out strings.Builder
@@ -265,7 +264,7 @@ func appendEscaped(ends []int, text string, i int, char string, prefixes func(st
 func percent(s string) (lengths []int) {
 	if strings.HasPrefix(s, "%") {
 		lengths = append(lengths, 1)
-		for n := 1; strings.HasPrefix(s[n:], "25"); n += 2 {
+		for n := 1; n < 16 && strings.HasPrefix(s[n:], "25"); n += 2 {
 			lengths = append(lengths, n+2)
 		}
 	}
