@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -166,6 +168,7 @@ type wholeTransport struct {
 	base       http.RoundTripper
 	maxArchive int64
 	secrets    *redact.Secrets
+	place      atomic.Int64 // an [httpclient.Place]: where the API was found to be
 }
 
 // isDownload reports whether a request is answered by a redirect to a storage.
@@ -174,6 +177,12 @@ func isDownload(u *url.URL) bool { return strings.HasSuffix(u.Path, "/zip") }
 func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTime, errSlow)
 	defer cancel()
+	if isDirect(req) {
+		ctx = httpclient.WithAddressCheck(ctx, func(address string) error {
+			t.place.Store(int64(placeOf(address)))
+			return nil
+		})
+	}
 	resp, err := t.whole(req.WithContext(ctx), maxAnswer)
 	if limit := new(limitError); errors.As(err, &limit) {
 		limit.fixed = true
@@ -189,13 +198,25 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := checkSecure(location); err != nil {
 		return nil, err
 	}
-	if !httpclient.MayRedirect(req.URL.Hostname(), location.Hostname()) {
-		return nil, &unsafeURLError{fmt.Sprintf("%s redirects to %s, which only a server on this machine may do", req.URL.Host, location.Host)}
+	may := max(httpclient.PlaceOfHost(req.URL.Hostname()), httpclient.Place(t.place.Load()), httpclient.Private)
+	refuse := func(address string, is httpclient.Place) error {
+		return &unsafeURLError{fmt.Sprintf("%s redirects to %s, %s, which only a server on this machine may do", req.URL.Host, address, is)}
+	}
+	if is := httpclient.PlaceOfHost(location.Hostname()); is > may {
+		return nil, refuse(location.Host, is)
 	}
 	// A new request: without token, cookie or referrer.
 	get, err := http.NewRequestWithContext(req.Context(), http.MethodGet, location.String(), nil)
 	if err != nil {
 		return nil, errors.New("a redirect to an unusable URL")
+	}
+	if isDirect(get) {
+		get = get.WithContext(httpclient.WithAddressCheck(get.Context(), func(address string) error {
+			if is := placeOf(address); is > may {
+				return refuse(location.Host+" at "+address, is)
+			}
+			return nil
+		}))
 	}
 	get.Header.Set("User-Agent", userAgent)
 	get.Header.Set("Accept-Encoding", "identity") // the digest is of the bytes as they are stored
@@ -207,6 +228,21 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &storageError{location.Host, body.StatusCode}
 	}
 	return body, nil
+}
+
+// isDirect reports whether the address that is dialled is the host's, not a proxy's.
+func isDirect(req *http.Request) bool {
+	proxy, err := http.ProxyFromEnvironment(req)
+	return err == nil && proxy == nil
+}
+
+// placeOf returns where an address is, IP:PORT.
+func placeOf(address string) httpclient.Place {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return httpclient.Here // which is the worst
+	}
+	return httpclient.PlaceOf(at.Addr())
 }
 
 // hideURL adds what gives access to a URL of the storage: its path and query, and each

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	"github.com/dockercache/dockercache/internal/httpclient"
 )
 
 // one adds a run with one artifact and returns what the API says of it.
@@ -142,7 +143,7 @@ func TestDownloadRefuses(t *testing.T) {
 
 // A public API may not lead to a service of this machine.
 func TestDownloadIsNotLedHome(t *testing.T) {
-	for _, target := range []string{"https://127.0.0.1/latest", "http://localhost/x", "https://169.254.169.254/latest/meta-data", "https://[::1]/"} {
+	for _, target := range []string{"https://127.0.0.1/latest", "http://localhost/x", "https://169.254.169.254/latest/meta-data", "https://[::1]/", "https://0.0.0.0/", "https://[::ffff:127.0.0.1]/", "https://x.localhost./", "https://[64:ff9b::a9fe:a9fe]/"} {
 		asked := 0
 		c, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", RetryWait: 1, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			asked++
@@ -156,6 +157,45 @@ func TestDownloadIsNotLedHome(t *testing.T) {
 		require.ErrorIs(t, err, artifacts.ErrAnswer, target)
 		assert.ErrorContains(t, err, "only a server on this machine may do")
 		assert.Equal(t, 1, asked)
+	}
+}
+
+// Nor by a name: the address counts that is dialled. An API that is there itself may.
+func TestDownloadIsNotLedHomeByAName(t *testing.T) {
+	s := artifactstest.New(t)
+	run := s.AddRun(artifactstest.Run{})
+	id := s.AddArtifact(run, artifactstest.Artifact{Name: "build", Digest: "-", Files: map[string]string{"a.txt": "x"}})
+	s.SetQuirks(artifactstest.Quirks{RedirectTo: "https://storage.example.com"})
+	var dialer *http.Transport
+	// Names are resolved here, in place of a name server.
+	dial := func(r *http.Request, host string) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host = "http", host
+		return dialer.RoundTrip(r)
+	}
+	api := strings.TrimSuffix(strings.TrimPrefix(s.URL(), "http://"), "/api/v3")
+	for _, apiIsHere := range []bool{false, true} {
+		asked := len(s.Requests())
+		dialer = httpclient.NewTransport()
+		c, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com/api/v3", RetryWait: 1, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			switch {
+			case r.URL.Host == "storage.example.com":
+				return dial(r, s.StorageHost())
+			case apiIsHere:
+				return dial(r, api)
+			}
+			r = r.Clone(t.Context()) // as from a public address: nothing looks at this one
+			return dial(r, api)
+		})})
+		require.NoError(t, err)
+		_, err = c.Download(t.Context(), repo, artifacts.Artifact{ID: id, Name: "build"})
+		if apiIsHere {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, artifacts.ErrAnswer)
+		assert.ErrorContains(t, err, "api.example.com redirects to storage.example.com at "+s.StorageHost()+", an address of this machine, which only a server on this machine may do")
+		assert.Len(t, s.Requests(), asked+1, "the storage was not asked, and the API once")
 	}
 }
 
