@@ -289,11 +289,11 @@ func TestDownloadKnowsZips(t *testing.T) {
 // The limits of a client hold for what it unpacks.
 func TestDownloadLimits(t *testing.T) {
 	for says, limits := range map[string]artifacts.Limits{
-		"2 entries, the limit is 1":       {Entries: 1},
-		"more than 3 bytes":               {FileBytes: 3},
-		"more than 6 bytes together":      {TotalBytes: 6},
-		"more than 2 times as large":      {Ratio: 2},
-		"bytes, the limit is 100 (if the": {ArchiveBytes: 100},
+		"2 entries, the limit is 1":  {Entries: 1},
+		"more than 3 bytes":          {FileBytes: 3},
+		"more than 6 bytes together": {TotalBytes: 6},
+		"more than 2 times as large": {Ratio: 2},
+		"bytes, the limit is 100 (if the build is meant to upload so much, raise Options.Limits": {ArchiveBytes: 100},
 	} {
 		s := artifactstest.New(t)
 		files := map[string]string{"a.txt": "a=x:1\n", "sub/b.txt": "b"}

@@ -86,7 +86,7 @@ func TestServersQuoteSecrets(t *testing.T) {
 		var log bytes.Buffer
 		client, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", Transport: h, Token: secretToken, RetryWait: time.Nanosecond, MaxWait: -1, Logger: logTo(&log)})
 		require.NoError(t, err)
-		build, err := client.Fetch(t.Context(), &artifacts.Request{Repository: repo, RunID: 5, Policy: artifacts.Policy{AnyReference: true}})
+		build, err := client.Fetch(t.Context(), &artifacts.Request{Repository: repo, RunID: 5, Pattern: "*", Policy: artifacts.Policy{AnyReference: true}})
 		printed := log.String()
 		if err == nil {
 			printed += fmt.Sprintf("%+v %+v %+v", build.Run, build.Outputs, build.Artifacts)
