@@ -307,6 +307,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	// Not before: what is to be resumed may be as old as what is to be swept.
 	sweepPartials(d.path, p.name, d.now())
 	sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
+	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return d.checkSpace(partial.file, need) }); err != nil {
+		return err
+	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
 	defer a.release()
 	err = a.run(ctx)
@@ -330,7 +333,13 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 			return err
 		}
 	}
-	// Where locks do not work another one may have published meanwhile.
+	file := atomicfile.New(partial.file, p.path)
+	if err := file.Flush(); err != nil {
+		partial.discard = true // nothing that was written can be believed any more
+		return err
+	}
+	// Where locks do not work another one may have published meanwhile. The flush takes
+	// longest, and so it is looked for after it.
 	if done, err := p.isDone(ctx); done || err != nil {
 		partial.discard = done || errors.Is(err, ErrReplaced)
 		return err
@@ -338,7 +347,6 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if d.grace > 0 {
 		keepPrevious(p.path, d.now())
 	}
-	file := atomicfile.New(partial.file, p.path)
 	err = file.Commit()
 	if partial.discard = file.Committed(); !partial.discard || err != nil {
 		return err

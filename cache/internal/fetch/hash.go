@@ -27,6 +27,9 @@ func (r *run) hashLayers(ctx context.Context) error {
 			return err
 		}
 		if err := r.hash(ctx, t, buf); err != nil {
+			if ctx.Err() == nil && r.discardResumed(t) {
+				continue
+			}
 			return err
 		}
 		if err := r.settle(t); err != nil {
@@ -83,7 +86,7 @@ func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 		}
 		p := buf[:min(int64(len(buf)), t.upTo-t.from)]
 		if _, err := r.Sink.ReadAt(p, l.offset+t.from); err != nil {
-			return fmt.Errorf("read back: %w", err)
+			return &sys.WriteError{Err: fmt.Errorf("read back: %w", err)}
 		}
 		_, _ = t.state.Write(p) // a hash never fails
 		t.from += int64(len(p))
@@ -93,6 +96,24 @@ func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 		}
 	}
 	return nil
+}
+
+// discardResumed begins a layer again that cannot be read back, if an earlier attempt or
+// another tarball has a part in it: then what is written now may be readable.
+func (r *run) discardResumed(t *hashing) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := t.layer
+	if t.generation == l.generation && !l.resumed {
+		return false
+	}
+	l.hashing, l.lagging = false, false
+	if t.generation == l.generation {
+		r.Events.Damaged(l.digest)
+		r.restart(l)
+	}
+	r.cond.Broadcast()
+	return true
 }
 
 // hashStep is how many bytes are worth a hasher's time. With a window what is in it
