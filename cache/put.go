@@ -165,8 +165,9 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // partial file stays, and the next Put of the same image under the same name
 // downloads only what is missing.
 //
-// A range that fails is asked for again from where it stopped, until nothing has come
-// for six times in a row. A layer with wrong bytes is fetched once more. What an error
+// A range that fails is asked for again from where it stopped, until six attempts in a
+// row have together brought less than 64 KiB, or less than a sixteenth of a short range,
+// each at less than 1 KiB/s or within a second. A layer with wrong bytes is fetched once more. What an error
 // of src says by [tarball.TemporaryError] and the like is obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [*SpaceError]; [ErrPreempted];
