@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -28,7 +29,9 @@ type drip struct {
 }
 
 func (s *drip) ReadRange(ctx context.Context, d v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	s.requests++
+	if s.requests++; s.requests > 100_000 {
+		return nil, tarball.Permanent(errors.New("asked without end"))
+	}
 	if err := wait.Sleep(ctx, s.takes); err != nil {
 		return nil, err
 	}
