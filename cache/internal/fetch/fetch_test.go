@@ -640,3 +640,55 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 	}
 	assert.Equal(t, n, journaled)
 }
+
+// unreadable is a file of which the disk cannot read a part back, until it is written again.
+type unreadable struct {
+	File
+	mu   sync.Mutex
+	at   int64
+	heal bool
+}
+
+func (u *unreadable) ReadAt(p []byte, off int64) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if off <= u.at && u.at < off+int64(len(p)) {
+		return 0, errors.New("input/output error")
+	}
+	return u.File.ReadAt(p, off)
+}
+
+func (u *unreadable) WriteAt(p []byte, off int64) (int, error) {
+	u.mu.Lock()
+	if u.heal && off <= u.at && u.at < off+int64(len(p)) {
+		u.at = -1
+	}
+	u.mu.Unlock()
+	return u.File.WriteAt(p, off)
+}
+
+// What an earlier attempt left and cannot be read is fetched; what was written now and
+// cannot be is an error of the file.
+func TestFetchOfWhatCannotBeReadBack(t *testing.T) {
+	src := cachetest.Blobs{}
+	layer := src.Add(cachetest.Noise(1, 20_000))
+	layout := mustLayout(t, testImage(t, layer))
+	at, _ := layout.Layer(layer.Digest)
+	for _, heal := range []bool{true, false} {
+		f := tempFile(t)
+		_, err := f.WriteAt(src[layer.Digest][:10_000], at.Offset)
+		require.NoError(t, err)
+		n, err := testFetcher(4).Fetch(t.Context(), Job{
+			Sink: &unreadable{File: File{f}, at: at.Offset + 5000, heal: heal}, Layout: layout, Source: src,
+			Have: map[v1.Hash][]sys.Interval{layer.Digest: {{From: 0, To: 10_000}}},
+		})
+		if !heal {
+			require.ErrorContains(t, err, "input/output error")
+			assert.True(t, sys.IsWrite(err))
+			continue
+		}
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, n, layer.Size)
+		requireFetched(t, f, layout, src)
+	}
+}
