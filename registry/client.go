@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -30,11 +31,30 @@ type Options struct {
 	// PlainHTTP names the registries that may be spoken to without TLS, besides
 	// those on loopback: HOST:PORT, or HOST for any port. Default: none.
 	PlainHTTP []string
+	// AllowLocal lets a registry lead to this machine, the link (169.254.0.0/16,
+	// where clouds have their metadata) and addresses of private networks, by a
+	// redirect or as its token server. Otherwise only a registry that is itself
+	// there may lead there. What counts is the address that is dialled; with a
+	// Transport that is no *http.Transport, and through a proxy, which resolves
+	// names itself, it is the text of the host alone. Default: off.
+	AllowLocal bool
+	// CAs are trusted beside the system's, see [ReadCAs]. They and CertDirs are
+	// without effect on a Transport that is no *http.Transport. Default: none.
+	CAs []*x509.Certificate
+	// CertDirs contain a directory HOST or HOST:PORT for each registry that has
+	// certificates of its own: *.crt are CAs that are trusted beside the system's
+	// for all that is asked for the registry; a *.cert with its *.key is sent to
+	// the registry itself. A file that cannot be used is logged as a warning.
+	// Default: those of Docker and podman (/etc/docker/certs.d,
+	// /etc/containers/certs.d, and the user's own); an empty list, not nil, is
+	// none.
+	CertDirs []string
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each repetition. Default: 500 ms.
 	RetryWait time.Duration
 	// StallTimeout is how long an answer, or the next byte of one, may take
-	// before the request is abandoned. Default: 15 s.
+	// before the request is abandoned. An answer that is no range of a blob may
+	// take four times as long in all. Default: 15 s.
 	StallTimeout time.Duration
 	// MirrorsMustAgree makes [Client.Resolve] ask the last reference too, the
 	// image's own registry, and fail with [ErrDisagree] unless it has the same
@@ -45,7 +65,8 @@ type Options struct {
 	// where a registry as a whole is slower than this machine. Default: the
 	// first one serves all ranges that it can.
 	AllSources bool
-	// Logger gets what is tried and what is given up. Default: none.
+	// Logger gets what is tried and what is given up, without secrets. Default:
+	// none.
 	Logger *slog.Logger
 	// Secret is called with each secret once it is known and before it is sent,
 	// for a CI system that hides it in the output of other programs: passwords,
@@ -88,13 +109,17 @@ func New(options *Options) *Client {
 	if c.options.StallTimeout <= 0 {
 		c.options.StallTimeout = 15 * time.Second
 	}
-	if c.log = c.options.Logger; c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
+	c.secrets = &redact.Secrets{Notify: c.options.Secret}
+	c.log = slog.New(slog.DiscardHandler)
+	if c.options.Logger != nil {
+		c.log = slog.New(c.secrets.Handler(c.options.Logger.Handler()))
 	}
-	if c.options.Secret != nil {
-		c.secrets = &redact.Secrets{Notify: c.options.Secret}
+	if c.options.CertDirs == nil {
+		c.options.CertDirs = defaultCertDirs()
 	}
-	c.transport = transport.NewUserAgent(newTransport(c.options.Transport, c.options.PlainHTTP, c.options.RetryWait, c.options.StallTimeout), "dockercache")
+	c.allowLocal = c.options.AllowLocal
+	base := &guard{base: c.options.Transport, allowLocal: c.allowLocal, certs: &certs{dirs: c.options.CertDirs, cas: c.options.CAs, log: c.log}}
+	c.transport = transport.NewUserAgent(newTransport(base, c.options.PlainHTTP, c.options.RetryWait, c.options.StallTimeout), "dockercache")
 	return c
 }
 
@@ -129,7 +154,7 @@ func (c *Client) repository(named reference.Named) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{sessions: sessions{shared: &c.shared, name: named.Name(), repo: repo, health: health{now: time.Now}}}
+	r := &repository{sessions: sessions{shared: &c.shared, name: named.Name(), repo: repo, origin: newOrigin(repo.RegistryStr()), health: health{now: time.Now}}}
 	c.repositories[named.Name()] = r
 	return r, nil
 }

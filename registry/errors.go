@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -46,6 +47,13 @@ var (
 	ErrDisagree = errors.New("mirror disagrees")
 	// ErrNoPlatform: an index has no image for the platform.
 	ErrNoPlatform = errors.New("no such platform")
+	// ErrCertificate: the registry's certificate is not trusted or not good, or it
+	// wants one of the client, see [Options.CAs] and [Options.CertDirs].
+	ErrCertificate = errors.New("certificate")
+	// ErrLocalAddress: a registry leads to an address of this machine or its
+	// network, see [Options.AllowLocal]. The error is one of kind
+	// [ErrInvalidAnswer] and wraps this one too.
+	ErrLocalAddress = errors.New("leads to a local address")
 	// ErrUnsupported: a manifest of a kind that this package does not read.
 	ErrUnsupported = errors.New("unsupported manifest")
 )
@@ -107,14 +115,16 @@ func (e *Error) Unwrap() []error {
 
 // newError makes an Error of any error of a request. When ctx has ended, that is
 // the error, and not the registry's.
-func newError(ctx context.Context, op, source string, err error) error {
+//
+// It is the place where secrets are taken out: every error of a request passes it.
+func (s *shared) newError(ctx context.Context, op, source string, err error) error {
 	if ended := wait.Err(ctx); ended != nil {
 		return ended
 	}
 	var aside *asideError
 	if errors.As(err, &aside) {
 		var before *Error
-		if err := newError(ctx, op, source, aside.err); !errors.As(err, &before) {
+		if err := s.newError(ctx, op, source, aside.err); !errors.As(err, &before) {
 			return err // the context has ended meanwhile
 		}
 		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter}
@@ -122,22 +132,30 @@ func newError(ctx context.Context, op, source string, err error) error {
 	var done *Error
 	if errors.As(err, &done) {
 		if done.Kind == ErrNoCredentials { // of a login on the way
-			return &Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err}
+			return s.clean(&Error{Op: op, Source: source, Kind: done.Kind, Err: done.Err})
 		}
-		return redact.Error(err)
+		if clean := s.clean(done); err == error(done) {
+			return clean
+		} else {
+			return &textError{s.secrets.Text(err.Error()), clean}
+		}
 	}
-	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: redact.Error(err)}
+	e := &Error{Op: op, Source: source, Kind: ErrUnreachable, Err: s.secrets.Error(err)}
 	var status *statusError
 	if errors.As(err, &status) {
 		e.retryAfter = status.retryAfter
 	}
 	var answer *transport.Error
-	var certificate *tls.CertificateVerificationError
 	// A loopback registry is tried with TLS and without. The first error says
 	// more: the second one is "you are speaking plain HTTP".
-	if errors.As(err, &answer) && !errors.As(err, &certificate) {
-		e.Kind, e.Err = kindOf(answer), errors.New(answerText(answer))
-		if status != nil && status.redirected && e.Kind == ErrDenied {
+	switch {
+	case errors.Is(err, ErrLocalAddress):
+		e.Kind = ErrInvalidAnswer
+	case isCertificate(err):
+		e.Kind = ErrCertificate
+	case errors.As(err, &answer):
+		e.Kind, e.Err = kindOf(answer), errors.New(s.secrets.Text(answerText(answer)))
+		if status != nil && status.signature {
 			// Blob storage denies a URL whose signature has expired. The registry
 			// signs a new one, so it is worth asking again.
 			e.Kind = ErrUnreachable
@@ -147,7 +165,34 @@ func newError(ctx context.Context, op, source string, err error) error {
 			e.Err = denied.explain(e.Err)
 		}
 	}
-	return e
+	return s.clean(e)
+}
+
+// clean returns e without secrets.
+func (s *shared) clean(e *Error) *Error {
+	clean := *e
+	clean.Op, clean.Source, clean.Err = s.secrets.Text(e.Op), s.secrets.Text(e.Source), s.secrets.Error(e.Err)
+	return &clean
+}
+
+// A textError is an error with another text.
+type textError struct {
+	text string
+	error
+}
+
+func (e *textError) Error() string { return e.text }
+func (e *textError) Unwrap() error { return e.error }
+
+// isCertificate reports whether a connection failed because one side does not trust
+// the other's certificate. For what the other side says crypto/tls has no type.
+func isCertificate(err error) bool {
+	var invalid *tls.CertificateVerificationError
+	if errors.As(err, &invalid) {
+		return true
+	}
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(remote.Error(), "certificate")
 }
 
 func kindOf(e *transport.Error) error {
@@ -179,16 +224,11 @@ type statusError struct {
 	error
 	status     int
 	redirected bool // it came from where the registry redirected to
+	signature  bool // blob storage finds the signature of its URL expired
 	retryAfter time.Duration
 }
 
 func (e *statusError) Unwrap() error { return e.error }
-
-// refusesSignature reports whether blob storage finds the signature of its URL
-// expired.
-func (e *statusError) refusesSignature() bool {
-	return e.redirected && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
-}
 
 // isDenied reports whether an error is the registry's or token server's refusal
 // of a credential; blob storage refuses its own signature.

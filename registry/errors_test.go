@@ -33,17 +33,17 @@ func TestErrorOfASourceSetAside(t *testing.T) {
 	for asked := range 4 {
 		ctx := &endsAfter{t.Context(), asked}
 		assert.NotPanics(t, func() {
-			assert.Error(t, newError(ctx, "resolve", "host/image", &asideError{errors.New("down")}))
+			assert.Error(t, (&shared{}).newError(ctx, "resolve", "host/image", &asideError{errors.New("down")}))
 		})
 	}
 }
 
 // A registry's Retry-After still holds when it is not asked again.
 func TestErrorOfASourceSetAsideSaysWhenToAskAgain(t *testing.T) {
-	before := newError(t.Context(), "read", "host/image", &statusError{&transport.Error{StatusCode: 429}, 429, false, 7 * time.Second})
+	before := (&shared{}).newError(t.Context(), "read", "host/image", &statusError{&transport.Error{StatusCode: 429}, 429, false, false, 7 * time.Second})
 	for _, err := range []error{before, fmt.Errorf("config: %w", before)} {
 		var after *Error
-		require.ErrorAs(t, newError(t.Context(), "resolve", "host/image:tag", &asideError{err}), &after)
+		require.ErrorAs(t, (&shared{}).newError(t.Context(), "resolve", "host/image:tag", &asideError{err}), &after)
 		assert.Equal(t, 7*time.Second, after.RetryAfter())
 		assert.Equal(t, ErrUnreachable, after.Kind)
 		assert.ErrorContains(t, after, "resolve host/image:tag: unreachable: not asked again so soon: status 429")

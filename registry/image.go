@@ -83,7 +83,7 @@ func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length in
 			return body, nil
 		}
 		r.reading.Add(-1)
-		err = newError(ctx, "read blob "+digest.String()+" of", r.name, err)
+		err = r.newError(ctx, "read blob "+digest.String()+" of", r.name, err)
 		if ctx.Err() != nil {
 			r.settle(ctx, errNeutral)
 			return nil, err
@@ -144,7 +144,7 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 		r.resolved(ctx, err)
 	}
 	if err != nil {
-		r.log.InfoContext(ctx, "not read from at the same time", "source", r.name, "error", newError(ctx, "look for "+i.Digest().String()+" in", r.name, err))
+		r.log.InfoContext(ctx, "not read from at the same time", "source", r.name, "error", r.newError(ctx, "look for "+i.Digest().String()+" in", r.name, err))
 		return
 	}
 	i.confirmed[r] = true

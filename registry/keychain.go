@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -37,12 +38,23 @@ type NamedKeychain struct {
 }
 
 // DefaultChain returns the default of [Options.Keychain]: [GitHub], then Docker's
-// config file with the credential helpers that it names, or podman's where Docker
-// has none.
+// config file, then podman's files, with the credential helpers that they name.
+//
+// Docker's is config.json in DOCKER_CONFIG or ~/.docker; the content of
+// DOCKER_AUTH_CONFIG comes before it. Podman's is REGISTRY_AUTH_FILE, or else
+// containers/auth.json in XDG_RUNTIME_DIR (/run/containers/UID on Linux) and in
+// XDG_CONFIG_HOME (~/.config), and ~/.docker/config.json. Of several keys
+// HOST/NAMESPACE the longest that is a prefix of the repository counts, then that of
+// the host; all names of Docker Hub are one.
+//
+// A helper has a minute to answer; then it is killed, with all that it started. What
+// is wrong with an entry of another registry, and a store (credsStore) that is not
+// installed, unless the file lists the registry, is logged as a warning.
 func DefaultChain() Chain {
 	return Chain{
 		{"GITHUB_TOKEN", GitHub()},
-		{"Docker's config file", authn.DefaultKeychain},
+		{"Docker's config file", dockerFile()},
+		{"podman's auth file", podmanFiles()},
 	}
 }
 
@@ -104,7 +116,7 @@ func (c credential) renewed(ctx context.Context, sent *authn.AuthConfig) bool {
 	}
 	refuser.Refused(*sent)
 	config, err := authn.Authorization(ctx, c.auth)
-	return err != nil || config == nil || *config != *sent // an error is returned when it is asked again
+	return err != nil || config == nil || *config != *sent // compared as they came; an error is returned when it is asked again
 }
 
 // sentKey is the key of a context's *authn.AuthConfig, where the credential that
@@ -126,18 +138,21 @@ func (c credential) AuthorizationContext(ctx context.Context) (*authn.AuthConfig
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrNoCredentials, Err: redact.Error(err)}
+			err = &Error{Op: "get the credential of", Source: c.name, Kind: ErrNoCredentials, Err: c.secrets.Error(err)}
 		}
 		return config, err
-	}
-	c.secrets.Add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
-	if config.Password != "" {
-		c.secrets.Add(base64.StdEncoding.EncodeToString([]byte(config.Username + ":" + config.Password)))
 	}
 	if sent, ok := ctx.Value(sentKey{}).(**authn.AuthConfig); ok {
 		*sent = config
 	}
-	return config, nil
+	clean := trimmed(*config)
+	c.secrets.AddLogin(clean.Username, clean.Password)
+	c.secrets.Add(clean.Auth, clean.IdentityToken, clean.RegistryToken)
+	if decoded, err := base64.StdEncoding.DecodeString(clean.Auth); err == nil {
+		_, password, _ := strings.Cut(string(decoded), ":")
+		c.secrets.Add(password)
+	}
+	return &clean, nil
 }
 
 // GitHub returns a keychain for ghcr.io alone: the token in the environment
@@ -151,10 +166,10 @@ func GitHub() authn.Keychain { return gitHub{} }
 type gitHub struct{}
 
 func (gitHub) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	token := cmp.Or(os.Getenv("GITHUB_TOKEN"), os.Getenv("GH_TOKEN"))
+	token := cmp.Or(strings.TrimSpace(os.Getenv("GITHUB_TOKEN")), strings.TrimSpace(os.Getenv("GH_TOKEN")))
 	if token == "" || target.RegistryStr() != "ghcr.io" {
 		return authn.Anonymous, nil
 	}
 	// ghcr.io takes any name, but an empty one would not be sent at all.
-	return &authn.Basic{Username: cmp.Or(os.Getenv("GITHUB_ACTOR"), "github"), Password: token}, nil
+	return &authn.Basic{Username: cmp.Or(strings.TrimSpace(os.Getenv("GITHUB_ACTOR")), "github"), Password: token}, nil
 }

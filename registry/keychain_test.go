@@ -90,5 +90,5 @@ func TestDefaultChain(t *testing.T) {
 	for _, k := range registry.DefaultChain() {
 		names = append(names, k.Name)
 	}
-	assert.Equal(t, []string{"GITHUB_TOKEN", "Docker's config file"}, names)
+	assert.Equal(t, []string{"GITHUB_TOKEN", "Docker's config file", "podman's auth file"}, names)
 }

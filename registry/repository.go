@@ -57,7 +57,7 @@ func (r *repository) settle(ctx context.Context, err error) {
 // resolved sets the repository aside if it did not answer when it was asked for
 // an image: these requests were repeated already. A login has done so itself.
 func (r *repository) resolved(ctx context.Context, err error) {
-	if err != nil && errors.Is(newError(ctx, "resolve", r.name, err), ErrUnreachable) && r.health.asideFor() == nil {
+	if err != nil && errors.Is(r.newError(ctx, "resolve", r.name, err), ErrUnreachable) && r.health.asideFor() == nil {
 		r.health.fail(err)
 	}
 }
@@ -80,7 +80,7 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 		case err == nil:
 			r.answered(ctx, s, denied)
 			return resp, nil
-		case errors.As(err, &status) && status.refusesSignature() && !signed:
+		case errors.As(err, &status) && status.signature && !signed:
 			signed = true // the registry signs another URL when it is asked again
 			continue
 		case !isDenied(err):
@@ -108,7 +108,7 @@ func (r *repository) get(ctx context.Context, path string, header http.Header, w
 
 func (r *repository) send(ctx context.Context, s *session, path string, header http.Header, want ...int) (*http.Response, error) {
 	u := url.URL{Scheme: s.scheme, Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, originKey{}, r.origin), http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,11 @@ func (r *repository) send(ctx context.Context, s *session, path string, header h
 	}
 	if err := transport.CheckError(resp, want...); err != nil {
 		resp.Body.Close()
-		return nil, &statusError{err, resp.StatusCode, resp.Request.URL.Host != u.Host, retryAfter(resp.Header)}
+		redirected := resp.Request.URL.Host != u.Host
+		// Another registry denies in the same words, but it says what it wants.
+		signature := redirected && strings.HasPrefix(path, "blobs/") &&
+			(resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized && len(challengesOf(resp)) == 0)
+		return nil, &statusError{err, resp.StatusCode, redirected, signature, retryAfter(resp.Header)}
 	}
 	return resp, nil
 }
@@ -271,7 +275,7 @@ func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset
 		text := resp.Header.Get("Content-Range")
 		first, end, all, ok := parseContentRange(text)
 		if !ok || first != offset || end > last {
-			return fail(ErrInvalidAnswer, "asked for bytes %d-%d, the answer is for Content-Range %.100q", offset, last, text)
+			return fail(ErrInvalidAnswer, "asked for bytes %d-%d, the answer is for Content-Range %q", offset, last, text)
 		}
 		total = all
 	case http.StatusRequestedRangeNotSatisfiable:
@@ -337,7 +341,7 @@ func (b *blobBody) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		stalled := errors.Is(err, errStalled)
-		err = newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
+		err = b.source.newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
 		if b.ctx.Err() == nil && (stalled || b.length-b.left < enough) {
 			b.settle(err)
 		}

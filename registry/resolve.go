@@ -234,7 +234,7 @@ func (s *search) from(ctx context.Context, place int) error {
 // that it returns ends the search.
 func (s *search) failedWith(ctx context.Context, err error) error {
 	ref := s.references[s.at]
-	err = newError(ctx, "resolve", ref, err)
+	err = s.client.newError(ctx, "resolve", ref, err)
 	if ctx.Err() != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func (s *search) mustAgree(ctx context.Context) error {
 	op := "compare " + s.source() + " with"
 	there := &search{client: s.client, platform: s.platform}
 	if err := there.locate(ctx, own, false); err != nil {
-		err = newError(ctx, "resolve", own, err)
+		err = s.client.newError(ctx, "resolve", own, err)
 		if ctx.Err() != nil {
 			return err
 		}

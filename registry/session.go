@@ -1,21 +1,16 @@
 package registry
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dockercache/dockercache/internal/redact"
@@ -35,9 +30,11 @@ type session struct {
 type shared struct {
 	chain     Chain
 	transport http.RoundTripper // with retries, without credentials
-	secrets   *redact.Secrets   // nil if nothing is called with them
+	secrets   *redact.Secrets
 	log       *slog.Logger
 	http2     sync.Once // warns of ranges over HTTP/2
+
+	allowLocal bool // Options.AllowLocal
 }
 
 // sessions are the sessions of one repository. It is safe for concurrent use.
@@ -47,9 +44,11 @@ type sessions struct {
 	repo   name.Repository
 	health health
 
-	logins    singleflight.Group
-	challenge atomic.Pointer[transport.Challenge] // nil until the registry was asked
-	current   atomic.Pointer[session]             // the one that worked last, or is tried first; nil if none
+	origin *origin
+
+	logins   singleflight.Group
+	greeting atomic.Pointer[greeting] // nil until the registry was asked
+	current  atomic.Pointer[session]  // the one that worked last, or is tried first; nil if none
 }
 
 // first returns the session that a request is tried with first.
@@ -72,6 +71,8 @@ func (l *sessions) open(ctx context.Context, from int) (*session, error) {
 	login := l.logins.DoChan(fmt.Sprint(from), func() (any, error) {
 		// With retries, even for a range of a blob: a failure is remembered.
 		ctx := context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil)
+		ctx = context.WithValue(ctx, originKey{}, l.origin)
+		ctx = context.WithValue(ctx, warnKey{}, func(err error) { l.log.WarnContext(ctx, "a login is passed over", "error", err) })
 		s, err := l.tryCredentials(ctx, from)
 		if err != nil && from == 0 {
 			l.health.fail(err)
@@ -101,16 +102,16 @@ func (l *sessions) tryCredentials(ctx context.Context, from int) (*session, erro
 		c, err := l.chain.find(ctx, l.repo, from)
 		switch {
 		case err != nil && c.anonymous() && len(denied) == 0 && from == 0:
-			return nil, &Error{Op: "find credentials for", Source: l.repo.RegistryStr(), Kind: ErrNoCredentials, Err: redact.Error(err)}
+			return nil, &Error{Op: "find credentials for", Source: l.repo.RegistryStr(), Kind: ErrNoCredentials, Err: l.secrets.Error(err)}
 		case err != nil: // a later keychain has a credential, or an earlier one's was denied
-			l.log.WarnContext(ctx, "a keychain failed", "source", l.name, "error", redact.Text(err.Error()))
+			l.log.WarnContext(ctx, "a keychain failed", "source", l.name, "error", err)
 		}
-		challenge, err := l.ping(ctx)
+		greeting, err := l.greet(ctx)
 		if err != nil {
 			return nil, err
 		}
 		var sent *authn.AuthConfig
-		s, err := l.login(context.WithValue(ctx, sentKey{}, &sent), challenge, c)
+		s, err := l.login(context.WithValue(ctx, sentKey{}, &sent), greeting, c)
 		if err == nil {
 			return s, nil
 		}
@@ -121,48 +122,37 @@ func (l *sessions) tryCredentials(ctx context.Context, from int) (*session, erro
 			renewals++
 			continue
 		}
-		l.log.InfoContext(ctx, "credential denied", "source", l.name, "credential", c.name, "error", redact.Text(err.Error()))
+		l.log.InfoContext(ctx, "credential denied", "source", l.name, "credential", c.name, "error", err)
 		renewals, from = 0, c.from+1
 	}
 }
 
-// ping asks the registry which authentication it wants, once.
-func (l *sessions) ping(ctx context.Context) (*transport.Challenge, error) {
-	if c := l.challenge.Load(); c != nil {
-		return c, nil
+// greet asks the registry which authentication it wants, once.
+func (l *sessions) greet(ctx context.Context) (*greeting, error) {
+	if g := l.greeting.Load(); g != nil {
+		return g, nil
 	}
-	c, err := transport.Ping(ctx, l.repo.Registry, l.transport)
+	g, err := greet(ctx, l.repo.Registry, l.transport)
 	if err == nil {
-		l.challenge.Store(c)
+		l.greeting.Store(g)
 	}
-	return c, err
+	return g, err
 }
 
-// login returns a session that satisfies the registry for pulls. A Bearer token
-// is renewed when the registry answers 401; a keychain is asked for a Basic
-// credential with each request.
-func (l *sessions) login(ctx context.Context, challenge *transport.Challenge, c credential) (*session, error) {
-	var rt http.RoundTripper
-	var err error
-	auth := authn.Anonymous // its token is no secret, everybody gets one
-	if !c.anonymous() {
-		c.secrets = l.secrets
-		auth = c
-	}
-	if strings.EqualFold(challenge.Scheme, "bearer") {
-		rt, err = newBearer(ctx, l.transport, l.repo, auth, challenge, c.secrets)
-	} else {
-		rt, err = transport.FromToken(l.repo.Registry, auth, l.transport, challenge, nil)
-	}
-	if err != nil {
+// login returns a session with a credential. It has a token already if the registry
+// has asked for one.
+func (l *sessions) login(ctx context.Context, greeting *greeting, c credential) (*session, error) {
+	c.secrets = l.secrets
+	a := &authorizer{sessions: l, insecure: greeting.insecure, credential: c, hosts: map[string]*access{}}
+	if err := a.prepare(ctx, greeting.challenges); err != nil {
 		return nil, err
 	}
 	scheme := "https"
-	if challenge.Insecure {
+	if greeting.insecure {
 		scheme = "http"
 	}
 	l.log.DebugContext(ctx, "logged in", "source", l.name, "credential", c.name)
-	return &session{Client: &http.Client{Transport: rt, CheckRedirect: checkRedirect}, scheme: scheme, credential: c}, nil
+	return &session{Client: &http.Client{Transport: a, CheckRedirect: checkRedirect}, scheme: scheme, credential: c}, nil
 }
 
 // instead returns what to try when the registry denies a request of s: the
@@ -192,7 +182,7 @@ func (l *sessions) answered(ctx context.Context, s *session, denied denials) {
 		l.log.InfoContext(ctx, "answered", "source", l.name, "credential", s.credential.name)
 	}
 	for _, d := range denied {
-		l.log.InfoContext(ctx, "the credential before was denied", "source", l.name, "denied", d.credential, "answered", s.credential.name, "error", redact.Text(d.err.Error()))
+		l.log.InfoContext(ctx, "the credential before was denied", "source", l.name, "denied", d.credential, "answered", s.credential.name, "error", d.err)
 	}
 }
 
@@ -204,102 +194,4 @@ func (l *sessions) forget(tried []*session) {
 			l.current.CompareAndSwap(s, nil)
 		}
 	}
-}
-
-// A bearer sends a token with each request to its registry and renews it when the
-// registry answers 401. That of go-containerregistry renews it once for each of
-// the requests in flight: sixteen ranges, sixteen tokens.
-type bearer struct {
-	inner     http.RoundTripper
-	repo      name.Repository
-	challenge *transport.Challenge
-	secrets   *redact.Secrets
-
-	mu    sync.Mutex
-	auth  authn.Authenticator
-	token string
-}
-
-// newBearer returns a transport that has a token already.
-func newBearer(ctx context.Context, inner http.RoundTripper, repo name.Repository, auth authn.Authenticator, challenge *transport.Challenge, secrets *redact.Secrets) (*bearer, error) {
-	b := &bearer{inner: inner, repo: repo, auth: auth, challenge: challenge, secrets: secrets}
-	// Checks whether a credential may be sent to the token server at all.
-	if _, err := transport.FromToken(repo.Registry, auth, inner, challenge, &transport.Token{}); err != nil {
-		return nil, b.malformed(err)
-	}
-	_, err := b.other(ctx, "")
-	return b, err
-}
-
-func (b *bearer) malformed(err error) error {
-	return &Error{Op: "get a token for", Source: b.repo.Name(), Kind: ErrInvalidAnswer, Err: redact.Error(err)}
-}
-
-func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Host != b.repo.RegistryStr() {
-		return b.inner.RoundTrip(req) // where the registry redirected to
-	}
-	b.mu.Lock()
-	token := b.token
-	b.mu.Unlock()
-	resp, err := b.send(req, token)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return resp, err
-	}
-	_ = resp.Body.Close()
-	if token, err = b.other(req.Context(), token); err != nil {
-		return nil, err
-	}
-	return b.send(req, token)
-}
-
-func (b *bearer) send(req *http.Request, token string) (*http.Response, error) {
-	req = req.Clone(req.Context()) // a RoundTripper must not change its request
-	req.Header.Set("Authorization", "Bearer "+token)
-	return b.inner.RoundTrip(req)
-}
-
-// other returns a token other than the one that is no longer good: a new one,
-// unless another request has got one meanwhile.
-func (b *bearer) other(ctx context.Context, bad string) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.token != bad {
-		return b.token, nil
-	}
-	config, err := authn.Authorization(ctx, b.auth)
-	if err != nil {
-		return "", err
-	}
-	if config.RegistryToken != "" { // the keychain has the token itself
-		b.token = config.RegistryToken
-		return b.token, nil
-	}
-	got, err := transport.Exchange(context.WithValue(ctx, tokenKey{}, true), b.repo.Registry, b.auth, b.inner, []string{b.repo.Scope(transport.PullScope)}, b.challenge)
-	switch {
-	case isMalformedToken(err):
-		return "", b.malformed(err)
-	case err != nil:
-		return "", err
-	}
-	token := cmp.Or(got.AccessToken, got.Token) // the first as OAuth 2.0 calls it
-	if strings.ContainsFunc(token, func(r rune) bool { return r < '!' || r > '~' }) {
-		return "", b.malformed(errors.New("the token has characters that no header may have"))
-	}
-	b.secrets.Add(token, got.RefreshToken)
-	b.token = token
-	if got.RefreshToken != "" {
-		b.auth = authn.FromConfig(authn.AuthConfig{IdentityToken: got.RefreshToken})
-	}
-	return b.token, nil
-}
-
-// isMalformedToken reports whether a token server answered without a token.
-// go-containerregistry has no type for that.
-func isMalformedToken(err error) bool {
-	var syntax *json.SyntaxError
-	var mismatch *json.UnmarshalTypeError
-	var away *awayError
-	return errors.As(err, &syntax) || errors.As(err, &mismatch) || errors.As(err, &away) ||
-		err != nil && strings.Contains(err.Error(), "no token in bearer response")
 }

@@ -109,7 +109,7 @@ func TestFailingKeychainIsReportedWhenOthersAreDenied(t *testing.T) {
 		broken := errors.New("the role cannot be assumed")
 		var log bytes.Buffer
 		_, err := newClient(func(o *registry.Options) {
-			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale"}}}
+			o.Keychain = registry.Chain{{"AWS", fails{broken}}, {"stale", has{"user", "stale-password"}}}
 			o.Logger = logTo(&log)
 		}).Image(t.Context(), registry.DefaultPlatform(), ref)
 		require.ErrorIs(t, err, registry.ErrDenied)

@@ -71,7 +71,7 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return false, ctx.Err()
 	case ctx.Value(onceKey{}) != nil:
 		return false, nil
-	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, ErrLocalAddress), errors.Is(err, http.ErrSchemeMismatch), isCertificate(err):
 		return false, nil // permanent; loopback registries are tried with HTTPS first
 	case err == nil && resp.StatusCode == http.StatusTooManyRequests:
 		return true, nil
@@ -79,17 +79,13 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	return httpretry.Check(ctx, resp, err)
 }
 
-// checkRedirect limits the number of redirects, and refuses those of a registry
-// elsewhere to services of this machine or to a cloud's metadata. secureTransport
-// checks that no redirect leads away from HTTPS.
+// checkRedirect limits the number of redirects. secureTransport checks that none
+// leads away from HTTPS, and guard where it leads.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	// It would be the whole URL before, with its signature.
 	req.Header.Del("Referer")
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
-	}
-	if !httpclient.MayRedirect(via[0].URL.Hostname(), req.URL.Hostname()) {
-		return fmt.Errorf("%s redirects to %s, an address that it must not redirect to", via[0].URL.Host, req.URL.Host)
 	}
 	return nil
 }
@@ -109,11 +105,19 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || resp.StatusCode < 300 || resp.StatusCode >= 400 {
 		return resp, err
 	}
-	if to, err := resp.Location(); err == nil && leadsAway(req, to.Host) {
-		resp.Body.Close()
-		return nil, &awayError{req.URL.Host, to.Host}
+	to, err := resp.Location()
+	switch {
+	case errors.Is(err, http.ErrNoLocation):
+		return resp, nil
+	case err != nil: // which quotes it, with its signature
+		err = fmt.Errorf("%s redirects to a malformed URL", req.URL.Host)
+	case leadsAway(req, to.Host):
+		err = &awayError{req.URL.Host, to.Host}
+	default:
+		return resp, nil
 	}
-	return resp, nil
+	resp.Body.Close()
+	return nil, err
 }
 
 // tokenKey marks the context of a request for a token.
@@ -157,11 +161,19 @@ func (e *plainHTTPError) Error() string {
 	return fmt.Sprintf("plain HTTP to %s is not allowed: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
 }
 
-// errStalled is the cause with which a request that stalled is ended.
-var errStalled = errors.New("no byte came for too long")
+// The causes with which a request that stalled, or dripped, is ended.
+var (
+	errStalled = errors.New("no byte came for too long")
+	errSlow    = errors.New("the answer did not end in time")
+)
+
+// small is how many times as long as it may stall an answer may take in all that is
+// no range of a blob: otherwise one that comes byte by byte would never end.
+const small = 4
 
 // A stallTransport ends every request that receives nothing for timeout, before
-// its answer or in the middle of it. That holds for blobs, manifests and tokens.
+// its answer or in the middle of it. That holds for blobs, manifests and tokens. All
+// but ranges of blobs are ended as well after a multiple of it.
 type stallTransport struct {
 	inner   http.RoundTripper
 	timeout time.Duration
@@ -169,6 +181,10 @@ type stallTransport struct {
 
 func (t *stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
+	if req.Context().Value(onceKey{}) == nil { // no range
+		end := time.AfterFunc(small*t.timeout, func() { cancel(errSlow) })
+		context.AfterFunc(ctx, func() { end.Stop() })
+	}
 	timer := time.AfterFunc(t.timeout, func() { cancel(errStalled) })
 	resp, err := t.inner.RoundTrip(req.WithContext(ctx))
 	timer.Stop()
@@ -208,8 +224,11 @@ func (b *stallBody) Close() error {
 
 // stalled returns why a request ended: net/http only says that its context did.
 func stalled(ctx context.Context, timeout time.Duration, err error) error {
-	if context.Cause(ctx) == errStalled {
+	switch context.Cause(ctx) {
+	case errStalled:
 		return fmt.Errorf("%w (%v)", errStalled, timeout)
+	case errSlow:
+		return fmt.Errorf("%w (%v)", errSlow, small*timeout)
 	}
 	return err
 }
