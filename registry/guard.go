@@ -80,28 +80,36 @@ type way struct {
 }
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	o, ok := req.Context().Value(originKey{}).(*origin)
-	if !ok {
-		return nil, errors.New("a request for no registry")
+	if err := g.refuses(req); err != nil {
+		return nil, err
 	}
+	o := req.Context().Value(originKey{}).(*origin)
 	w := way{own: req.URL.Host == o.host}
 	if g.certs.of(o.host) != nil {
 		w.host = o.host
 	}
-	proxied := g.proxied(req)
-	switch place := httpclient.Place(o.place.Load()); {
+	switch proxied := g.proxied(req); {
 	case w.own && !proxied:
 		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 			GotConn: func(c httptrace.GotConnInfo) { o.dialled(c.Conn.RemoteAddr()) },
 		}))
-	case w.own || g.allowLocal:
-	default:
-		if to := httpclient.PlaceOfHost(req.URL.Hostname()); to > httpclient.Public && to != place {
-			return nil, &ledError{o.host, req.URL.Host, "", to}
-		}
-		w.checked, w.place = !proxied, place
+	case !w.own && !g.allowLocal && !proxied:
+		w.checked, w.place = true, httpclient.Place(o.place.Load())
 	}
 	return g.transport(w).RoundTrip(req)
+}
+
+// refuses returns why a request is not made, as far as the text of its host says so.
+func (g *guard) refuses(req *http.Request) error {
+	o, ok := req.Context().Value(originKey{}).(*origin)
+	if !ok {
+		return errors.New("a request for no registry")
+	}
+	place := httpclient.PlaceOfHost(req.URL.Hostname())
+	if g.allowLocal || req.URL.Host == o.host || place == httpclient.Public || place == httpclient.Place(o.place.Load()) {
+		return nil
+	}
+	return &ledError{o.host, req.URL.Host, "", place}
 }
 
 // checkOf returns a check of addresses to dial, IP:PORT. A private network is not

@@ -82,6 +82,9 @@ func (h *helpers) get(ctx context.Context, name, server string) (authn.AuthConfi
 		<-ended
 		return fail(fmt.Errorf("did not answer within %v and was ended", helperLimit))
 	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it has ended well, and left something behind that has its output
+	}
 	switch text := out.String(); {
 	case err != nil && (strings.Contains(text, "credentials not found") || strings.Contains(text, "no credentials ")):
 		return authn.AuthConfig{}, nil

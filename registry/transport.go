@@ -34,9 +34,9 @@ func DefaultTransport() *http.Transport {
 
 // newTransport returns the stack below the credentials: the check for plain
 // HTTP, retries, and the connection.
-func newTransport(base http.RoundTripper, plainHTTP []string, retryWait, stallTimeout time.Duration) http.RoundTripper {
+func newTransport(base *guard, plainHTTP []string, retryWait, stallTimeout time.Duration) http.RoundTripper {
 	// A redirect is followed above the credentials.
-	client := httpretry.New(&secureTransport{&stallTransport{base, stallTimeout}, plainHTTP}, retryWait, checkRetry)
+	client := httpretry.New(&secureTransport{&stallTransport{base, stallTimeout}, plainHTTP, base.refuses}, retryWait, checkRetry)
 	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}
 }
 
@@ -95,9 +95,13 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 type secureTransport struct {
 	inner     http.RoundTripper
 	plainHTTP []string
+	refuses   func(*http.Request) error // for a reason that is worth more
 }
 
 func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.refuses(req); err != nil {
+		return nil, err
+	}
 	if req.URL.Scheme != "https" && !httpclient.IsLoopback(req.URL.Hostname()) && !allows(t.plainHTTP, req.URL.Host) {
 		return nil, &plainHTTPError{req.URL.Host}
 	}
