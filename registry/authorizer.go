@@ -82,7 +82,7 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 		case err == nil && (next == "" || next == sent):
 			return resp, nil // denied
 		case err != nil && !to.own:
-			a.log.InfoContext(req.Context(), "no token of a registry that was redirected to", "source", a.name, "to", to.host, "error", err)
+			a.log.InfoContext(req.Context(), "no token of a registry that was redirected to", "source", a.name, "to", to.host, "error", withoutRequest(err))
 			return resp, nil
 		}
 		_ = resp.Body.Close()

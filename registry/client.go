@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,6 +129,9 @@ func New(options *Options) *Client {
 func (c *Client) parse(ref string) (reference.Named, *repository, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
+		if at := strings.IndexAny(ref, "?#"); at >= 0 {
+			c.secrets.Hide(ref[at+1:]) // it may sign a URL, and the error quotes parts of it
+		}
 		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrInvalidReference, Err: err}
 	}
 	named = reference.TagNameOnly(named)

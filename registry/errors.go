@@ -219,6 +219,16 @@ func answerText(e *transport.Error) string {
 	return text
 }
 
+// withoutRequest returns an error that may be logged: that of go-containerregistry
+// for an answer has the URL of the request, and the whole answer.
+func withoutRequest(err error) error {
+	var answer *transport.Error
+	if errors.As(err, &answer) {
+		return errors.New(answerText(answer))
+	}
+	return err
+}
+
 // A statusError is an answer with a status that was not wanted.
 type statusError struct {
 	error

@@ -122,7 +122,7 @@ func (l *sessions) tryCredentials(ctx context.Context, from int) (*session, erro
 			renewals++
 			continue
 		}
-		l.log.InfoContext(ctx, "credential denied", "source", l.name, "credential", c.name, "error", err)
+		l.log.InfoContext(ctx, "credential denied", "source", l.name, "credential", c.name, "error", withoutRequest(err))
 		renewals, from = 0, c.from+1
 	}
 }
@@ -182,7 +182,7 @@ func (l *sessions) answered(ctx context.Context, s *session, denied denials) {
 		l.log.InfoContext(ctx, "answered", "source", l.name, "credential", s.credential.name)
 	}
 	for _, d := range denied {
-		l.log.InfoContext(ctx, "the credential before was denied", "source", l.name, "denied", d.credential, "answered", s.credential.name, "error", d.err)
+		l.log.InfoContext(ctx, "the credential before was denied", "source", l.name, "denied", d.credential, "answered", s.credential.name, "error", withoutRequest(d.err))
 	}
 }
 

@@ -113,7 +113,9 @@ func (t *secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case errors.Is(err, http.ErrNoLocation):
 		return resp, nil
-	case err != nil: // which quotes it, with its signature
+	case err != nil || strings.Trim(strings.ToLower(to.Host), "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") != "":
+		// An error would quote it, with its signature; and what has other
+		// characters than a host, but stands in its place, could be anything.
 		err = fmt.Errorf("%s redirects to a malformed URL", req.URL.Host)
 	case leadsAway(req, to.Host):
 		err = &awayError{req.URL.Host, to.Host}

@@ -21,7 +21,7 @@ const (
 	shortest = 4
 	// enough is how many bytes from its beginning on stand for a secret: a text may
 	// have been cut in the middle of one.
-	enough = 16
+	enough = 8
 	// most is how many secrets are kept. Those that are sent again stay; the tokens
 	// before so many are not good any more.
 	most = 1000

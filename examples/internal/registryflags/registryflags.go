@@ -4,11 +4,13 @@
 package registryflags
 
 import (
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +28,8 @@ import (
 type Flags struct {
 	RoleARN, Region string
 	RoleDuration    cli.Seconds
-	PlainHTTP       cli.List
+	PlainHTTP, CA   cli.List
+	AllowLocal      bool
 }
 
 // Register defines the flags, but not -role-duration, in a set. Their help begins with
@@ -35,17 +38,25 @@ func (f *Flags) Register(set *flag.FlagSet, prefix string) {
 	set.StringVar(&f.RoleARN, "role-arn", "", prefix+"the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR (default: AWS's own variables and files)")
 	set.StringVar(&f.Region, "region", "", prefix+"the AWS `REGION` to ask for the role (default: AWS's own variables)")
 	set.Var(&f.PlainHTTP, "plain-http", prefix+"a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
+	set.Var(&f.CA, "ca", prefix+"a `FILE` of certificates in PEM that are trusted beside the system's and those of Docker and podman (/etc/docker/certs.d, /etc/containers/certs.d); may be repeated")
+	set.BoolVar(&f.AllowLocal, "allow-local", false, prefix+"let a registry elsewhere lead to addresses of this machine, of its link (a cloud's metadata) and of private networks")
 }
 
 // Given reports whether one of the flags of [Flags.Register] was given.
-func (f *Flags) Given() bool { return f.RoleARN != "" || f.Region != "" || len(f.PlainHTTP) > 0 }
+func (f *Flags) Given() bool {
+	return f.RoleARN != "" || f.Region != "" || f.AllowLocal || len(f.PlainHTTP)+len(f.CA) > 0
+}
 
 // Check returns what is wrong with the flags.
 func (f *Flags) Check() error {
 	for _, host := range f.PlainHTTP {
-		if host == "" || strings.ContainsAny(host, "/ ") {
-			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme", host)
+		if host == "" || strings.ContainsAny(host, "/ @?#") {
+			// Not quoted as it is: it may have a password.
+			return fmt.Errorf("-plain-http %s: want HOST or HOST:PORT, without a scheme, user or path", shown(host))
 		}
+	}
+	if _, err := f.cas(); err != nil {
+		return err
 	}
 	if _, err := f.keychain(&cli.Output{}); err != nil {
 		return fmt.Errorf("credentials of AWS: %w", err)
@@ -63,8 +74,43 @@ func (f *Flags) Client(out *cli.Output, o registry.Options) (*registry.Client, e
 			return nil, err
 		}
 	}
+	cas, err := f.cas()
+	if err != nil {
+		return nil, err
+	}
+	o.CAs, o.AllowLocal = cas, f.AllowLocal
 	o.PlainHTTP, o.Logger, o.Secret = f.PlainHTTP, out.Log, out.Mask
 	return registry.New(&o), nil
+}
+
+func (f *Flags) cas() (all []*x509.Certificate, err error) {
+	for _, file := range f.CA {
+		found, err := registry.ReadCAs(file)
+		if err != nil {
+			return nil, fmt.Errorf("-ca: %w", err)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// shown returns what may be shown of an argument that is not what it should be: no
+// user, password or query.
+func shown(text string) string {
+	if at := strings.IndexAny(text, "?#"); at >= 0 {
+		text = text[:at] + "?…"
+	}
+	scheme, rest, isURL := strings.Cut(text, "://")
+	if !isURL {
+		scheme, rest = "", text
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		rest = "(not shown)" + rest[at:]
+	}
+	if isURL {
+		rest = scheme + "://" + rest
+	}
+	return strconv.Quote(rest)
 }
 
 // keychain asks for nothing before a registry needs it.
@@ -85,11 +131,13 @@ type Tip struct {
 }
 
 var tips = []Tip{
-	{registry.ErrNoCredentials, "mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names"},
+	{registry.ErrNoCredentials, "mend the file with the login (Docker's config.json, podman's auth.json) or the helper that it names"},
 	{http.ErrSchemeMismatch, "if the registry speaks plain HTTP and the network in between can be trusted, allow it with -plain-http HOST:PORT"},
 	{registry.ErrDisagree, "if the mirror is stale push the image there again; if it should never differ find out who pushed to it"},
 	{registry.ErrDenied, "log in to the registry (docker login), or check what the credential may read"},
 	{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
+	{registry.ErrCertificate, "trust the certificate's CA: give it with -ca FILE, put it into /etc/docker/certs.d/HOST[:PORT]/ca.crt (or containers' certs.d; a client's certificate too, as client.cert and client.key), or name a file of CAs in SSL_CERT_FILE"},
+	{registry.ErrLocalAddress, "if the registry is meant to lead there allow it with -allow-local"},
 	{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
 	{registry.ErrInvalidAnswer, "check that the host is a registry and that no proxy changes its answers"},
 	{registry.ErrNoPlatform, "ask for one of these with -platform"},
@@ -108,6 +156,9 @@ func Advice(own ...Tip) func(error) string {
 	return func(err error) string {
 		var found []string
 		for _, t := range all {
+			if t.Kind == registry.ErrInvalidAnswer && errors.Is(err, registry.ErrLocalAddress) {
+				continue // it is one, see there
+			}
 			if t.Kind == registry.ErrNoCredentials && errors.As(err, new(*awsauth.Error)) {
 				continue // it says itself what to do
 			}

@@ -1,7 +1,10 @@
 package registryflags
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -22,7 +25,7 @@ func TestOrderOfKeychains(t *testing.T) {
 	for _, k := range keychain.(registry.Chain) {
 		names = append(names, k.Name)
 	}
-	assert.Equal(t, []string{"AWS", "GITHUB_TOKEN", "Docker's config file"}, names)
+	assert.Equal(t, []string{"AWS", "GITHUB_TOKEN", "Docker's config file", "podman's auth file"}, names)
 }
 
 func TestAdvice(t *testing.T) {
@@ -30,12 +33,41 @@ func TestAdvice(t *testing.T) {
 	for want, err := range map[string]error{
 		"":    fmt.Errorf("x: %w", registry.ErrDenied),
 		"own": fmt.Errorf("x: %w", registry.ErrNotFound),
-		"own; check the registry's name and the network, or try again later":                           fmt.Errorf("%w, %w", registry.ErrNotFound, registry.ErrUnreachable),
-		"make room in the directory":                                                                   syscall.ENOSPC,
-		"make room in the directory, or give a larger -quota":                                          cache.ErrQuota,
-		"mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names": registry.ErrNoCredentials,
+		"own; check the registry's name and the network, or try again later":                                  fmt.Errorf("%w, %w", registry.ErrNotFound, registry.ErrUnreachable),
+		"make room in the directory":                                                                          syscall.ENOSPC,
+		"make room in the directory, or give a larger -quota":                                                 cache.ErrQuota,
+		"mend the file with the login (Docker's config.json, podman's auth.json) or the helper that it names": registry.ErrNoCredentials,
+		"if the registry is meant to lead there allow it with -allow-local":                                   errors.Join(registry.ErrInvalidAnswer, registry.ErrLocalAddress),
 	} {
 		assert.Equal(t, want, advice(err))
 	}
+	certificate := advice(registry.ErrCertificate)
+	for _, what := range []string{"-ca FILE", "/etc/docker/certs.d/HOST[:PORT]/ca.crt", "SSL_CERT_FILE"} {
+		assert.Contains(t, certificate, what)
+	}
+	assert.NotContains(t, certificate, "try again")
 	assert.Empty(t, advice(fmt.Errorf("%w: %w", registry.ErrNoCredentials, &awsauth.Error{Kind: awsauth.ErrNoRole})), "it says itself what to do")
+}
+
+func TestCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "no.pem")
+	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
+	for want, f := range map[string]*Flags{
+		`-plain-http "(not shown)@host:5000": want`:         {PlainHTTP: cli.List{"user:SECRET@host:5000"}},
+		`-plain-http "(not shown)@host": want`:              {PlainHTTP: cli.List{"user:SE/CRET@host"}},
+		`-plain-http "http://(not shown)@host": want`:       {PlainHTTP: cli.List{"http://user:SECRET@host"}},
+		`-plain-http "host?…": want`:                        {PlainHTTP: cli.List{"host?SECRET"}},
+		`-plain-http "host?…": want HOST or HOST:PORT, wit`: {PlainHTTP: cli.List{"host#SECRET@x"}},
+		`-plain-http "http://host": want`:                   {PlainHTTP: cli.List{"http://host"}},
+		"-ca: " + file + ": no certificate in PEM":          {CA: cli.List{file}},
+		"-ca: open " + file + "2: no such file":             {CA: cli.List{file + "2"}},
+	} {
+		err := f.Check()
+		require.ErrorContains(t, err, want)
+		assert.NotContains(t, err.Error(), "SECRET")
+		assert.True(t, f.Given())
+	}
+	require.NoError(t, (&Flags{PlainHTTP: cli.List{"host:5000", "host", "[::1]:5000"}}).Check())
+	assert.True(t, (&Flags{AllowLocal: true}).Given())
+	assert.False(t, (&Flags{}).Given())
 }
