@@ -26,14 +26,16 @@
 // fails is passed over for one that has a credential, with a warning, and is part
 // of the error when that one is denied; when no other has one, its error is
 // returned and no anonymous attempt is made. The default is [DefaultChain]: the
-// environment's GITHUB_TOKEN or GH_TOKEN for ghcr.io, then Docker's config file
-// with its credential helpers, which is read, never written. Package awsauth, below
-// this one, has a keychain for Amazon's registries.
+// environment's GITHUB_TOKEN or GH_TOKEN for ghcr.io, then Docker's config file and
+// podman's, with their credential helpers; the files are read, never written. Package
+// awsauth, below this one, has a keychain for Amazon's registries.
 //
 // A token is renewed when the registry denies it, and so is the credential that it
-// was given for, see [Refuser]. A credential is sent to the registry that it is for
+// was given for, see [Refuser]. Each challenge is answered where it is asked, by the
+// schemes that it offers in their order, Bearer and Basic. A credential is sent to the registry that it is for
 // and to the token server which that registry names, and never to the target of a
-// redirect.
+// redirect. Another registry that a redirect leads to is asked with an anonymous
+// token, if it wants one.
 //
 // # Sources
 //
@@ -47,14 +49,21 @@
 // registry has.
 //
 // Registries on a loopback address may speak plain HTTP. Any other must speak
-// HTTPS unless [Options.PlainHTTP] names it, and so must every redirect.
+// HTTPS unless [Options.PlainHTTP] names it, and so must every redirect. Only a
+// registry that is on this machine, its link or a private network itself may lead
+// there, see [Options.AllowLocal]. Certificates are read where Docker and podman have
+// them, see [Options.CertDirs].
 //
 // # Errors
 //
 // Each error of a registry is an [*Error] that wraps one of the kinds declared
 // beside it ([ErrNotFound], [ErrDenied], [ErrUnreachable], …), and names the
-// source. When a context ends, the error wraps both its Err and its cause. Query
-// strings, which sign the URLs of blob storage, are in no error and no log line.
+// source. When a context ends, the error wraps both its Err and its cause.
+//
+// What was sent as a secret is in no error and no log line, in whatever form a server
+// sends it back; a secret of fewer than four bytes is recognised only in the base64
+// that it is sent in. Of the URL of a request the scheme and host are shown: the rest
+// may sign it.
 //
 // The protocol is the OCI distribution specification's
 // (https://github.com/opencontainers/distribution-spec/blob/main/spec.md).

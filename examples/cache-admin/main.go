@@ -112,7 +112,7 @@ func (o *options) Check(args []string) (err error) {
 	case o.limits.LowWater > o.limits.MaxBytes:
 		return fmt.Errorf("-low-water %s is more than -bytes %s", cli.Bytes(o.limits.LowWater), cli.Bytes(o.limits.MaxBytes))
 	case o.registry.Given() && !o.repair:
-		return errors.New("-plain-http, -role-arn and -region are for -repair")
+		return errors.New("-plain-http, -ca, -allow-local, -role-arn and -region are for -repair")
 	}
 	if err := o.registry.Check(); err != nil {
 		return err

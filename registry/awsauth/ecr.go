@@ -59,7 +59,7 @@ func (s *settings) logIn(ctx context.Context, cfg aws.Config, h host) (authn.Aut
 	}
 	s.secrets.Add(*a.token)
 	raw, err := base64.StdEncoding.DecodeString(*a.token)
-	user, password, found := strings.Cut(string(raw), ":")
+	user, password, found := strings.Cut(strings.TrimSpace(string(raw)), ":")
 	if found {
 		s.secrets.Add(password)
 	}

@@ -38,7 +38,7 @@ type idTokens struct {
 // findIDTokens returns where the job gets ID tokens; nil and the reason if it has
 // no permission to.
 func (s *settings) findIDTokens() (tokens *idTokens, missing string, err error) {
-	address, bearer := os.Getenv(idTokenURL), os.Getenv(idTokenRequest)
+	address, bearer := strings.TrimSpace(os.Getenv(idTokenURL)), strings.TrimSpace(os.Getenv(idTokenRequest))
 	switch {
 	case address == "":
 		return nil, idTokenURL + " is not set", nil
@@ -127,6 +127,7 @@ func (t *idTokens) try(ctx context.Context) (token string, again bool, err error
 	if json.Unmarshal(body, &answer) != nil {
 		return "", false, errors.New("the answer is not the expected JSON")
 	}
+	answer.Value = strings.TrimSpace(answer.Value)
 	t.secrets.Add(answer.Value)
 	if answer.Value == "" {
 		return "", false, errors.New("the answer has no value")
