@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -19,7 +20,7 @@ const (
 	// shorter one is in every other word: without it no text could be read, and
 	// what is missing would betray it.
 	shortest = 4
-	// enough is how many bytes from its beginning on stand for a secret: a text may
+	// enough is how many bytes from its beginning on stand for a secret, twice as many if they are letters alone: a text may
 	// have been cut in the middle of one.
 	enough = 8
 	// most is how many secrets are kept. Those that are sent again stay; the tokens
@@ -153,7 +154,7 @@ func match(text string, at int, secret string) int {
 			next = appendEnds(next, text, i, secret[matched:matched+n])
 		}
 		if len(next) == 0 {
-			if matched < enough {
+			if matched < enough || matched < 2*enough && isWord(secret[:matched]) {
 				return -1
 			}
 			break
@@ -163,6 +164,11 @@ func match(text string, at int, secret string) int {
 		ends, matched = next[:min(len(next), 32)], matched+n // more there are in hostile texts only
 	}
 	return slices.Max(ends)
+}
+
+// isWord reports whether a text has letters alone, as many words of a message.
+func isWord(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) })
 }
 
 func lower(b byte) byte {

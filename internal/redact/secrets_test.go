@@ -81,7 +81,7 @@ func TestSecretsInEachForm(t *testing.T) {
 func TestSecretsThatAreCutOrOverlap(t *testing.T) {
 	s := &Secrets{}
 	const token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
-	s.Add(token, "abcdef", "defghi", "ghi", "password", "password-and-more", "shown", "(not")
+	s.Add(token, "abcdef", "defghi", "ghi", "password", "password-and-more", "shown", "(not", "verylongpassword1+x")
 	for text, want := range map[string]string{
 		fmt.Sprintf("%.30q", "Bearer "+token): `"Bearer (not shown)"`,
 		token[:enough-1]:                      token[:enough-1], // nothing of worth
@@ -89,6 +89,10 @@ func TestSecretsThatAreCutOrOverlap(t *testing.T) {
 		"defghi abcdef":                       "(not shown) (not shown)",
 		"abcdefabcdef":                        "(not shown)(not shown)",
 		"password-and-more, password":         "(not shown), (not shown)",
+		"a password-xyz, a passwords":         "a (not shown)xyz, a (not shown)s",
+		"verylongpassw":                       "verylongpassw", // only letters, as words have
+		"verylongpassword":                    "(not shown)",
+		"Verylongpassword1 ":                  "(not shown) ",
 		"the ghi":                             "the ghi", // shorter than any that is looked for
 		"it is shown":                         "it is (not shown)",
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -80,6 +81,10 @@ type chain struct {
 func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	credentials, err := c.CredentialsProvider.Retrieve(ctx)
 	if err == nil {
+		// A variable may have got a line end, which no header may have.
+		for _, v := range []*string{&credentials.AccessKeyID, &credentials.SecretAccessKey, &credentials.SessionToken} {
+			*v = strings.TrimSpace(*v)
+		}
 		c.secrets.Add(credentials.SecretAccessKey, credentials.SessionToken)
 		return credentials, nil
 	}

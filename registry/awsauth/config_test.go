@@ -313,3 +313,17 @@ func TestChainIsTransparent(t *testing.T) {
 		c.Invalidate()
 	}
 }
+
+// A line end that a variable got is no part of a key or token.
+func TestKeysWithLineEnds(t *testing.T) {
+	r := newRig(t, awstest.Quirks{}, func(o *Options) { o.RoleARN = "" })
+	keys := r.server.NewCredentials()
+	keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken = keys.AccessKeyID+"\n", keys.SecretAccessKey+"\n", keys.SessionToken+"\r\n"
+	useKeys(t, keys)
+	r.good(private)
+
+	r = newRig(t, awstest.Quirks{}, nil)
+	t.Setenv(idTokenRequest, os.Getenv(idTokenRequest)+"\n")
+	t.Setenv(idTokenURL, os.Getenv(idTokenURL)+"\n")
+	r.good(private)
+}
