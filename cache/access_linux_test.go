@@ -78,7 +78,7 @@ func TestLockOfAnotherUser(t *testing.T) {
 	writeOwner(t, dir, owner{})
 	asAnother(t, func() {
 		assert.False(t, dir.isBeingWritten("name_main.tar"))
-		l, err := dir.tryLock("name_main.tar")
+		l, err := dir.tryLock(t.Context(), "name_main.tar")
 		if assert.NoError(t, err) && assert.NotNil(t, l) {
 			l.unlock()
 		}

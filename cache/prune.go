@@ -136,7 +136,7 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("remove %s: not a regular file", path)
 	}
-	used, err := d.removeTarball(&Entry{Name: name, file: info}, removeAnyway)
+	used, err := d.removeTarball(ctx, &Entry{Name: name, file: info}, removeAnyway)
 	switch {
 	case err != nil:
 		return fmt.Errorf("remove %s: %w", path, err)
@@ -168,7 +168,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 			if ctx.Err() != nil {
 				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
 			}
-			used, err := d.removeTarball(&p.Entry, how)
+			used, err := d.removeTarball(ctx, &p.Entry, how)
 			switch {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
@@ -207,20 +207,20 @@ const (
 // removeTarball removes a tarball and its mark, unless it is in use. It holds the
 // tarball's lock meanwhile, so that no writer and no other prune is in between.
 // One that another has removed counts as removed.
-func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
+func (d *Dir) removeTarball(ctx context.Context, e *Entry, how removal) (used bool, err error) {
 	if how == removeNothing {
 		if d.isBeingWritten(e.Name) {
 			return true, nil
 		}
 	} else {
-		lock, err := d.tryLock(e.Name)
+		lock, err := d.tryLock(ctx, e.Name)
 		if lock == nil || err != nil {
 			return err == nil, err
 		}
 		defer lock.unlock()
 	}
 	path := filepath.Join(d.path, e.Name)
-	f, err := openToRemove(path)
+	f, err := sys.OpenToLock(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
@@ -249,14 +249,4 @@ func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
 	}
 	_ = sys.Unlink(markPath(d.path, e.Name)) // one that is left is swept later
 	return false, nil
-}
-
-// openToRemove opens a tarball in such a way that [sys.InUse] sees most: on NFS
-// only a file that is open for writing can be locked against readers.
-func openToRemove(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|sys.NoFollow|sys.NonBlock, 0)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return os.OpenFile(path, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
-	}
-	return f, err
 }
