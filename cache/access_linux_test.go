@@ -107,3 +107,73 @@ func TestRecordOfAnotherUser(t *testing.T) {
 	assert.Equal(t, tarball.Run{ID: 7}, was.Run, "what was known stays")
 	assert.Less(t, now.Sub(used), 2*touchEvery)
 }
+
+// A lock that cannot be opened, of an earlier version that followed the umask, is waited
+// for as long as its owner writes to it. Then a fresh one takes its place, or where it
+// cannot be removed the work is done without.
+func TestLockThatCannotBeOpened(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		dir, _, _ := sharedDir(t)
+		if sticky {
+			require.NoError(t, os.Chmod(dir.Path(), 0o777|os.ModeSticky))
+		}
+		path := filepath.Join(dir.Path(), lockName)
+		synctest.Test(t, func(t *testing.T) {
+			touch := func() { assert.NoError(t, os.Chtimes(path, time.Now(), time.Now())) }
+			require.NoError(t, os.WriteFile(path, owner{ID: "1", Host: "any"}.record(), 0o600))
+			touch()
+			start := time.Now()
+			go func() {
+				for range 20 {
+					time.Sleep(heartbeatEvery)
+					touch()
+				}
+			}()
+			asAnother(t, func() {
+				assert.True(t, dir.isBeingWritten("name_main.tar"))
+				l, err := dir.tryLock(t.Context(), "name_main.tar")
+				assert.NoError(t, err)
+				assert.Nil(t, l)
+				l, _, err = dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
+				if !assert.NoError(t, err) {
+					return
+				}
+				assert.InDelta(t, 20*heartbeatEvery+silentAfter, time.Since(start), float64(2*lookEvery))
+				assert.Equal(t, sticky, l.file == nil, "sticky: %v", sticky)
+				l.unlock()
+			})
+			time.Sleep(silentAfter)
+			asAnother(t, func() { // long dead
+				l, err := dir.tryLock(t.Context(), "name_main.tar")
+				assert.NoError(t, err)
+				if assert.NotNil(t, l) {
+					l.unlock()
+				}
+			})
+			synctest.Wait()
+		})
+	}
+}
+
+// Another user's lock that cannot be removed says whose it is, if it can be written.
+func TestLockOfAnotherUserThatStays(t *testing.T) {
+	dir, _, _ := sharedDir(t)
+	require.NoError(t, os.Chmod(dir.Path(), 0o777|os.ModeSticky))
+	path := filepath.Join(dir.Path(), lockName)
+	dir.sleep = func(context.Context, time.Duration) error { return errors.New("it waits") }
+	for content, says := range map[string]bool{string(owner{ID: "dead", Host: "any"}.record()): true, "": true, "something else": false} {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o666))
+		require.NoError(t, os.Chmod(path, 0o666))
+		asAnother(t, func() {
+			l, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{ID: 5}, false)
+			if assert.NoError(t, err) {
+				assert.NotNil(t, l.file)
+				l.unlock()
+			}
+		})
+		have, err := os.ReadFile(path)
+		require.NoError(t, err)
+		assert.Equal(t, says, string(have) != content, "%q", have)
+		require.NoError(t, os.Remove(path))
+	}
+}
