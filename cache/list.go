@@ -68,6 +68,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tarballs: %w", err)
 	}
+	marks := marksOf(d.path)
 	found := make([]*Entry, len(names))
 	var group errgroup.Group
 	group.SetLimit(listAtOnce)
@@ -76,7 +77,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 			if ctx.Err() != nil {
 				return wait.Err(ctx)
 			}
-			found[i] = d.entry(name)
+			found[i] = d.entry(name, marks[name])
 			return nil
 		})
 	}
@@ -93,8 +94,8 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
-// entry reads one tarball; nil if there is none any more.
-func (d *Dir) entry(name string) *Entry {
+// entry reads one tarball and its records; nil if there is none any more.
+func (d *Dir) entry(name string, marks []string) *Entry {
 	path := filepath.Join(d.path, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
@@ -122,7 +123,7 @@ func (d *Dir) entry(name string) *Entry {
 		e.LastUsed = e.Written
 	}
 	if e.Info != nil {
-		r, used := readRecord(d.path, name)
+		r, used, _ := readRecords(d.path, marks)
 		e.Run, e.Group = runOf(e.Info, r), groupOf(name, e.Info, r)
 		if used.After(e.LastUsed) {
 			e.LastUsed = used

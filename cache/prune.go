@@ -247,6 +247,8 @@ func (d *Dir) removeTarball(ctx context.Context, e *Entry, how removal) (used bo
 	if err := sys.Unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	_ = sys.Unlink(markPath(d.path, e.Name)) // one that is left is swept later
+	for _, mark := range marksOf(d.path)[e.Name] {
+		_ = sys.Unlink(filepath.Join(d.path, mark)) // one that is left is swept later
+	}
 	return false, nil
 }

@@ -28,7 +28,7 @@ const (
 	JournalLeftover LeftoverKind = "journal"
 	// PreviousLeftover: a version that was replaced, .<tarball>.<time>.<unique>.retired.
 	PreviousLeftover LeftoverKind = "retired"
-	// MarkLeftover: when a tarball was last used, .<tarball>.mark.
+	// MarkLeftover: when a tarball was last used, .<tarball>.mark, .<tarball>.<user>.mark.
 	MarkLeftover LeftoverKind = "mark"
 	// LockLeftover: who writes a tarball, .<tarball>.lock.
 	LockLeftover LeftoverKind = "lock"
@@ -56,7 +56,7 @@ var leftoverForms = sync.OnceValue(func() []leftoverForm {
 		{PartialLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
 		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
 		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
-		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.mark$`)},
+		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)(?:\.[0-9]{1,10})?\.mark$`)},
 		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
 		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
 		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
