@@ -99,24 +99,6 @@ func TestAccess(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist, "one directory, not a tree on the wrong disk")
 }
 
-// What does not fit is reported before a byte is asked for, and leaves nothing.
-func TestQuota(t *testing.T) {
-	src := cachetest.Blobs{}
-	base := src.Add(cachetest.Noise(1, 1<<20))
-	path := t.TempDir()
-	dir, err := Open(path, &Options{Quota: 3 << 19})
-	require.NoError(t, err)
-	_, err = dir.Put(t.Context(), "a_main.tar", testImage(t, base), src, nil)
-	require.NoError(t, err)
-	_, err = dir.Put(t.Context(), "b_main.tar", testImage(t, src.Add(cachetest.Noise(2, 1<<20))), none, nil)
-	require.ErrorIs(t, err, ErrQuota)
-	var space *SpaceError
-	require.ErrorAs(t, err, &space)
-	assert.Equal(t, int64(1<<20), space.Need)
-	assert.Less(t, space.Have, int64(1<<19))
-	assert.Equal(t, []string{"a_main.tar"}, names(t, path))
-}
-
 // The record is touched now and then, and nothing else is written.
 func TestRecord(t *testing.T) {
 	dir, img, src, _ := stocked(t)

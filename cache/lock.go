@@ -438,14 +438,14 @@ func (d *Dir) lockDeadLock(path string, age time.Duration) (f *os.File, dead boo
 // other is about to remove, and remove another in its place.
 const pruneLock = "prune"
 
-// lockPrune waits for other prunes.
-func (d *Dir) lockPrune(ctx context.Context) (unlock func(), err error) {
-	lock, _, err := d.lock(ctx, pruneLock, tarball.Run{}, false)
+// lockAll waits for others that hold a lock of the whole directory.
+func (d *Dir) lockAll(ctx context.Context, name string) (unlock func(), err error) {
+	lock, _, err := d.lock(ctx, name, tarball.Run{}, false)
 	switch {
 	case err == nil:
 		return lock.unlock, nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return func() {}, nil // then above all it must work
+		return func() {}, nil // then above all prune must work
 	}
-	return nil, fmt.Errorf("prune: %w", err)
+	return nil, err
 }

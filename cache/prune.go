@@ -100,9 +100,9 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		return r, err
 	}
 	if !o.DryRun {
-		unlock, err := d.lockPrune(ctx)
+		unlock, err := d.lockAll(ctx, pruneLock)
 		if err != nil {
-			return r, err
+			return r, fmt.Errorf("prune: %w", err)
 		}
 		defer unlock()
 	}

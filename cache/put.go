@@ -309,7 +309,10 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 // publishes it.
 func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
 	d := p.dir
-	partial, err := openPartial(d.path, p.name, p.digest, layout)
+	partial, err := d.beginPartial(ctx, p.name, p.digest, layout)
+	if errors.As(err, new(*SpaceError)) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("create a partial file for %s: %w", p.path, err)
 	}

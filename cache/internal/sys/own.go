@@ -114,3 +114,9 @@ func writers(dir fs.FileMode) fs.FileMode {
 	}
 	return mode
 }
+
+// IsOwn reports whether an open file is what [OpenOwn] opens.
+func IsOwn(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && IsAlone(info) == nil && isMine(info)
+}

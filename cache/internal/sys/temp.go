@@ -77,10 +77,11 @@ func Temporaries(dir, base, kind string) []string {
 	return found
 }
 
-// LockDead opens, as [OpenOwn] does, and locks a temporary file whose writer is dead and
-// that was not written to for at least age; nil if that is not sure.
+// LockDead opens and locks a temporary file whose writer is dead and that was not
+// written to for at least age; nil if that is not sure. What is opened may be another
+// file under that name: [IsOwn] reports whether it may be written to.
 func LockDead(path string, now time.Time, age time.Duration) *os.File {
-	f, err := OpenOwn(path, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|NoFollow|NonBlock, 0)
 	if err != nil {
 		return nil
 	}
