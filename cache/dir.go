@@ -32,6 +32,7 @@ type Dir struct {
 	network  bool // other hosts may write to it
 	log      *slog.Logger
 	inflight inflight
+	layers   layerIndex
 	// quotaTurn is taken by who begins a partial file where there is a quota: those of one
 	// process do not poll for the lock.
 	quotaTurn chan struct{}
