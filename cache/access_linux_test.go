@@ -260,3 +260,30 @@ func TestRunThatCannotBeRecorded(t *testing.T) {
 		})
 	}
 }
+
+// A request that another user left, and that cannot be removed, is not for the next owner.
+func TestLockRequestThatStays(t *testing.T) {
+	dir, _, _ := sharedDir(t)
+	require.NoError(t, os.Chmod(dir.Path(), 0o777|os.ModeSticky))
+	wanted := filepath.Join(dir.Path(), lockName+askKind)
+	askFor(filepath.Join(dir.Path(), lockName), owner{ID: "stale", Run: tarball.Run{ID: 1 << 60}})
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{})
+		go asAnother(t, func() {
+			defer close(ended)
+			l, ctx, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{ID: 6}, false)
+			if !assert.NoError(t, err) {
+				return
+			}
+			time.Sleep(time.Minute)
+			assert.NoError(t, ctx.Err())
+			assert.NoError(t, os.WriteFile(wanted, owner{ID: "another", Run: tarball.Run{ID: 7}}.record(), 0o666))
+			<-ctx.Done()
+			assert.Equal(t, ErrPreempted, context.Cause(ctx))
+			l.unlock()
+		})
+		<-ended
+		synctest.Wait()
+	})
+	assert.FileExists(t, wanted)
+}

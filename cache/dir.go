@@ -92,7 +92,8 @@ const DefaultGrace = time.Hour
 //
 // What is promised to writers: those of different tarballs never wait for each
 // other. Of one tarball, one works and the others wait for it; an owner that has
-// died is not waited for on its own machine, and for 90 s on others. That needs
+// died is not waited for on its own machine, and for 90 s on others; one that lives but
+// shows nothing, since it is suspended, for 30 s and 90 s. That needs
 // flock to work, or, between machines, that each sees what the other writes within
 // that time. Where neither is so, two do the same work, each in a file of its
 // own, and the last to finish wins, unless it is of an older build run; nothing

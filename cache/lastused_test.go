@@ -277,3 +277,29 @@ func TestTouch(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, []string{".name_main.tar.mark", "name_main.tar"}, names(t, dir.Path()))
 }
+
+// A full disk does not keep the time of use from being recorded, which prune goes by.
+func TestTouchOnAFullDisk(t *testing.T) {
+	dir, err := Open(mountTmpfs(t, "size=2m"), nil)
+	require.NoError(t, err)
+	src := cachetest.Blobs{}
+	img := testImage(t, src.Add(cachetest.Noise(1, 100)))
+	for _, o := range []*PutOptions{nil, {Group: "x"}} {
+		_, err = dir.Put(t.Context(), "name_main.tar", img, src, o)
+		require.NoError(t, err)
+	}
+	f, err := os.Create(filepath.Join(dir.Path(), "ballast"))
+	require.NoError(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	now := time.Now().Add(2 * touchEvery)
+	dir.now = func() time.Time { return now }
+	require.NoError(t, dir.Touch(t.Context(), "name_main.tar"))
+	entries, err := dir.List(t.Context())
+	require.NoError(t, err)
+	assert.WithinDuration(t, now, entries[0].LastUsed, time.Second)
+	assert.Equal(t, "x", entries[0].Group)
+	assert.Equal(t, []string{".name_main.tar.mark", "ballast", "name_main.tar"}, names(t, dir.Path()))
+}
