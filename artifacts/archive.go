@@ -3,8 +3,10 @@ package artifacts
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"path"
@@ -32,10 +34,11 @@ type Archive struct {
 // It refuses, with kind [ErrArchive]: damaged or encrypted archives; anything
 // but plain files and directories; names that are empty, absolute, not UTF-8 or
 // longer than 1000 bytes, or that have an empty part, a part ".." or ".", a "\" or
-// ":", or a character that is not graphic; two names that are the same, also if
-// only on file systems that ignore case or composition; and a name that is both a
-// file and a directory. More or larger files than limits allow are of kind
-// [ErrLimit]; the bytes are counted, whatever the archive declares.
+// ":", or a character that is not graphic; names outside ASCII that the archive does
+// not state to be UTF-8, by its flag or an Info-ZIP Unicode Path; two names that are
+// the same, also if only on file systems that ignore case or composition; and a name
+// that is both a file and a directory. More or larger files than limits allow are of
+// kind [ErrLimit]; the bytes are counted, whatever the archive declares.
 func NewArchive(artifact Artifact, content []byte, limits Limits) (*Archive, error) {
 	a := &Archive{Artifact: artifact}
 	limits = limits.withDefaults()
@@ -56,7 +59,7 @@ func NewArchive(artifact Artifact, content []byte, limits Limits) (*Archive, err
 	var total int64
 	for i, f := range z.File {
 		entry := fmt.Sprintf("entry %d, %.200q", i+1, f.Name)
-		name, isDir, err := checkEntry(f)
+		name, isDir, err := checkEntry(f) // which may correct f.Name
 		if err != nil {
 			return fail(ErrArchive, "%s: %w", entry, err)
 		}
@@ -86,10 +89,10 @@ func NewArchive(artifact Artifact, content []byte, limits Limits) (*Archive, err
 
 // checkEntry returns the path of an entry and whether it is a directory.
 func checkEntry(f *zip.File) (name string, isDir bool, err error) {
-	name = f.Name
-	if f.NonUTF8 {
-		return "", false, errors.New("its name is not UTF-8")
+	if err := decodeName(f); err != nil {
+		return "", false, err
 	}
+	name = f.Name
 	if isDir = name != "" && name[len(name)-1] == '/'; isDir {
 		name = name[:len(name)-1]
 	}
@@ -104,6 +107,49 @@ func checkEntry(f *zip.File) (name string, isDir bool, err error) {
 		return "", false, errors.New("it is encrypted")
 	}
 	return name, isDir, nil
+}
+
+// decodeName makes the name of an entry UTF-8, or returns why it cannot. [zip.File]'s
+// NonUTF8 does not serve: it is set for ASCII names with "~" or "\", which are other
+// characters in some encodings of Asia, and for comments that are not UTF-8.
+func decodeName(f *zip.File) error {
+	const isUTF8 = 0x800 // .ZIP File Format Specification, 4.4.4 and appendix D
+	unicodeName, has := unicodePath(f)
+	ascii := !strings.ContainsFunc(f.Name, func(r rune) bool { return r >= utf8.RuneSelf }) // what is not UTF-8 is U+FFFD here
+	switch {
+	case ascii || f.Flags&isUTF8 != 0:
+		if has && unicodeName != f.Name {
+			return fmt.Errorf("it has another name for some readers, %.200q", unicodeName)
+		}
+	case has:
+		f.Name = unicodeName
+	case utf8.ValidString(f.Name):
+		return errors.New("its name has characters outside ASCII, and the archive does not state that they are UTF-8: pack it again with UTF-8 names")
+	default:
+		return errors.New("its name is not UTF-8: pack it again with UTF-8 names")
+	}
+	return nil
+}
+
+// unicodePath returns the name in the extra field Info-ZIP Unicode Path of an entry. One
+// that is not of the entry's own name is ignored. See .ZIP File Format Specification,
+// 4.6.9.
+func unicodePath(f *zip.File) (string, bool) {
+	const id = 0x7075
+	for extra := f.Extra; len(extra) >= 4; {
+		size := 4 + int(binary.LittleEndian.Uint16(extra[2:]))
+		if size > len(extra) {
+			break
+		}
+		// A version, 1, the CRC of the entry's name, and the name.
+		field := extra[4:size]
+		if binary.LittleEndian.Uint16(extra) == id && len(field) >= 5 && field[0] == 1 &&
+			binary.LittleEndian.Uint32(field[1:]) == crc32.ChecksumIEEE([]byte(f.Name)) {
+			return string(field[5:]), true
+		}
+		extra = extra[size:]
+	}
+	return "", false
 }
 
 // measure reads a file to its end, which checks its CRC, but not much further

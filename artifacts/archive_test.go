@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"strings"
@@ -112,6 +113,52 @@ func TestArchive(t *testing.T) {
 	require.NoError(t, fstest.TestFS(empty))
 }
 
+// named is a zip of one entry, whose name, flags and extra field are as they are given.
+func named(t testing.TB, name string, flags uint16, extra ...byte) []byte {
+	return zipWith(t, func(z *zip.Writer) {
+		w, err := z.CreateRaw(&zip.FileHeader{Name: name, Flags: flags, Extra: extra, CRC32: crc32.ChecksumIEEE([]byte("x")), CompressedSize64: 1, UncompressedSize64: 1})
+		require.NoError(t, err)
+		_, err = w.Write([]byte("x"))
+		require.NoError(t, err)
+	})
+}
+
+// unicodePath is Info-ZIP's extra field for an entry of a name.
+func unicodePath(name, path string) []byte {
+	extra := binary.LittleEndian.AppendUint16([]byte{0x75, 0x70}, uint16(5+len(path)))
+	return append(binary.LittleEndian.AppendUint32(append(extra, 1), crc32.ChecksumIEEE([]byte(name))), path...)
+}
+
+// archive/zip takes some names for another encoding than UTF-8, and so does a comment.
+func TestArchiveTakesNames(t *testing.T) {
+	other := []byte{1, 2, 1, 0, 9} // an extra field of one byte
+	for want, raw := range map[string][]byte{
+		"pkg_1.0~rc1_amd64.buildinfo": named(t, "pkg_1.0~rc1_amd64.buildinfo", 0),
+		"~":                           named(t, "~", 0),
+		"~a/~/b~":                     named(t, "~a/~/b~", 0),
+		"a~b":                         named(t, "a~b", 0x800),
+		"é~.txt":                      named(t, "é~.txt", 0x800),
+		"ü.txt":                       named(t, "ü.txt", 0x800, unicodePath("ü.txt", "ü.txt")...),
+		"plain":                       named(t, "plain", 0, unicodePath("plain", "plain")...),
+		"café~":                       named(t, "caf\x82~", 0, append(other, unicodePath("caf\x82~", "café~")...)...),
+		"ソフト":                         named(t, "\x83\x5c\x83\x74\x83\x67", 0, unicodePath("\x83\x5c\x83\x74\x83\x67", "ソフト")...),
+		"ascii.txt":                   named(t, "ascii.txt", 0, unicodePath("former name", "gone")...),
+		"commented": zipWith(t, func(z *zip.Writer) {
+			add(t, z, &zip.FileHeader{Name: "commented", Comment: "caf\x82", NonUTF8: true}, "x")
+		}),
+	} {
+		a, err := artifacts.NewArchive(artifacts.Artifact{Name: "build"}, raw, artifacts.Limits{})
+		require.NoError(t, err, want)
+		m, err := artifacts.Merge([]*artifacts.Archive{a}, nil)
+		require.NoError(t, err, want)
+		require.Len(t, m.Files, 1)
+		assert.Equal(t, want, m.Files[0].Path)
+		content, err := fs.ReadFile(a, want)
+		require.NoError(t, err)
+		assert.Equal(t, "x", string(content[:1]))
+	}
+}
+
 func TestHostileArchives(t *testing.T) {
 	good := artifactstest.Zip(map[string]string{"a.txt": strings.Repeat("random?", 50)})
 	for name, c := range map[string]struct {
@@ -138,7 +185,17 @@ func TestHostileArchives(t *testing.T) {
 		"dot inside":            {zipOf(t, "./a"), `"."`},
 		"double slash":          {zipOf(t, "a//b"), "empty"},
 		"not UTF-8":             {zipOf(t, "a\xff"), "not UTF-8"},
-		"of no known encoding":  {zipWith(t, func(z *zip.Writer) { add(t, z, &zip.FileHeader{Name: "é", NonUTF8: true}, "x") }), "not UTF-8"},
+		"of no known encoding":  {named(t, "é", 0), "outside ASCII, and the archive does not state that they are UTF-8"},
+		"CP437":                 {named(t, "caf\x82", 0), "its name is not UTF-8"},
+		"marked, but not UTF-8": {named(t, "caf\x82", 0x800), "its name: it is not UTF-8"},
+		"Shift-JIS":             {named(t, "\x83\x5c\x83\x74\x83\x67", 0), "its name is not UTF-8"}, // one byte is a "\"
+		"backslash, not marked": {named(t, `..\evil`, 0), `has a "\"`},
+		"two names":             {named(t, "good.txt", 0, unicodePath("good.txt", "../evil")...), `it has another name for some readers, "../evil"`},
+		"two names, marked":     {named(t, "gut é", 0x800, unicodePath("gut é", "böse")...), `it has another name for some readers, "böse"`},
+		"bad Unicode path":      {named(t, "caf\x82", 0, unicodePath("caf\x82", "../café")...), `its name: it has a part that is ".."`},
+		"Unicode path not UTF8": {named(t, "caf\x82", 0, unicodePath("caf\x82", "caf\x82")...), "its name: it is not UTF-8"},
+		"path of another name":  {named(t, "caf\x82", 0, unicodePath("other", "café")...), "its name is not UTF-8"},
+		"cut Unicode path":      {named(t, "caf\x82", 0, unicodePath("caf\x82", "café")[:12]...), "its name is not UTF-8"},
 		"long":                  {zipOf(t, strings.Repeat("a/", 600)+"b"), "longer than 1000"},
 		"long part":             {zipOf(t, strings.Repeat("a", 256)), "longer than 255"},
 		"twice":                 {zipOf(t, "a.txt", "a.txt"), "there twice"},

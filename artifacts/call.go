@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/strictjson"
 )
 
 const (
@@ -67,12 +69,16 @@ func (c *call) get(ctx context.Context, op, source, path string, query url.Value
 			return nil, newError(ctx, op, source, kind, errors.New(a.text()))
 		}
 		if wait > c.left {
-			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %v more, until %s, but the limit on waiting leaves %v",
-				a.text(), wait.Round(time.Second), a.now().Add(wait).UTC().Format(time.RFC3339), c.left.Round(time.Second)))
+			long := fmt.Sprintf("%v more, until %s", wait.Round(time.Second), a.now().Add(wait).UTC().Format(time.RFC3339))
+			if wait >= longestWait {
+				long = fmt.Sprintf("more than %v hours", longestWait.Hours())
+			}
+			return nil, newError(ctx, op, source, ErrRateLimited, fmt.Errorf("%s: the API asks to wait for %s, but the limit on waiting leaves %v",
+				a.text(), long, c.left.Round(time.Second)))
 		}
 		c.waits++
 		c.left -= wait
-		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", redact.Text(a.text()))
+		c.options.Logger.WarnContext(ctx, "rate limited, waiting", "for", wait.Round(time.Second).String(), "answer", a.text())
 		if err := c.options.Wait(ctx, wait); err != nil {
 			return nil, newError(ctx, op, source, ErrRateLimited, err)
 		}
@@ -88,6 +94,7 @@ func (c *call) once(ctx context.Context, u *url.URL) (*answer, error) {
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("X-GitHub-Api-Version", apiVersion)
 	if c.options.Token != "" {
+		c.secrets.Add(c.options.Token) // again: only the last ones are kept
 		req.Header.Set("Authorization", "Bearer "+c.options.Token)
 	}
 	c.options.Logger.DebugContext(ctx, "request", "host", u.Host, "path", u.Path)
@@ -109,8 +116,19 @@ func (c *call) getJSON(ctx context.Context, op, source, path string, query url.V
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(a.body, into); err != nil {
+	if err := strictjson.Unmarshal(a.body, into); err != nil {
 		return newError(ctx, op, source, ErrAnswer, fmt.Errorf("status 200, but %w", err))
+	}
+	return nil
+}
+
+// checkEcho returns an error if texts that will be printed as results contain what was
+// sent as a secret: that is no error's text, which would only lose it.
+func (c *Client) checkEcho(ctx context.Context, op, source string, texts ...string) error {
+	for _, text := range texts {
+		if c.secrets.Text(text) != redact.Text(text) {
+			return newError(ctx, op, source, ErrAnswer, errors.New("it contains a secret that was sent, such as the token"))
+		}
 	}
 	return nil
 }
@@ -179,7 +197,7 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 		return 0, false
 	}
 	if text := a.header.Get("Retry-After"); text != "" {
-		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil && seconds >= 0 {
+		if seconds, ok := parseSeconds(text); ok {
 			return bounded(time.Duration(seconds) * time.Second), true
 		}
 		if at, err := http.ParseTime(text); err == nil {
@@ -187,7 +205,7 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 		}
 	}
 	if a.header.Get("X-Ratelimit-Remaining") == "0" {
-		if reset, err := strconv.ParseInt(a.header.Get("X-Ratelimit-Reset"), 10, 64); err == nil {
+		if reset, ok := parseSeconds(a.header.Get("X-Ratelimit-Reset")); ok {
 			// The reset is within the second that it names.
 			return bounded(time.Unix(reset, 0).Sub(a.now())) + time.Second, true
 		}
@@ -198,10 +216,23 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 	return 0, false
 }
 
-// bounded keeps the answer "now" from causing requests without end, and a date far
-// off from overflowing a sum.
+// parseSeconds reads a number of seconds from now, or since 1970. One that is too large
+// for any sum becomes the largest that is not: it must not be taken for no number.
+func parseSeconds(text string) (int64, bool) {
+	const most = 1 << 33 // 272 years, which a time.Duration can hold
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, false
+	}
+	return int64(min(n, most)), true
+}
+
+// longestWait is what is taken for all longer waits, so that no sum overflows.
+const longestWait = 1000 * time.Hour
+
+// bounded keeps the answer "now" from causing requests without end.
 func bounded(wait time.Duration) time.Duration {
-	return min(max(wait, time.Second), 1000*time.Hour)
+	return min(max(wait, time.Second), longestWait)
 }
 
 // now is the server's time: the clock of this machine may be wrong, and the reset

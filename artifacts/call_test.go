@@ -81,6 +81,115 @@ func TestWaitsBetweenRepetitions(t *testing.T) {
 	})
 }
 
+// Whatever form the time of a limit has, the wait is by it or the call fails, and says
+// why: it never asks again at once.
+func TestOddTimesOfRateLimits(t *testing.T) {
+	const date = "Sun, 09 Sep 2001 01:46:40 GMT" // 1,000,000,000
+	primary := func(reset string) []string { return []string{"X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", reset} }
+	for name, c := range map[string]struct {
+		header []string
+		want   time.Duration // of the first wait; 0 for none at all
+	}{
+		"reset 2^63-1":              {primary("9223372036854775807"), 0},
+		"reset 2^62":                {primary("4611686018427387904"), 0},
+		"reset beyond any number":   {primary("99999999999999999999999"), 0},
+		"reset in milliseconds":     {primary("1000000030000"), 0},
+		"reset in a year":           {primary("1031536000"), 0},
+		"reset negative":            {primary("-9223372036854775808"), time.Minute},
+		"reset before 1970":         {primary("-5"), time.Minute},
+		"reset empty":               {primary(""), time.Minute},
+		"reset no number":           {primary("soon"), time.Minute},
+		"reset a fraction":          {primary("1000000030.5"), time.Minute},
+		"reset a date":              {primary(date), time.Minute},
+		"reset past":                {primary("999999000"), 2 * time.Second},
+		"reset now":                 {primary("1000000000"), 2 * time.Second},
+		"reset soon":                {primary("1000000030"), 31 * time.Second},
+		"after 2^63-1":              {[]string{"Retry-After", "9223372036854775807"}, 0},
+		"after 2^31":                {[]string{"Retry-After", "2147483648"}, 0},
+		"after beyond any number":   {[]string{"Retry-After", "99999999999999999999999"}, 0},
+		"after negative":            {[]string{"Retry-After", "-7"}, time.Minute},
+		"after a fraction":          {[]string{"Retry-After", "1.5"}, time.Minute},
+		"after no number":           {[]string{"Retry-After", "soon"}, time.Minute},
+		"after a duration":          {[]string{"Retry-After", "7s"}, time.Minute},
+		"after 0":                   {[]string{"Retry-After", "0"}, time.Second},
+		"after 7":                   {[]string{"Retry-After", " 7 "}, 7 * time.Second},
+		"after a past date":         {[]string{"Retry-After", "Sun, 09 Sep 2001 01:00:00 GMT"}, time.Second},
+		"after a date":              {[]string{"Retry-After", "Sun, 09 Sep 2001 01:47:00 GMT"}, 20 * time.Second},
+		"after the year 9999":       {[]string{"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"}, 0},
+		"odd after, then the reset": {append(primary("1000000030"), "Retry-After", "soon"), 31 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, code := range []int{http.StatusForbidden, http.StatusTooManyRequests} {
+					refusal := func(w http.ResponseWriter) {
+						status(code, append(c.header, "Date", date)...)(w)
+						_, _ = w.Write([]byte(`{"message": "API rate limit exceeded"}`))
+					}
+					a := &answers{all: []func(http.ResponseWriter){refusal, run5}}
+					took, err := ask(t.Context(), t, a)
+					assert.Equal(t, c.want, took)
+					if c.want > 0 {
+						require.NoError(t, err)
+						continue
+					}
+					require.ErrorIs(t, err, artifacts.ErrRateLimited)
+					assert.ErrorContains(t, err, "the API asks to wait for ")
+					assert.ErrorContains(t, err, "the limit on waiting leaves 10m0s")
+					assert.Equal(t, 1, a.asked)
+				}
+				// For ever: the waits of one call are bounded together.
+				a := &answers{all: []func(http.ResponseWriter){status(http.StatusTooManyRequests, append(c.header, "Date", date)...)}}
+				took, err := ask(t.Context(), t, a)
+				require.ErrorIs(t, err, artifacts.ErrRateLimited)
+				assert.LessOrEqual(t, took, 10*time.Minute)
+			})
+		})
+	}
+}
+
+// A drip is a body of one byte a second, by the clock of a bubble.
+type drip struct{ ctx context.Context }
+
+func (d drip) Read(p []byte) (int, error) {
+	select {
+	case <-d.ctx.Done():
+		return 0, context.Cause(d.ctx)
+	case <-time.After(time.Second):
+		p[0] = ' '
+		return 1, nil
+	}
+}
+
+func (drip) Close() error { return nil }
+
+// An answer that drips is not waited for without end, nor one that never begins.
+func TestSlowAnswers(t *testing.T) {
+	for name, slow := range map[string]func(r *http.Request) (*http.Response, error){
+		"drips": func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: drip{r.Context()}}, nil
+		},
+		"no answer": func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			c, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				asked++
+				return slow(r)
+			})})
+			require.NoError(t, err)
+			begin := time.Now()
+			_, err = c.Run(t.Context(), repo, 5)
+			require.ErrorIs(t, err, artifacts.ErrUnreachable, name)
+			assert.ErrorContains(t, err, "the answer is not complete after 30s")
+			assert.Equal(t, 5, asked)
+			assert.Less(t, time.Since(begin), 3*time.Minute)
+		})
+	}
+}
+
 // A rate limit is waited out by default, also one that names a date, and a
 // context that ends ends the wait.
 func TestWaitsForRateLimits(t *testing.T) {

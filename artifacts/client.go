@@ -8,15 +8,18 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/dockercache/dockercache/internal/httpclient"
 	"github.com/dockercache/dockercache/internal/httpretry"
+	"github.com/dockercache/dockercache/internal/redact"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -26,7 +29,7 @@ type Options struct {
 	// It must be https, except on loopback. Default: the environment's
 	// GITHUB_API_URL, else https://api.github.com.
 	APIURL string
-	// Token is sent to the API only. It needs the permission "actions: read".
+	// Token is sent to the API only, without white space around it. It needs the permission "actions: read".
 	// Default: none, which is enough for the runs of a public repository, not for
 	// downloads, and for 60 requests an hour.
 	Token string
@@ -34,7 +37,7 @@ type Options struct {
 	// a limit of 10 s on connecting.
 	Transport http.RoundTripper
 	// Timeout is how long one request may take with its answer, a download
-	// included. Default: 2 min.
+	// included; other answers of the API may take 30 s at most. Default: 2 min.
 	Timeout time.Duration
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each of 4 repetitions. Default: 1 s.
@@ -58,12 +61,13 @@ type Client struct {
 	options Options
 	api     *url.URL
 	http    *retryablehttp.Client
+	secrets *redact.Secrets // nothing that is returned as an error or logged has one
 }
 
 // New returns a client. Nil options are the defaults. The error, of kind
 // [ErrRequest], is about [Options.APIURL].
 func New(options *Options) (*Client, error) {
-	c := &Client{}
+	c := &Client{secrets: &redact.Secrets{}}
 	if options != nil {
 		c.options = *options
 	}
@@ -86,10 +90,12 @@ func New(options *Options) (*Client, error) {
 	if o.Wait == nil {
 		o.Wait = wait.Sleep
 	}
+	o.Token = strings.TrimSpace(o.Token) // one that was read from a file ends with a newline
 	o.Limits = o.Limits.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = slog.New(c.secrets.Handler(o.Logger.Handler()))
 	var err error
 	if c.api, err = parseAPI(o.APIURL); err != nil {
 		return nil, &Error{Op: "use", Source: "the API's URL", Kind: ErrRequest, Err: err}
@@ -97,7 +103,7 @@ func New(options *Options) (*Client, error) {
 	if o.Transport == nil {
 		o.Transport = httpclient.NewTransport()
 	}
-	c.http = httpretry.New(&wholeTransport{base: o.Transport, maxArchive: o.Limits.ArchiveBytes}, o.RetryWait, checkRetry)
+	c.http = httpretry.New(&wholeTransport{base: o.Transport, maxArchive: o.Limits.ArchiveBytes, secrets: c.secrets}, o.RetryWait, checkRetry)
 	c.http.HTTPClient.Timeout = o.Timeout
 	return c, nil
 }
@@ -148,6 +154,12 @@ func isName(s string) bool {
 // artifacts has some 100 KB.
 const maxAnswer = 8 << 20
 
+// answerTime is the limit on the time that an answer of the API takes, which is small:
+// one that drips must not hold a program up, and is repeated.
+const answerTime = 30 * time.Second
+
+var errSlow = fmt.Errorf("the answer is not complete after %v", answerTime)
+
 // wholeTransport returns answers with their whole body, and for a download what
 // the storage answers that the API redirects to. So a body that breaks off is
 // repeated as a request that failed is, and each repetition of a download asks
@@ -155,13 +167,26 @@ const maxAnswer = 8 << 20
 type wholeTransport struct {
 	base       http.RoundTripper
 	maxArchive int64
+	secrets    *redact.Secrets
+	place      atomic.Int64 // an [httpclient.Place]: where the API was found to be
 }
 
 // isDownload reports whether a request is answered by a redirect to a storage.
 func isDownload(u *url.URL) bool { return strings.HasSuffix(u.Path, "/zip") }
 
 func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.whole(req, maxAnswer)
+	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTime, errSlow)
+	defer cancel()
+	if isDirect(req) {
+		ctx = httpclient.WithAddressCheck(ctx, func(address string) error {
+			t.place.Store(int64(placeOf(address)))
+			return nil
+		})
+	}
+	resp, err := t.whole(req.WithContext(ctx), maxAnswer)
+	if limit := new(limitError); errors.As(err, &limit) {
+		limit.fixed = true
+	}
 	if err != nil || resp.StatusCode != http.StatusFound || !isDownload(req.URL) {
 		return resp, err
 	}
@@ -169,16 +194,29 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, errors.New("a redirect without a location")
 	}
+	hideURL(t.secrets, location)
 	if err := checkSecure(location); err != nil {
 		return nil, err
 	}
-	if !httpclient.MayRedirect(req.URL.Hostname(), location.Hostname()) {
-		return nil, &unsafeURLError{fmt.Sprintf("%s redirects to %s, which only a server on this machine may do", req.URL.Host, location.Host)}
+	may := max(httpclient.PlaceOfHost(req.URL.Hostname()), httpclient.Place(t.place.Load()), httpclient.Private)
+	refuse := func(address string, is httpclient.Place) error {
+		return &unsafeURLError{fmt.Sprintf("%s redirects to %s, %s, which only a server on this machine may do", req.URL.Host, address, is)}
+	}
+	if is := httpclient.PlaceOfHost(location.Hostname()); is > may {
+		return nil, refuse(location.Host, is)
 	}
 	// A new request: without token, cookie or referrer.
 	get, err := http.NewRequestWithContext(req.Context(), http.MethodGet, location.String(), nil)
 	if err != nil {
 		return nil, errors.New("a redirect to an unusable URL")
+	}
+	if isDirect(get) {
+		get = get.WithContext(httpclient.WithAddressCheck(get.Context(), func(address string) error {
+			if is := placeOf(address); is > may {
+				return refuse(location.Host+" at "+address, is)
+			}
+			return nil
+		}))
 	}
 	get.Header.Set("User-Agent", userAgent)
 	get.Header.Set("Accept-Encoding", "identity") // the digest is of the bytes as they are stored
@@ -192,26 +230,72 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return body, nil
 }
 
+// isDirect reports whether the address that is dialled is the host's, not a proxy's.
+func isDirect(req *http.Request) bool {
+	proxy, err := http.ProxyFromEnvironment(req)
+	return err == nil && proxy == nil
+}
+
+// placeOf returns where an address is, IP:PORT.
+func placeOf(address string) httpclient.Place {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return httpclient.Here // which is the worst
+	}
+	return httpclient.PlaceOf(at.Addr())
+}
+
+// hideURL adds what gives access to a URL of the storage: its path and query, and each
+// part of these that is long enough to be a signature.
+func hideURL(secrets *redact.Secrets, u *url.URL) {
+	const shortest = 16
+	for _, text := range []string{u.EscapedPath(), u.RawQuery, u.EscapedFragment()} {
+		parts := strings.FieldsFunc(escapedSeparators.Replace(text), isSeparator)
+		if plain, err := url.PathUnescape(text); err == nil {
+			parts = append(parts, strings.FieldsFunc(plain, isSeparator)...)
+		}
+		for _, part := range append(parts, text) {
+			if len(part) >= shortest {
+				secrets.Add(part)
+			}
+		}
+	}
+}
+
+// isSeparator reports whether a signature may begin after a character.
+func isSeparator(r rune) bool { return strings.ContainsRune("&;=#'\" ", r) }
+
+var escapedSeparators = strings.NewReplacer("%26", "&", "%3B", ";", "%3D", "=", "%23", "#", "%27", "'", "%22", `"`, "%20", " ")
+
 // whole makes a request and reads all of its answer.
 func (t *wholeTransport) whole(req *http.Request, limit int64) (*http.Response, error) {
+	slow := func(err error) error {
+		if cause := context.Cause(req.Context()); errors.Is(cause, errSlow) {
+			return cause // not "context deadline exceeded"
+		}
+		return err
+	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("%s: %w", req.URL.Host, slow(err))
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: read the answer: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("%s: read the answer: %w", req.URL.Host, slow(err))
 	}
 	if int64(len(content)) > limit {
-		return nil, &limitError{fmt.Sprintf("%s answers with more than %d bytes", req.URL.Host, limit)}
+		return nil, &limitError{fmt.Sprintf("%s answers with more than %d bytes", req.URL.Host, limit), false}
 	}
 	resp.Body, resp.Request = io.NopCloser(bytes.NewReader(content)), req
 	return resp, nil
 }
 
 // A limitError is about an answer that is too large. Its kind is [ErrLimit].
-type limitError struct{ text string }
+type limitError struct {
+	text  string
+	fixed bool // by this package, not by [Limits]
+}
 
 func (e *limitError) Error() string { return e.text }
 

@@ -52,6 +52,12 @@ func TestRun(t *testing.T) {
 	assert.Equal(t, "application/vnd.github+json", request.Header.Get("Accept"))
 	assert.Equal(t, "2022-11-28", request.Header.Get("X-Github-Api-Version"))
 
+	// A token that was read from a file ends with a newline.
+	for _, end := range []string{"\n", "\r\n", " \n\n", ""} {
+		_, err = newClient(t, s, func(o *artifacts.Options) { o.Token = end + token + end }).Run(t.Context(), repo, run.ID)
+		require.NoError(t, err)
+	}
+
 	// Null is what a run in progress, and one of a deleted fork, have.
 	run = s.AddRun(artifactstest.Run{Conclusion: "-", HeadBranch: "-", HeadRepository: "-"})
 	got, err = newClient(t, s, nil).Run(t.Context(), repo, run.ID)
@@ -85,6 +91,7 @@ func TestErrors(t *testing.T) {
 			require.ErrorIs(t, err, c.kind)
 			assert.ErrorContains(t, err, c.says)
 			assert.ErrorContains(t, err, "ask for run ")
+			assert.NotContains(t, err.Error(), "Options.Limits", "no limit on downloads is at fault")
 			assert.NotContains(t, err.Error(), "SECRET")
 			want := 1
 			if errors.Is(c.kind, artifacts.ErrUnreachable) {

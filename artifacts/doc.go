@@ -20,8 +20,9 @@
 // # Secrets
 //
 // The token is sent only to the API, which must use https except on loopback. No
-// error and no log line contains it, or query strings, which sign the URLs of the
-// storage that downloads are redirected to.
+// error and no log line contains it, or what signs the URLs of the storage that
+// downloads are redirected to, in any form in which a server may quote it. A run, an
+// artifact's name or an output with one of these in it is refused.
 //
 // # Errors
 //

@@ -1,6 +1,8 @@
 package artifacts
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,7 +26,9 @@ import (
 // The kinds of its errors are those of [Client.Run], and [ErrExpired],
 // [ErrDigest], [ErrArchive], [ErrLimit].
 func (c *Client) Download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {
-	return c.newCall().download(ctx, repository, artifact)
+	call := c.newCall()
+	archive, err := call.download(ctx, repository, artifact)
+	return archive, call.secrets.Error(err)
 }
 
 func (c *call) download(ctx context.Context, repository string, artifact Artifact) (*Archive, error) {
@@ -45,7 +49,7 @@ func (c *call) download(ctx context.Context, repository string, artifact Artifac
 	if err != nil {
 		return nil, err
 	}
-	zipped := isZip(a)
+	zipped := isZip(a, artifact.Digest)
 	switch err := checkDigest(a.body, artifact.Digest); {
 	case err != nil:
 		return fail(ErrDigest, "%w", err)
@@ -59,7 +63,7 @@ func (c *call) download(ctx context.Context, repository string, artifact Artifac
 	}
 	content := a.body
 	if !zipped {
-		if content, err = zipOne(fileName(a, artifact.Name), content); err != nil {
+		if content, err = zipOne(cmp.Or(statedName(a), artifact.Name), content); err != nil {
 			return fail(ErrArchive, "%w", err)
 		}
 	}
@@ -89,9 +93,11 @@ func checkDigest(content []byte, digest string) error {
 	return nil
 }
 
-// isZip reports whether the storage sent a zip, not the file as it was uploaded, by
-// the rules of actions/download-artifact 8.
-func isZip(a *answer) bool {
+// isZip reports whether the storage sent a zip, not the file as it was uploaded: by
+// the rules of actions/download-artifact 8, and where media types are lost, as behind
+// some proxies, by its content. A file that was uploaded as it is has a digest, and the
+// storage states its name.
+func isZip(a *answer, digest string) bool {
 	mediaType, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
 	switch {
 	case err == nil && (mediaType == "application/zip" || mediaType == "application/x-zip-compressed" || mediaType == "application/zip-compressed"):
@@ -99,15 +105,21 @@ func isZip(a *answer) bool {
 	case a.url != nil && strings.EqualFold(path.Ext(a.url.Path), ".zip"):
 		return true
 	}
-	return false
+	name := statedName(a)
+	return looksZip(a.body) && (digest == "" || name == "" || strings.EqualFold(path.Ext(name), ".zip"))
 }
 
-// fileName is the name of a file that is not zipped: the one that the storage
-// states (RFC 6266, with or without an encoding), else the artifact's name.
-func fileName(a *answer, artifact string) string {
+// looksZip reports whether content begins as a zip does, one without files included.
+func looksZip(content []byte) bool {
+	return bytes.HasPrefix(content, []byte("PK\x03\x04")) || bytes.HasPrefix(content, []byte("PK\x05\x06"))
+}
+
+// statedName is the file's name that the storage states (RFC 6266, with or without an
+// encoding), "" for none.
+func statedName(a *answer) string {
 	_, parameters, err := mime.ParseMediaType(a.header.Get("Content-Disposition"))
-	if name := parameters["filename"]; err == nil && name != "" {
-		return name
+	if err != nil {
+		return ""
 	}
-	return artifact
+	return parameters["filename"]
 }

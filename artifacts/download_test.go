@@ -14,6 +14,7 @@ import (
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
+	"github.com/dockercache/dockercache/internal/httpclient"
 )
 
 // one adds a run with one artifact and returns what the API says of it.
@@ -142,7 +143,7 @@ func TestDownloadRefuses(t *testing.T) {
 
 // A public API may not lead to a service of this machine.
 func TestDownloadIsNotLedHome(t *testing.T) {
-	for _, target := range []string{"https://127.0.0.1/latest", "http://localhost/x", "https://169.254.169.254/latest/meta-data", "https://[::1]/"} {
+	for _, target := range []string{"https://127.0.0.1/latest", "http://localhost/x", "https://169.254.169.254/latest/meta-data", "https://[::1]/", "https://0.0.0.0/", "https://[::ffff:127.0.0.1]/", "https://x.localhost./", "https://[64:ff9b::a9fe:a9fe]/"} {
 		asked := 0
 		c, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", RetryWait: 1, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			asked++
@@ -156,6 +157,45 @@ func TestDownloadIsNotLedHome(t *testing.T) {
 		require.ErrorIs(t, err, artifacts.ErrAnswer, target)
 		assert.ErrorContains(t, err, "only a server on this machine may do")
 		assert.Equal(t, 1, asked)
+	}
+}
+
+// Nor by a name: the address counts that is dialled. An API that is there itself may.
+func TestDownloadIsNotLedHomeByAName(t *testing.T) {
+	s := artifactstest.New(t)
+	run := s.AddRun(artifactstest.Run{})
+	id := s.AddArtifact(run, artifactstest.Artifact{Name: "build", Digest: "-", Files: map[string]string{"a.txt": "x"}})
+	s.SetQuirks(artifactstest.Quirks{RedirectTo: "https://storage.example.com"})
+	var dialer *http.Transport
+	// Names are resolved here, in place of a name server.
+	dial := func(r *http.Request, host string) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host = "http", host
+		return dialer.RoundTrip(r)
+	}
+	api := strings.TrimSuffix(strings.TrimPrefix(s.URL(), "http://"), "/api/v3")
+	for _, apiIsHere := range []bool{false, true} {
+		asked := len(s.Requests())
+		dialer = httpclient.NewTransport()
+		c, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com/api/v3", RetryWait: 1, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			switch {
+			case r.URL.Host == "storage.example.com":
+				return dial(r, s.StorageHost())
+			case apiIsHere:
+				return dial(r, api)
+			}
+			r = r.Clone(t.Context()) // as from a public address: nothing looks at this one
+			return dial(r, api)
+		})})
+		require.NoError(t, err)
+		_, err = c.Download(t.Context(), repo, artifacts.Artifact{ID: id, Name: "build"})
+		if apiIsHere {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, artifacts.ErrAnswer)
+		assert.ErrorContains(t, err, "api.example.com redirects to storage.example.com at "+s.StorageHost()+", an address of this machine, which only a server on this machine may do")
+		assert.Len(t, s.Requests(), asked+1, "the storage was not asked, and the API once")
 	}
 }
 
@@ -184,6 +224,39 @@ func TestDownloadOfAPlainFile(t *testing.T) {
 	content, err := fs.ReadFile(archive, "x.bin")
 	require.NoError(t, err)
 	assert.True(t, strings.HasPrefix(string(content), "PK"))
+}
+
+// Where the media type is lost, a zip is known by its content, unless the storage gives
+// a file another name.
+func TestDownloadOfAZipWithoutItsType(t *testing.T) {
+	for _, contentType := range []string{"application/octet-stream", "binary/octet-stream", "-", "text/plain", "nonsense;;"} {
+		for _, disposition := range []string{"", "attachment", `attachment; filename="build.zip"`, "attachment; filename*=UTF-8''b%C3%BCild.ZIP"} {
+			for _, digest := range []string{"", "-"} {
+				s := artifactstest.New(t)
+				a := one(t, s, artifactstest.Artifact{ContentType: contentType, Disposition: disposition, Digest: digest})
+				archive, err := newClient(t, s, nil).Download(t.Context(), repo, a)
+				require.NoError(t, err, "%s, %s", contentType, disposition)
+				require.NoError(t, fstest.TestFS(archive, "a.txt", "sub/b.txt"))
+			}
+		}
+	}
+	s := artifactstest.New(t)
+	archive, err := newClient(t, s, nil).Download(t.Context(), repo, one(t, s, artifactstest.Artifact{Raw: zipOf(t), ContentType: "-"}))
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(archive), "a zip without a file")
+	_, err = newClient(t, s, nil).Download(t.Context(), repo, one(t, s, artifactstest.Artifact{Raw: []byte("PK\x03\x04"), ContentType: "-"}))
+	require.ErrorIs(t, err, artifacts.ErrArchive)
+
+	// One that has another name is a file. If the outputs were meant to be in it, the
+	// error says what is wrong.
+	run := s.AddRun(artifactstest.Run{})
+	s.AddArtifact(run, artifactstest.Artifact{
+		Name: "docker-builds-artifacts-jammy", Raw: artifactstest.Zip(map[string]string{"a.txt": "jammy=" + own + ":1"}),
+		ContentType: "application/octet-stream", Disposition: "attachment; filename=out.bin",
+	})
+	_, err = newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: event(t, run), Policy: allowOwn(), Names: []string{"jammy"}})
+	require.ErrorIs(t, err, artifacts.ErrOutputs)
+	assert.ErrorContains(t, err, `"out.bin" in artifact "docker-builds-artifacts-jammy" is a zip that was uploaded as a file`)
 }
 
 // What a zip is: by its media type, or by the URL of the storage.
@@ -216,11 +289,11 @@ func TestDownloadKnowsZips(t *testing.T) {
 // The limits of a client hold for what it unpacks.
 func TestDownloadLimits(t *testing.T) {
 	for says, limits := range map[string]artifacts.Limits{
-		"2 entries, the limit is 1":       {Entries: 1},
-		"more than 3 bytes":               {FileBytes: 3},
-		"more than 6 bytes together":      {TotalBytes: 6},
-		"more than 2 times as large":      {Ratio: 2},
-		"bytes, the limit is 100 (if the": {ArchiveBytes: 100},
+		"2 entries, the limit is 1":  {Entries: 1},
+		"more than 3 bytes":          {FileBytes: 3},
+		"more than 6 bytes together": {TotalBytes: 6},
+		"more than 2 times as large": {Ratio: 2},
+		"bytes, the limit is 100 (if the build is meant to upload so much, raise Options.Limits": {ArchiveBytes: 100},
 	} {
 		s := artifactstest.New(t)
 		files := map[string]string{"a.txt": "a=x:1\n", "sub/b.txt": "b"}

@@ -60,7 +60,7 @@ var advice = map[error]string{
 	ErrExpired:         "run the build again",
 	ErrDigest:          "try again; if it stays so, the artifact is damaged: run the build again",
 	ErrArchive:         "look at what the build uploaded before you use any of it",
-	ErrLimit:           "if the build is meant to upload so much, raise the limit",
+	ErrLimit:           "if the build is meant to upload so much, raise Options.Limits of package artifacts, for which the programs have no flag",
 	ErrConflict:        "let the builds write different files, or ask for the last one to win",
 }
 
@@ -83,7 +83,11 @@ func (e *Error) Error() string {
 		text += ": " + err.Error()
 	}
 	text = redact.Text(text)
-	if tip := advice[e.Kind]; tip != "" {
+	tip := advice[e.Kind]
+	if limit := new(limitError); errors.As(e.Err, &limit) && limit.fixed {
+		tip = advice[ErrAnswer]
+	}
+	if tip != "" {
 		text += " (" + tip + ")"
 	}
 	return text

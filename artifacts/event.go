@@ -1,12 +1,14 @@
 package artifacts
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
+
+	"github.com/dockercache/dockercache/internal/strictjson"
 )
 
 // An Event is what started a workflow, as far as it names a build run:
@@ -30,8 +32,9 @@ type Event struct {
 const maxEvent = 32 << 20
 
 // ReadEvent reads the payload of an event, at most 32 MiB. Of events other than
-// workflow_run and workflow_dispatch it reads only the repository. Its errors are
-// of kind [ErrEvent].
+// workflow_run and workflow_dispatch it reads only the repository. Names that are read
+// must be there once and in lower case. The run of a workflow_run must be of the event's
+// repository. Its errors are of kind [ErrEvent].
 func ReadEvent(name string, r io.Reader) (*Event, error) {
 	fail := func(format string, args ...any) (*Event, error) {
 		return nil, &Error{Op: "read the event", Source: fmt.Sprintf("%.100q", name), Kind: ErrEvent, Err: fmt.Errorf(format, args...)}
@@ -55,7 +58,7 @@ func ReadEvent(name string, r io.Reader) (*Event, error) {
 			RunID  string `json:"run_id"`
 		} `json:"inputs"`
 	}
-	if err := json.Unmarshal(raw, &w); err != nil {
+	if err := strictjson.Unmarshal(raw, &w); err != nil {
 		return fail("%w", err)
 	}
 	e := &Event{Name: name, Repository: w.Repository.FullName}
@@ -66,6 +69,9 @@ func ReadEvent(name string, r io.Reader) (*Event, error) {
 		}
 		if w.Action != "completed" {
 			return fail("the run is %.100q: let the workflow be started by the type \"completed\"", w.Action)
+		}
+		if in := w.WorkflowRun.Repository.FullName; e.Repository != "" && !strings.EqualFold(in, e.Repository) {
+			return fail("it is of %.200q, but its run is of %.200q", e.Repository, in)
 		}
 		e.Run, e.RunID = w.WorkflowRun.run(), w.WorkflowRun.ID
 	case "workflow_dispatch":
@@ -81,9 +87,9 @@ func ReadEvent(name string, r io.Reader) (*Event, error) {
 }
 
 // EnvironmentEvent reads the event that a GitHub runner names in the environment,
-// by GITHUB_EVENT_NAME and GITHUB_EVENT_PATH, and by GITHUB_REPOSITORY if the
-// payload names no repository. Nil for getenv means [os.Getenv]. Outside of GitHub
-// Actions it is an error of kind [ErrEvent].
+// by GITHUB_EVENT_NAME and GITHUB_EVENT_PATH. The payload must be of GITHUB_REPOSITORY,
+// if both name one; either is enough. Nil for getenv means [os.Getenv]. Outside of
+// GitHub Actions it is an error of kind [ErrEvent].
 func EnvironmentEvent(getenv func(string) string) (*Event, error) {
 	if getenv == nil {
 		getenv = os.Getenv
@@ -104,8 +110,16 @@ func EnvironmentEvent(getenv func(string) string) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := getenv("GITHUB_REPOSITORY")
 	if e.Repository == "" {
-		e.Repository = getenv("GITHUB_REPOSITORY")
+		e.Repository = own
+	}
+	of := e.Repository
+	if e.Run != nil {
+		of = e.Run.Repository // a payload may name it here alone
+	}
+	if own != "" && !strings.EqualFold(of, own) {
+		return fail(fmt.Errorf("it is of %.200q, but GITHUB_REPOSITORY is %.200q", of, own))
 	}
 	return e, nil
 }

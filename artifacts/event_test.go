@@ -2,6 +2,7 @@ package artifacts_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,7 +57,37 @@ func TestReadEventRefuses(t *testing.T) {
 		require.ErrorIs(t, err, artifacts.ErrEvent, id)
 		assert.ErrorContains(t, err, "run_id")
 	}
-	_, err := artifacts.ReadEvent("push", bytes.NewReader(bytes.Repeat([]byte(" "), 33<<20)))
+	// Other readers would take another run, or another repository.
+	for says, change := range map[string]string{
+		`"WORKFLOW_RUN": the name must be "workflow_run" exactly`:                `"WORKFLOW_RUN": {"id": 6}, "x": 0`,
+		`"workflow_run" is there twice`:                                          `"workflow_run": {"id": 6}, "x": 0`,
+		`"workflow_run" is there twice (`:                                        `"workflow\u005frun": {"id": 6}, "x": 0`,
+		`"Action": the name must be "action"`:                                    `"Action": "requested"`,
+		`"Repository": the name must be "repository"`:                            `"Repository": null`,
+		`"workflow_run.HEAD_REPOSITORY": the name must be "head_repository"`:     `"workflow_run": {"id": 5, "head_repository": {}, "HEAD_REPOSITORY": {}}`,
+		`"workflow_run.head_repository" is there twice`:                          `"workflow_run": {"id": 5, "head_repository": {}, "head_repository": {}}`,
+		`"workflow_run.head_repository.Full_Name": the name must be "full_name"`: `"workflow_run": {"id": 5, "head_repository": {"full_name": "a/b", "Full_Name": "c/d"}}`,
+		`"workflow_run.ID": the name must be "id"`:                               `"workflow_run": {"id": 5, "ID": 6}`,
+		`it is of "example/project", but its run is of "evil/project"`:           `"workflow_run": {"id": 5, "repository": {"full_name": "evil/project"}}`,
+		`it is of "example/project", but its run is of ""`:                       `"workflow_run": {"id": 5}`,
+		`it is of "evil/project", but its run is of "example/project"`:           `"repository": {"full_name": "evil/project"}`,
+	} {
+		fields := map[string]string{
+			"action": `"completed"`, "repository": `{"full_name": "example/project"}`,
+			"workflow_run": `{"id": 5, "repository": {"full_name": "example/project"}, "head_repository": {"full_name": "example/project"}}`,
+		}
+		name, value, _ := strings.Cut(change, ": ")
+		if name = strings.Trim(name, `"`); fields[name] != "" && !strings.Contains(change, `"x": 0`) {
+			fields[name], change = value, `"x": 0`
+		}
+		raw := fmt.Sprintf(`{"action": %s, "repository": %s, "workflow_run": %s, %s}`, fields["action"], fields["repository"], fields["workflow_run"], change)
+		_, err := artifacts.ReadEvent("workflow_run", strings.NewReader(raw))
+		require.ErrorIs(t, err, artifacts.ErrEvent, raw)
+		assert.ErrorContains(t, err, strings.TrimSuffix(says, " ("), raw)
+	}
+	_, err := artifacts.ReadEvent("workflow_dispatch", strings.NewReader(`{"inputs": {"run_id": "5", "RUN_ID": "6"}}`))
+	require.ErrorContains(t, err, `"inputs.RUN_ID": the name must be "run_id"`)
+	_, err = artifacts.ReadEvent("push", bytes.NewReader(bytes.Repeat([]byte(" "), 33<<20)))
 	require.ErrorContains(t, err, "more than 33554432 bytes")
 }
 
@@ -75,6 +106,30 @@ func TestEnvironmentEvent(t *testing.T) {
 	e, err := artifacts.EnvironmentEvent(getenv)
 	require.NoError(t, err)
 	assert.Equal(t, &artifacts.Event{Name: "schedule", Repository: repo}, e)
+
+	// The event is of the repository that this job is of.
+	for payload, says := range map[string]string{
+		`{"repository": {"full_name": "evil/project"}}`:                                                      `it is of "evil/project", but GITHUB_REPOSITORY is "example/project"`,
+		`{"action": "completed", "workflow_run": {"id": 5, "repository": {"full_name": "evil/project"}}}`:    `it is of "evil/project", but`,
+		`{"action": "completed", "workflow_run": {"id": 5, "repository": {"full_name": "Example/Project"}}}`: "",
+		`{"repository": {"full_name": "Example/Project"}}`:                                                   "",
+	} {
+		env["GITHUB_EVENT_NAME"] = "workflow_run"
+		if !strings.Contains(payload, "workflow_run") {
+			env["GITHUB_EVENT_NAME"] = "push"
+		}
+		require.NoError(t, os.WriteFile(file, []byte(payload), 0o644))
+		_, err = artifacts.EnvironmentEvent(getenv)
+		if says == "" {
+			require.NoError(t, err, payload)
+			continue
+		}
+		require.ErrorIs(t, err, artifacts.ErrEvent, payload)
+		assert.ErrorContains(t, err, says)
+	}
+	env["GITHUB_REPOSITORY"] = ""
+	_, err = artifacts.EnvironmentEvent(getenv)
+	require.NoError(t, err)
 }
 
 func FuzzReadEvent(f *testing.F) {

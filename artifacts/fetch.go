@@ -68,13 +68,20 @@ type Build struct {
 // them in memory, reads the outputs, and checks each reference by the policy. It
 // writes nothing.
 //
-// The run of a workflow_run event is taken from the event; any other is requested.
+// The run of a workflow_run event is taken from the event, and refused if it is of
+// another repository than Repository; any other is requested.
 // An artifact that has expired is an error of kind [ErrExpired], unless all Names
 // were found without it. A name that no artifact contains is of kind
 // [ErrNoArtifact], and the error names the artifact where it was expected. The
 // other kinds are those of [Client.List], [Client.Download], [Merge], [ReadOutputs]
 // and [Policy]. At the end of ctx, [errors.Is] finds ctx.Err() and the cause.
 func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
+	call := c.newCall()
+	build, err := call.fetch(ctx, request)
+	return build, call.secrets.Error(err)
+}
+
+func (c *call) fetch(ctx context.Context, request *Request) (*Build, error) {
 	if request == nil {
 		request = &Request{}
 	}
@@ -90,24 +97,29 @@ func (c *Client) Fetch(ctx context.Context, request *Request) (*Build, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	call := c.newCall()
 	build := &Build{Run: r.Event.Run}
-	if build.Run == nil || build.Run.ID != r.RunID || !strings.EqualFold(build.Run.Repository, r.Repository) {
+	if build.Run == nil || build.Run.ID != r.RunID {
 		var err error
-		if build.Run, err = call.run(ctx, r.Repository, r.RunID); err != nil {
+		if build.Run, err = c.run(ctx, r.Repository, r.RunID); err != nil {
 			return nil, err
 		}
+	}
+	if !strings.EqualFold(build.Run.Repository, r.Repository) { // the API's was compared
+		return nil, build.Run.refused(fmt.Errorf("by the rule for the repository: asked for is %.200q, the event's run is of %.200q: ask for a run of that repository by its ID", r.Repository, build.Run.Repository))
 	}
 	if err := r.trust(ctx, build.Run); err != nil {
 		return nil, err
 	}
-	if err := call.collect(ctx, &r, build); err != nil {
+	if err := c.collect(ctx, &r, build); err != nil {
 		return nil, err
 	}
 	if err := r.read(build); err != nil {
 		return nil, err
 	}
 	for _, o := range build.Outputs {
+		if err := c.checkEcho(ctx, "read the outputs of", r.Repository, o.Name, o.Reference, o.File); err != nil {
+			return nil, err
+		}
 		if err := r.Policy.CheckReference(o.Reference); err != nil {
 			return nil, fmt.Errorf("%s:%d in artifact %q: output %s: %w", redact.Text(o.File), o.Line, build.From(o).Name, redact.Text(o.Name), err)
 		}
@@ -225,6 +237,10 @@ func (r *Request) read(build *Build) error {
 		if errors.As(err, &bad) && bad.file != "" {
 			return fmt.Errorf("artifact %.200q of run %d of %s: %w", build.From(Output{File: bad.file}).Name, r.RunID, r.Repository, err)
 		}
+		if zip := zipIn(build.Files); zip != "" {
+			err = fmt.Errorf("%w; %.200q in artifact %.200q is a zip that was uploaded as a file, which is not unpacked", err, zip, build.From(Output{File: zip}).Name)
+			return fmt.Errorf("the artifacts of run %d of %s: %w", r.RunID, r.Repository, err)
+		}
 		if errors.Is(err, ErrOutputs) && len(r.Names) > 0 { // no output in any file
 			return r.missing(build, r.Names[0])
 		}
@@ -246,6 +262,16 @@ func (r *Request) read(build *Build) error {
 		build.Outputs = append(build.Outputs, outputs[i])
 	}
 	return nil
+}
+
+// zipIn returns the first file that is a zip, "" for none.
+func zipIn(m *MergedDir) string {
+	for _, f := range m.Files {
+		if content, err := fs.ReadFile(m, f.Path); err == nil && looksZip(content) {
+			return f.Path
+		}
+	}
+	return ""
 }
 
 // expected is the name of the artifact where an output is expected.

@@ -122,7 +122,16 @@ func TestFetchChecksThePolicyOfTheOverride(t *testing.T) {
 	s.AddRun(artifactstest.Run{ID: good.ID, Repository: "example/other", Conclusion: "failure"})
 	_, err = newClient(t, s, nil).Fetch(t.Context(), &artifacts.Request{Event: e, Repository: "example/other", Policy: allowOwn()})
 	require.ErrorIs(t, err, artifacts.ErrRefused)
-	assert.ErrorContains(t, err, `"example/other"`)
+	assert.ErrorContains(t, err, `asked for is "example/other", the event's run is of "example/project"`)
+
+	// Also where the API has a good run of that ID, or the event says so by hand.
+	s.AddRun(artifactstest.Run{ID: good.ID, Repository: "example/other"})
+	for _, r := range []artifacts.Request{{Event: e, Repository: "example/other"}, {Event: e, Repository: "example/other", RunID: good.ID}, {Event: &artifacts.Event{Repository: "example/other", RunID: good.ID, Run: e.Run}}} {
+		r.Policy = allowOwn()
+		_, err = newClient(t, s, nil).Fetch(t.Context(), &r)
+		require.ErrorIs(t, err, artifacts.ErrRefused)
+		assert.ErrorContains(t, err, `the event's run is of "example/project"`)
+	}
 }
 
 func TestFetchRefuses(t *testing.T) {

@@ -58,8 +58,9 @@ func badOutput(file, format string, args ...any) error {
 // again keeps its place and takes the later reference; the earlier one is in
 // overridden, so that the caller can warn. Everything else is an error that
 // wraps [ErrOutputs] and names file and line: a line of another form, an empty
-// reference (as a failed build writes it), a file that is not text, has more than
-// 1 MiB or is not regular, more than 1000 outputs, and none at all.
+// reference (as a failed build writes it), two names that differ by case only, a file
+// that is not text, has more than 1 MiB or is not regular, more than 1000 outputs, and
+// none at all.
 func ReadOutputs(fsys fs.FS) (outputs, overridden []Output, err error) {
 	if fsys == nil {
 		return nil, nil, fmt.Errorf("%w: there are no files", ErrOutputs)
@@ -77,7 +78,10 @@ func ReadOutputs(fsys fs.FS) (outputs, overridden []Output, err error) {
 			return nil, nil, err
 		}
 		for _, o := range read {
-			i := slices.IndexFunc(outputs, func(have Output) bool { return have.Name == o.Name })
+			i := slices.IndexFunc(outputs, func(have Output) bool { return strings.EqualFold(have.Name, o.Name) })
+			if i >= 0 && outputs[i].Name != o.Name {
+				return nil, nil, badOutput(e.Name(), "%s:%d: %q and %q of %s:%d %s", e.Name(), o.Line, o.Name, outputs[i].Name, outputs[i].File, outputs[i].Line, sameOutput)
+			}
 			if i >= 0 {
 				overridden = append(overridden, outputs[i])
 				outputs[i] = o
@@ -141,13 +145,19 @@ func parseOutputs(file string, content []byte) ([]Output, error) {
 	return outputs, lines.Err()
 }
 
-// checkOutputs checks what a parser returned: some outputs, each with a name that can be
-// that of a job's output, and a reference.
+// sameOutput is why names that differ by case only are refused.
+const sameOutput = "are one output where case does not count, as in GitHub Actions: rename one of them"
+
+// checkOutputs checks what a parser returned: some outputs, each with a reference and a
+// name of its own that can be that of a job's output.
 func checkOutputs(outputs []Output) error {
 	if len(outputs) == 0 {
 		return fmt.Errorf("%w: there is none", ErrOutputs)
 	}
-	for _, o := range outputs {
+	for i, o := range outputs {
+		if j := slices.IndexFunc(outputs[:i], func(have Output) bool { return strings.EqualFold(have.Name, o.Name) }); j >= 0 {
+			return fmt.Errorf("%w: %q and %q %s", ErrOutputs, outputs[j].Name, o.Name, sameOutput)
+		}
 		if !workflow.IsOutputName(o.Name) || o.Reference == "" {
 			return fmt.Errorf("%w: %q=%q is no output: want a name of letters, digits, \"_\" and \"-\", and a reference", ErrOutputs, o.Name, o.Reference)
 		}

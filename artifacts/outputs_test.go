@@ -48,6 +48,7 @@ func TestReadOutputsRefuses(t *testing.T) {
 		"not text":         {"c=d\na=b\xff\n", `a.txt:2: "a=b\xff": it is not UTF-8 text`},
 		"too large":        {strings.Repeat("\n", maxOutputFile+1), "more than 1048576"},
 		"nothing":          {"\n\n", "no *.txt file with a line"},
+		"case":             {"jammy=a:1\nRUN-ID=b:1\njammy=a:2\nrun-id=c:1\n", `a.txt:4: "run-id" and "RUN-ID" of a.txt:2 are one output where case does not count`},
 		"too many":         {manyOutputs(maxOutputs + 1), "more than 1000"},
 	} {
 		outputs, _, err := ReadOutputs(files("a.txt", c.content))

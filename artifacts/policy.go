@@ -28,8 +28,10 @@ type Policy struct {
 	// [DefaultEvents]. To allow "pull_request" is to trust code that was not
 	// reviewed.
 	Events []string
-	// Workflows are the workflows that the run may be of: a name, or a file such
-	// as ".github/workflows/docker-builds.yml" or "docker-builds.yml".
+	// Workflows are the workflows that the run may be of: files, such as
+	// ".github/workflows/docker-builds.yml" or "docker-builds.yml" for short, or
+	// names. What ends in .yml or .yaml is a file. Prefer that: a workflow has the
+	// name that its file states, so any file may state that of another.
 	// Default: any.
 	Workflows []string
 	// Allow are the repositories that references may be in, as HOST/REPOSITORY,
@@ -44,7 +46,7 @@ type Policy struct {
 func DefaultEvents() []string { return []string{"push", "schedule", "workflow_dispatch"} }
 
 // Validate returns an error of kind [ErrRequest] if no reference could match an
-// entry of Allow.
+// entry of Allow, or no run an entry of Workflows.
 func (p *Policy) Validate() error {
 	if p == nil {
 		return nil
@@ -52,6 +54,11 @@ func (p *Policy) Validate() error {
 	for _, entry := range p.Allow {
 		if err := checkAllowed(entry); err != nil {
 			return &Error{Op: "allow", Source: fmt.Sprintf("%.200q", entry), Kind: ErrRequest, Err: err}
+		}
+	}
+	for _, entry := range p.Workflows {
+		if file, is := workflowFile(entry); entry == "" || is && (path.IsAbs(file) || path.Clean(file) != file) {
+			return &Error{Op: "trust the workflow", Source: fmt.Sprintf("%.200q", entry), Kind: ErrRequest, Err: errors.New("want a file as .github/workflows/FILE.yml, or a name")}
 		}
 	}
 	return nil
@@ -107,10 +114,38 @@ func matchBranch(pattern, branch string) bool {
 	return branch != "" && branch == pattern
 }
 
-// isOf reports whether a run is of a workflow, by its name or its file.
+// isOf reports whether a run is of a workflow, by its file or its name.
 func (r *Run) isOf(workflow string) bool {
-	file, _, _ := strings.Cut(r.Path, "@") // "…/x.yml@refs/heads/main"
-	return workflow != "" && (workflow == r.Name || workflow == file || workflow == path.Base(file))
+	file, is := workflowFile(workflow)
+	if !is {
+		return workflow != "" && workflow == r.Name
+	}
+	rest, ok := strings.CutPrefix(r.Path, file)
+	if !ok || rest == "" {
+		return ok
+	}
+	// "…/x.yml@refs/heads/main". A file may have "@" in its name too, "…/x.yml@y.yml":
+	// then it is another one.
+	ref, ok := strings.CutPrefix(rest, "@")
+	return ok && ref != "" && !strings.Contains(ref, "@") && !isWorkflowFile(ref)
+}
+
+// workflowFile returns the path of a workflow's file in its repository, and whether an
+// entry of [Policy.Workflows] is a file.
+func workflowFile(entry string) (file string, is bool) {
+	if !isWorkflowFile(entry) && !strings.Contains(entry, ".yml@") && !strings.Contains(entry, ".yaml@") {
+		return "", false
+	}
+	if name, _, _ := strings.Cut(entry, "@"); !strings.Contains(name, "/") {
+		return ".github/workflows/" + entry, true
+	}
+	return entry, true
+}
+
+// isWorkflowFile reports whether a name ends as those of all workflow files do.
+// https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#about-yaml-syntax-for-workflows
+func isWorkflowFile(name string) bool {
+	return strings.HasSuffix(name, ".yml") || strings.HasSuffix(name, ".yaml")
 }
 
 // checkAllowed checks an entry of [Policy.Allow].

@@ -25,6 +25,7 @@ func TestPolicy(t *testing.T) {
 	for _, policy := range []artifacts.Policy{
 		{Owner: "Example"}, {Branches: []string{"x", "main"}}, {Branches: []string{"ma*"}}, {Branches: []string{"*"}},
 		{Workflows: []string{"docker-builds"}}, {Workflows: []string{"docker-builds.yml"}}, {Workflows: []string{".github/workflows/docker-builds.yml"}},
+		{Workflows: []string{".github/workflows/docker-builds.yml@refs/heads/main"}}, {Workflows: []string{"x", "docker-builds.yml@refs/heads/main"}},
 	} {
 		run := goodRun()
 		require.NoError(t, policy.Check(&run), "%+v", policy)
@@ -66,6 +67,45 @@ func TestPolicyRefuses(t *testing.T) {
 	run := goodRun()
 	run.Event = "push"
 	require.ErrorIs(t, (&artifacts.Policy{Events: []string{"schedule"}}).Check(&run), artifacts.ErrRefused)
+}
+
+// A file is one, whatever the workflow is called; a name is what any file may state.
+func TestPolicyOfWorkflowFiles(t *testing.T) {
+	const file = ".github/workflows/docker-builds.yml"
+	for _, entry := range []string{file, "docker-builds.yml"} {
+		policy := artifacts.Policy{Workflows: []string{entry}}
+		require.NoError(t, policy.Validate())
+		for _, path := range []string{file, file + "@main", file + "@refs/heads/main", file + "@refs/tags/v1.0", file + "@release/2.9"} {
+			run := goodRun()
+			run.Path, run.Name = path, "any"
+			require.NoError(t, policy.Check(&run), path)
+		}
+		for _, path := range []string{
+			".github/workflows/evil.yml", ".github/workflows/evil.yml@refs/heads/main", "", file + "@", file + "x", file + ".yml", "x/" + file, "/" + file, "./" + file,
+			".github/workflows/sub/docker-builds.yml", "docker-builds.yml", ".github/workflows/Docker-Builds.yml", ".github/workflows/docker-builds.yaml",
+			file + "@x.yml", file + "@x.yaml", file + "@x.yml@refs/heads/main", ".github/workflows/evil.yml@" + file, "dynamic/docker-builds.yml",
+		} {
+			for _, name := range []string{"docker-builds", "docker-builds.yml", file} {
+				run := goodRun()
+				run.Path, run.Name = path, name
+				err := policy.Check(&run)
+				require.ErrorIs(t, err, artifacts.ErrRefused, "%s %s", path, name)
+				assert.ErrorContains(t, err, "rule for the workflow")
+			}
+		}
+	}
+	run := goodRun()
+	run.Name, run.Path = "docker-builds", ".github/workflows/evil.yml"
+	require.NoError(t, (&artifacts.Policy{Workflows: []string{"docker-builds"}}).Check(&run), "that is how weak a name is")
+	for _, entry := range []string{"", "/" + file, "./" + file, ".github//workflows/x.yml", "../x.yml"} {
+		err := (&artifacts.Policy{Workflows: []string{entry}}).Validate()
+		if entry == "../x.yml" {
+			require.NoError(t, err, "it is a path, of no run")
+			continue
+		}
+		require.ErrorIs(t, err, artifacts.ErrRequest, entry)
+		assert.ErrorContains(t, err, "want a file as .github/workflows/FILE.yml")
+	}
 }
 
 func TestCheckReference(t *testing.T) {

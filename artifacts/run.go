@@ -131,7 +131,9 @@ type wireArtifact struct {
 // [ErrUnreachable], [ErrAnswer], and [ErrOtherRepository] when the repository
 // was renamed or the run belongs to another one.
 func (c *Client) Run(ctx context.Context, repository string, runID int64) (*Run, error) {
-	return c.newCall().run(ctx, repository, runID)
+	call := c.newCall()
+	run, err := call.run(ctx, repository, runID)
+	return run, call.secrets.Error(err)
 }
 
 func (c *call) run(ctx context.Context, repository string, runID int64) (*Run, error) {
@@ -148,6 +150,9 @@ func (c *call) run(ctx context.Context, repository string, runID int64) (*Run, e
 		return nil, newError(ctx, op, repository, ErrAnswer, fmt.Errorf("the answer is about run %d", w.ID))
 	case !strings.EqualFold(w.Repository.FullName, repository):
 		return nil, newError(ctx, op, repository, ErrOtherRepository, fmt.Errorf("it is a run of %q", w.Repository.FullName))
+	}
+	if err := c.checkEcho(ctx, op, repository, w.Name, w.Path, w.Event, w.Status, w.Conclusion, w.HeadBranch, w.HeadSHA, w.HeadRepository.FullName, w.HTMLURL); err != nil {
+		return nil, err
 	}
 	return w.run(), nil
 }
@@ -175,7 +180,9 @@ const perPage = 100
 // The kinds of its errors are those of [Client.Run], and [ErrLimit] for a run
 // with more artifacts than [Limits.Artifacts].
 func (c *Client) List(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
-	return c.newCall().list(ctx, repository, runID, pattern)
+	call := c.newCall()
+	list, err := call.list(ctx, repository, runID, pattern)
+	return list, call.secrets.Error(err)
 }
 
 func (c *call) list(ctx context.Context, repository string, runID int64, pattern string) ([]Artifact, error) {
@@ -189,8 +196,8 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 	fail := func(kind error, format string, args ...any) ([]Artifact, error) {
 		return nil, newError(ctx, op, repository, kind, fmt.Errorf(format, args...))
 	}
-	newest := map[string]Artifact{}
-	for page, seen := 1, 0; ; page++ {
+	newest, seen := map[string]Artifact{}, map[int64]bool{}
+	for page := 1; ; page++ {
 		var list struct {
 			TotalCount int            `json:"total_count"`
 			Artifacts  []wireArtifact `json:"artifacts"`
@@ -199,13 +206,22 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 		if err := c.getJSON(ctx, op, repository, fmt.Sprintf("repos/%s/actions/runs/%d/artifacts", repository, runID), query, &list); err != nil {
 			return nil, err
 		}
-		seen += len(list.Artifacts)
-		if limit := c.options.Limits.Artifacts; max(list.TotalCount, seen) > limit {
-			return fail(ErrLimit, "%d artifacts, the limit is %d", max(list.TotalCount, seen), limit)
+		if limit := c.options.Limits.Artifacts; list.TotalCount > limit {
+			return fail(ErrLimit, "%d artifacts, the limit is %d", list.TotalCount, limit)
 		}
 		for _, w := range list.Artifacts {
+			switch {
+			case w.ID <= 0 || w.SizeInBytes < 0:
+				return fail(ErrAnswer, "it has an artifact with the ID %d and %d bytes", w.ID, w.SizeInBytes)
+			case seen[w.ID]: // pages that repeat would look complete
+				return fail(ErrAnswer, "page %d repeats artifact %d: %s", page, w.ID, changed)
+			}
+			seen[w.ID] = true
 			if w.WorkflowRun != nil && w.WorkflowRun.ID != runID {
 				return fail(ErrOtherRepository, "artifact %d is of run %d", w.ID, w.WorkflowRun.ID)
+			}
+			if err := c.checkEcho(ctx, op, repository, w.Name, w.Digest); err != nil {
+				return nil, err
 			}
 			if match, _ := path.Match(pattern, w.Name); match && w.ID >= newest[w.Name].ID {
 				newest[w.Name] = Artifact{
@@ -214,15 +230,23 @@ func (c *call) list(ctx context.Context, repository string, runID int64, pattern
 				}
 			}
 		}
-		if seen >= list.TotalCount {
-			break
-		}
-		if len(list.Artifacts) == 0 { // a part of the artifacts must not be taken for all
-			return fail(ErrAnswer, "it has %d artifacts, but the pages hold %d", list.TotalCount, seen)
+		switch {
+		case len(seen) == list.TotalCount:
+			return slices.SortedFunc(maps.Values(newest), byNameAndID), nil
+		case len(seen) > list.TotalCount, len(list.Artifacts) == 0: // a part must not be taken for all
+			return fail(ErrAnswer, "it has %d artifacts, but the pages hold %d: %s", list.TotalCount, len(seen), changed)
+		case page >= pages(list.TotalCount):
+			return fail(ErrAnswer, "it has %d artifacts, but %d pages of up to %d hold only %d", list.TotalCount, page, perPage, len(seen))
 		}
 	}
-	return slices.SortedFunc(maps.Values(newest), byNameAndID), nil
 }
+
+// changed is why a list may be inconsistent.
+const changed = "if artifacts were uploaded meanwhile, try again"
+
+// pages is how many pages a list of artifacts may have: a server may have a lower
+// maximum, such as the API's default of 30 to a page.
+func pages(artifacts int) int { return 10 + 4*artifacts/perPage }
 
 func checkPattern(pattern string) error {
 	if _, err := path.Match(pattern, ""); err != nil {

@@ -2,6 +2,7 @@ package artifacts_test
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -73,6 +74,53 @@ func TestListErrors(t *testing.T) {
 		require.ErrorIs(t, err, c.kind)
 		assert.ErrorContains(t, err, c.says)
 	}
-	_, err := newClient(t, s, nil).List(t.Context(), "example/other", run.ID, "*")
+	// A list that is not consistent is not complete, and ends.
+	item := func(id, more string) string {
+		return `{"id": ` + id + `, "name": "a", "workflow_run": {"id": 5}` + more + `}`
+	}
+	next := 0
+	for name, c := range map[string]struct {
+		page  func() string
+		says  string
+		pages int
+	}{
+		"the same for ever": {func() string { return `{"total_count": 999, "artifacts": [` + item("7", "") + `]}` }, "page 2 repeats artifact 7", 2},
+		"a few of many": {func() string {
+			next++
+			return `{"total_count": 999, "artifacts": [` + item(fmt.Sprint(next), "") + `]}`
+		}, "it has 999 artifacts, but 49 pages of up to 100 hold only 49", 49},
+		"complete by a copy": {func() string { return `{"total_count": 2, "artifacts": [` + item("7", "") + "," + item("7", "") + `]}` }, "page 1 repeats artifact 7", 1},
+		"and over two pages": {func() string { return `{"total_count": 2, "artifacts": [` + item("7", "") + `]}` }, "page 2 repeats artifact 7", 2},
+		"more than it has":   {func() string { return `{"total_count": 1, "artifacts": [` + item("7", "") + "," + item("8", "") + `]}` }, "it has 1 artifacts, but the pages hold 2", 1},
+		"no count":           {func() string { return `{"artifacts": [` + item("7", "") + `]}` }, "it has 0 artifacts, but the pages hold 1", 1},
+		"a negative count":   {func() string { return `{"total_count": -1, "artifacts": []}` }, "it has -1 artifacts", 1},
+		"empty pages":        {func() string { return `{"total_count": 999, "artifacts": []}` }, "it has 999 artifacts, but the pages hold 0", 1},
+		"no ID":              {func() string { return `{"total_count": 1, "artifacts": [{"name": "a"}]}` }, "the ID 0", 1},
+		"a negative size":    {func() string { return `{"total_count": 1, "artifacts": [` + item("7", `, "size_in_bytes": -5`) + `]}` }, "-5 bytes", 1},
+		"another list":       {func() string { return `{"total_count": 0, "artifacts": [], "Artifacts": [` + item("7", "") + `]}` }, `"Artifacts": the name must be "artifacts"`, 1},
+		"two counts":         {func() string { return `{"total_count": 9, "total_count": 0, "artifacts": []}` }, `"total_count" is there twice`, 1},
+		"two digests": {func() string {
+			return `{"total_count": 1, "artifacts": [` + item("7", `, "digest": "x", "Digest": "y"`) + `]}`
+		}, `"artifacts[0].Digest": the name must be "digest"`, 1},
+		"another run's": {func() string {
+			return `{"total_count": 1, "artifacts": [` + item("7", `, "WORKFLOW_RUN": {"id": 6}`) + `]}`
+		}, `"artifacts[0].WORKFLOW_RUN"`, 1},
+	} {
+		a := &answers{all: []func(http.ResponseWriter){func(w http.ResponseWriter) { _, _ = w.Write([]byte(c.page())) }}}
+		client, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", Transport: a})
+		require.NoError(t, err)
+		_, err = client.List(t.Context(), repo, 5, "*")
+		require.ErrorIs(t, err, artifacts.ErrAnswer, name)
+		assert.ErrorContains(t, err, c.says, name)
+		assert.Equal(t, c.pages, a.asked, name)
+	}
+	a := &answers{all: []func(http.ResponseWriter){func(w http.ResponseWriter) {
+		_, _ = w.Write([]byte(`{"id": 5, "repository": {"full_name": "example/project"}, "head_repository": {"full_name": "evil/x"}, "Head_Repository": {"full_name": "example/project"}}`))
+	}}}
+	_, err := ask(t.Context(), t, a)
+	require.ErrorIs(t, err, artifacts.ErrAnswer)
+	assert.ErrorContains(t, err, `"Head_Repository": the name must be "head_repository"`)
+
+	_, err = newClient(t, s, nil).List(t.Context(), "example/other", run.ID, "*")
 	require.ErrorIs(t, err, artifacts.ErrNotFound)
 }

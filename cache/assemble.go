@@ -32,6 +32,7 @@ type assembly struct {
 	endLocal   func()                // closes what the present fetch copies from
 
 	mu      sync.Mutex
+	left    map[v1.Hash]int64 // by an earlier attempt
 	reused  map[v1.Hash]reuse
 	damaged []string // which files had wrong bytes
 }
@@ -45,7 +46,12 @@ type reuse struct {
 func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress)) *assembly {
 	a := &assembly{
 		dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0,
-		verified: map[v1.Hash]bool{}, leading: map[v1.Hash]*transfer{}, ready: map[v1.Hash]*transfer{}, reused: map[v1.Hash]reuse{},
+		verified: map[v1.Hash]bool{}, leading: map[v1.Hash]*transfer{}, ready: map[v1.Hash]*transfer{}, reused: map[v1.Hash]reuse{}, left: map[v1.Hash]int64{},
+	}
+	for layer, done := range p.done {
+		for _, d := range done {
+			a.left[layer] += d.To - d.From
+		}
 	}
 	a.warn = func(msg string, args ...any) { d.log.WarnContext(ctx, msg, args...) }
 	if p.done == nil {
@@ -203,6 +209,7 @@ func (a *assembly) clone(ctx context.Context, l tarball.Segment, from fetch.Loca
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.left, l.Blob)
 	a.reused[l.Blob] = reuse{cloned: n, copied: rest, from: from.Name}
 	a.partial.done[l.Blob] = []sys.Interval{{From: 0, To: l.Length}}
 	a.partial.journal.Add(l.Blob, 0, l.Length)
@@ -279,6 +286,7 @@ func (a *assembly) Restarted(layer v1.Hash) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.reused, layer)
+	delete(a.left, layer)
 }
 
 // Damaged implements [fetch.Events].
@@ -314,4 +322,7 @@ func (a *assembly) account(r *Result) {
 		r.Copied += u.copied
 	}
 	r.Reused = r.Cloned + r.Copied
+	for _, n := range a.left {
+		r.Resumed += n
+	}
 }

@@ -32,6 +32,16 @@
 // a full disk, with two writers, with a registry that lies. A reader sees the old
 // tarball or the new one, whole, and what it has open it can read to its end.
 //
+// After a flush or a close that failed nothing that was written before it is used again:
+// the kernel reports once that it could not write what it had accepted, and reads it back
+// right, from memory, until it forgets it. The file is removed, and the next attempt
+// downloads it again.
+//
+// An older build run does not replace what a newer one has published, also if it was
+// suspended for hours: that is looked at just before the rename. On file systems where
+// locks do not reach from host to host nothing is between that look and the rename, so a
+// suspension in that instant is not seen.
+//
 // A layer that another tarball already has, or that another image is fetching in
 // the same process, is not downloaded: it is cloned or copied, and verified like all.
 //
@@ -39,7 +49,9 @@
 //
 //   - .<tarball>.<digest>.<unique>.partial is work in progress, with a journal of what is
 //     in it beside. No two writers share one. What a dead one left is adopted
-//     by the next for the same image, and verified before it is published.
+//     by the next for the same image: read back from the disk, and verified before it is
+//     published. Where the writer may live, as on another host, it is cloned or copied into
+//     a new file.
 //   - .<tarball>.lock says who writes a tarball, .lock.wanted who asks for the lock.
 //     .prune.lock and .quota.lock are of the whole directory.
 //   - .<tarball>.mark says when a tarball was last used, and its newest build run. Where

@@ -162,3 +162,10 @@ type closing struct {
 }
 
 func (c *closing) Close() error { c.closed(); return c.ReadCloser.Close() }
+
+// atStep calls a function at each step until the test ends.
+func atStep(t testing.TB, do func(step string)) {
+	before := sys.AtStep
+	t.Cleanup(func() { sys.AtStep = before })
+	sys.AtStep = do
+}

@@ -30,6 +30,7 @@ const (
 	killDirVar  = "DOCKERCACHE_TEST_KILL_DIR"
 	killFileVar = "DOCKERCACHE_TEST_KILL_FILE"
 	killStepVar = "DOCKERCACHE_TEST_KILL_STEP"
+	stopDirVar  = "DOCKERCACHE_TEST_STOP_DIR"
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +59,10 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(killFileVar); path != "" {
 		fmt.Println("error:", fileVictim(path, os.Getenv(killStepVar)))
 		os.Exit(1)
+	}
+	if dir := os.Getenv(stopDirVar); dir != "" {
+		fmt.Println(suspended(dir, os.Getenv(killStepVar)))
+		os.Exit(0)
 	}
 	// The examples are not about the credentials of the user that runs them.
 	_ = os.Setenv("DOCKER_CONFIG", os.DevNull+"/none")

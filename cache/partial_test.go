@@ -151,7 +151,7 @@ func TestAdoptThatIsHostile(t *testing.T) {
 		elsewhere := filepath.Join(t.TempDir(), "file")
 		var journal bytes.Buffer
 		all := map[v1.Hash][]sys.Interval{img.Layers()[0].Digest: {{From: 0, To: 1000}}}
-		_, err := fetch.NewJournal(&journal, mustLayout(t, img), all)
+		_, err := fetch.NewJournal(&journal, mustLayout(t, img), "", all)
 		require.NoError(t, err)
 		whole := journal.String()
 		require.Contains(t, whole, img.Layers()[0].Digest.Hex+" 0 1000\n")

@@ -58,6 +58,9 @@ type Result struct {
 	// Copied is how much of it was copied, by the kernel or the file server where
 	// they can.
 	Copied int64
+	// Resumed is how much an earlier attempt had left, which was neither downloaded
+	// nor copied again.
+	Resumed int64
 	// Damaged are the paths of tarballs of which a layer was wrong. It was fetched
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
@@ -166,8 +169,9 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // partial file stays, and the next Put of the same image under the same name
 // downloads only what is missing.
 //
-// A range that fails is asked for again from where it stopped, until nothing has come
-// for six times in a row. A layer with wrong bytes is fetched once more. What an error
+// A range that fails is asked for again from where it stopped, until six attempts in a
+// row have together brought less than 64 KiB, or less than a sixteenth of a short range,
+// each at less than 1 KiB/s or within a second. A layer with wrong bytes is fetched once more. What an error
 // of src says by [tarball.TemporaryError] and the like is obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [*SpaceError]; [ErrPreempted];
@@ -320,6 +324,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	// Not before: what is to be resumed may be as old as what is to be swept.
 	sweepPartials(d.path, p.name, d.now())
 	sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
+	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return d.checkSpace(partial.file, need) }); err != nil {
+		return err
+	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
 	defer a.release()
 	err = a.run(ctx)
@@ -343,7 +350,13 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 			return err
 		}
 	}
-	// Where locks do not work another one may have published meanwhile.
+	file := atomicfile.New(partial.file, p.path)
+	if err := file.Flush(); err != nil {
+		partial.discard = true // nothing that was written can be believed any more
+		return err
+	}
+	// Where locks do not work another one may have published meanwhile. The flush takes
+	// longest, and so it is looked for after it.
 	if done, err := p.isDone(ctx); done || err != nil {
 		partial.discard = done || errors.Is(err, ErrReplaced)
 		return err
@@ -351,7 +364,6 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if d.grace > 0 {
 		keepPrevious(p.path, d.now())
 	}
-	file := atomicfile.New(partial.file, p.path)
 	err = file.Commit()
 	if partial.discard = file.Committed(); !partial.discard || err != nil {
 		return err

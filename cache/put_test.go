@@ -113,6 +113,7 @@ func TestPutResumesOldWork(t *testing.T) {
 	result, err := dir.Put(t.Context(), "name_main.tar", img, src, nil)
 	require.NoError(t, err)
 	assert.EqualValues(t, 200, result.Downloaded)
+	assert.EqualValues(t, 100, result.Resumed)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }
 

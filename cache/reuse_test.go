@@ -241,11 +241,14 @@ func TestPutCopiesWhatIsMissing(t *testing.T) {
 			switch {
 			case result.Cloned > 0: // the file system can, so all of it was
 				assert.Equal(t, layer.Size, result.Reused)
+				assert.Zero(t, result.Resumed)
 			case leftRight:
+				assert.EqualValues(t, 400_000, result.Resumed)
 				assert.Equal(t, layer.Size-400_000, result.Copied)
 				assert.Zero(t, result.Downloaded)
 			default:
 				assert.Zero(t, result.Reused)
+				assert.Zero(t, result.Resumed)
 				assert.Equal(t, layer.Size, result.Downloaded)
 			}
 		})

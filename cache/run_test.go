@@ -93,3 +93,43 @@ func TestPutRemembersNewerRuns(t *testing.T) {
 	assert.Equal(t, Stocked, put(a, 9), "the record was of another image")
 	assert.Equal(t, Superseded, put(b, 8))
 }
+
+// A machine that is suspended in the flush of a tarball goes on when a newer run has long
+// published its own: the order is looked at after it.
+func TestPutWhenANewerRunPublishesDuringTheFlush(t *testing.T) {
+	for _, repair := range []bool{false, true} {
+		for _, step := range []string{"sync", "close"} {
+			src := cachetest.Blobs{}
+			older, newer := testImage(t, src.Add(cachetest.Noise(1, 1000))), testImage(t, src.Add(cachetest.Noise(2, 2000)))
+			elsewhere, dir := openTestDir(t), openTestDir(t)
+			of := func(id int64) tarball.Provenance { return tarball.Provenance{Run: tarball.Run{ID: id}} }
+			from := putAs(t, elsewhere, "name_main.tar", newer, src, of(200))
+			var damaged []VerifyResult
+			if repair {
+				damage(t, putAs(t, dir, "name_main.tar", older, src, of(100)), 0)
+				var err error
+				damaged, err = dir.Verify(t.Context(), nil, nil)
+				require.NoError(t, err)
+			}
+			published := false
+			atStep(t, func(at string) {
+				if at == step && !published {
+					published = true
+					assert.NoError(t, os.Rename(from, filepath.Join(dir.Path(), "name_main.tar")))
+				}
+			})
+			if repair {
+				_, err := dir.Repair(t.Context(), &damaged[0], src, nil)
+				require.ErrorIs(t, err, ErrReplaced)
+			} else {
+				result, err := dir.Put(t.Context(), "name_main.tar", older, src, &PutOptions{Provenance: of(100)})
+				require.NoError(t, err)
+				assert.Equal(t, Superseded, result.Outcome, step)
+			}
+			assert.True(t, published)
+			stored := requireStocked(t, dir, "name_main.tar")
+			assert.EqualValues(t, 200, stored.Provenance.Run.ID)
+			assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))
+		}
+	}
+}

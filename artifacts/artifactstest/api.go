@@ -180,7 +180,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, q Quirks, a *store
 	if q.ShortBody {
 		body = body[:len(body)-1]
 	}
-	w.Header().Set("Content-Type", a.ContentType)
+	if w.Header().Set("Content-Type", a.ContentType); a.ContentType == "-" {
+		w.Header()["Content-Type"] = nil // not what net/http would guess
+	}
 	if a.Disposition != "" {
 		w.Header().Set("Content-Disposition", a.Disposition)
 	}

@@ -103,7 +103,7 @@ type Artifact struct {
 	Files map[string]string
 	// Raw, when not nil, is what the storage sends, such as a hostile zip.
 	Raw []byte
-	// ContentType is that of Raw. Default: application/zip.
+	// ContentType is that of Raw, "-" for none. Default: application/zip.
 	ContentType string
 	// Disposition is the header Content-Disposition of Raw. Default: none.
 	Disposition string

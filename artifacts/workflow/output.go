@@ -38,7 +38,8 @@ func IsOutputName(name string) bool { return names().MatchString(name) }
 //	DELIMITER
 //
 // For a name of another form, or two outputs of the same name, the error wraps
-// [ErrOutput], and nothing is written.
+// [ErrOutput], and nothing is written. Case does not count: of two names that differ
+// by it the runner keeps one (actions/runner, DictionaryContextData.cs).
 // https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#multiline-strings
 func WriteOutputs(w io.Writer, outputs []Output) error {
 	block, err := formatOutputs(outputs)
@@ -62,18 +63,20 @@ func AppendOutputs(path string, outputs []Output) error {
 
 func formatOutputs(outputs []Output) ([]byte, error) {
 	var b bytes.Buffer
-	seen := map[string]bool{}
+	seen := map[string]string{}
 	for _, o := range outputs {
 		delimiter := "dockercache_" + rand.Text()
 		switch {
 		case !IsOutputName(o.Name):
 			return nil, fmt.Errorf("%w: %.200q cannot be its name", ErrOutput, o.Name)
-		case seen[o.Name]:
+		case seen[strings.ToLower(o.Name)] == o.Name:
 			return nil, fmt.Errorf("%w: there are two of the name %q", ErrOutput, o.Name)
+		case seen[strings.ToLower(o.Name)] != "":
+			return nil, fmt.Errorf("%w: %q and %q are one output, since case does not count", ErrOutput, seen[strings.ToLower(o.Name)], o.Name)
 		case strings.Contains(o.Value, delimiter):
 			return nil, fmt.Errorf("%w: the value of %q contains the random delimiter", ErrOutput, o.Name)
 		}
-		seen[o.Name] = true
+		seen[strings.ToLower(o.Name)] = o.Name
 		fmt.Fprintf(&b, "%s<<%s\n%s\n%s\n", o.Name, delimiter, o.Value, delimiter)
 	}
 	return b.Bytes(), nil

@@ -46,6 +46,13 @@ func TestWriteOutputsRefuses(t *testing.T) {
 		assert.Empty(t, b.String(), "all or nothing")
 	}
 	require.ErrorIs(t, workflow.WriteOutputs(&bytes.Buffer{}, outputsOf("a", "1", "a", "2")), workflow.ErrOutput)
+	for _, pair := range [][2]string{{"RUN-ID", "run-id"}, {"a", "A"}, {"x.Y_z", "X.y_Z"}} {
+		var b bytes.Buffer
+		err := workflow.WriteOutputs(&b, outputsOf(pair[0], "1", "between", "2", pair[1], "3"))
+		require.ErrorIs(t, err, workflow.ErrOutput, "the runner keeps one of them")
+		assert.ErrorContains(t, err, "case does not count")
+		assert.Empty(t, b.String())
+	}
 	full := errors.New("full")
 	require.ErrorIs(t, workflow.WriteOutputs(writer(func([]byte) (int, error) { return 0, full }), outputsOf("a", "1")), full)
 }

@@ -22,15 +22,16 @@ type SummaryRow struct {
 	Image, Outcome string
 	// Source is where the image came from, "" for none.
 	Source string
-	// Size is that of the tarball, Downloaded and Reused are parts of it, in
-	// bytes.
-	Size, Downloaded, Reused int64
+	// Size is that of the tarball, Downloaded, Reused and Resumed are parts of it,
+	// in bytes: Resumed is what an earlier attempt had left.
+	Size, Downloaded, Reused, Resumed int64
 	// Start is when work on the image began, zero if it did not. Duration is how
 	// long it took.
 	Start    time.Time
 	Duration time.Duration
-	// Error is why it failed, "" if it did not.
-	Error string
+	// Error is why it failed, "" if it did not. Advice is what can be done about it, ""
+	// for nothing.
+	Error, Advice string
 }
 
 // MaxSummary is the limit on the size of a step's summary, in bytes. The runner
@@ -55,13 +56,14 @@ func AppendSummary(path string, rows []SummaryRow) error {
 	return appendTo(path, []byte(Summary(rows, int(max(room, 0)))))
 }
 
-// Summary describes images in Markdown, in at most limit bytes: a table, and a
-// Mermaid chart of when each was worked on. Rows that do not fit are left out and
+// Summary describes images in Markdown, in at most limit bytes: a heading with how many
+// there are of each outcome, a table, what failed with its advice, and a Mermaid chart of
+// when each was worked on. Rows that do not fit are left out and
 // counted; if nothing fits, the result is empty. Names and errors may be text that
 // is not trusted: no markup in them takes effect.
 func Summary(rows []SummaryRow, limit int) string {
-	const head = "| image | outcome | source | size | downloaded | reused | seconds | rate |\n" +
-		"|---|---|---|--:|--:|--:|--:|--:|\n"
+	head := heading(rows) + "\n\n| image | outcome | source | size | downloaded | reused | kept | seconds | rate |\n" +
+		"|---|---|---|--:|--:|--:|--:|--:|--:|\n"
 	chart := gantt(rows)
 	left := func(n int) string { return fmt.Sprintf("\n%d of %d images are left out here.\n", n, len(rows)) }
 	room := limit - len(head) - len(left(len(rows))) - len("\n\n") - len(chart)
@@ -77,6 +79,9 @@ func Summary(rows []SummaryRow, limit int) string {
 		line, failure := r.cells(), ""
 		if r.Error != "" {
 			failure = "- " + escapeMarkdown(r.Image) + ": " + escapeMarkdown(r.Error) + "\n"
+			if r.Advice != "" {
+				failure += "  - What to do: " + escapeMarkdown(r.Advice) + "\n"
+			}
 		}
 		if room -= len(line) + len(failure); room < 0 {
 			break
@@ -98,6 +103,25 @@ func Summary(rows []SummaryRow, limit int) string {
 	return text
 }
 
+// heading is how many rows there are of each outcome, in their order.
+func heading(rows []SummaryRow) string {
+	var outcomes []string
+	count := map[string]int{}
+	for _, r := range rows {
+		if count[r.Outcome]++; count[r.Outcome] == 1 {
+			outcomes = append(outcomes, r.Outcome)
+		}
+	}
+	text := "### Container images: "
+	for i, o := range outcomes {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%d %s", count[o], escapeMarkdown(o))
+	}
+	return text
+}
+
 // cells is a row of the table.
 func (r *SummaryRow) cells() string {
 	rate := ""
@@ -105,9 +129,9 @@ func (r *SummaryRow) cells() string {
 		rate = bytesText(int64(float64(r.Downloaded)/seconds)) + "/s"
 	}
 	icon := map[string]string{"stocked": "✅ ", "unchanged": "➖ ", "failed": "❌ "}[r.Outcome]
-	return fmt.Sprintf("| %s | %s%s | %s | %s | %s | %s | %.1f | %s |\n",
+	return fmt.Sprintf("| %s | %s%s | %s | %s | %s | %s | %s | %.1f | %s |\n",
 		escapeMarkdown(r.Image), icon, escapeMarkdown(r.Outcome), escapeMarkdown(cmp.Or(r.Source, "–")),
-		bytesText(r.Size), bytesText(r.Downloaded), bytesText(r.Reused), r.Duration.Seconds(), rate)
+		bytesText(r.Size), bytesText(r.Downloaded), bytesText(r.Reused), bytesText(r.Resumed), r.Duration.Seconds(), rate)
 }
 
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -19,22 +19,25 @@ import (
 func rows() []workflow.SummaryRow {
 	start := time.Date(2026, 11, 24, 23, 59, 50, 0, time.FixedZone("", 3600))
 	return []workflow.SummaryRow{
-		{Image: "ecr.example/ci-image:jammy-2f5e", Outcome: "stocked", Source: "ghcr.io/x:jammy", Size: 20 << 30, Downloaded: 15 << 30, Reused: 5 << 30, Start: start.Add(15 * time.Second), Duration: 150 * time.Second},
+		{Image: "ecr.example/ci-image:jammy-2f5e", Outcome: "stocked", Source: "ghcr.io/x:jammy", Size: 20 << 30, Downloaded: 13 << 30, Reused: 5 << 30, Resumed: 2 << 30, Start: start.Add(15 * time.Second), Duration: 150 * time.Second},
 		{Image: "ecr.example/ci-image:noble-2f5e", Outcome: "unchanged", Source: "ghcr.io/x:noble", Size: 1 << 20, Start: start, Duration: 300 * time.Millisecond},
-		{Image: "ecr.example/ci-image:bad-2f5e", Outcome: "failed", Start: start, Duration: 5 * time.Second, Error: "not found | really"},
+		{Image: "ecr.example/ci-image:bad-2f5e", Outcome: "failed", Start: start, Duration: 5 * time.Second, Error: "not found | really", Advice: "check | it"},
 		{Image: "never-begun", Outcome: "failed"},
 	}
 }
 
 func TestSummary(t *testing.T) {
-	assert.Equal(t, `| image | outcome | source | size | downloaded | reused | seconds | rate |
-|---|---|---|--:|--:|--:|--:|--:|
-| ecr.example/ci-image&#58;jammy-2f5e | ✅ stocked | ghcr.io/x&#58;jammy | 20 GiB | 15 GiB | 5.0 GiB | 150.0 | 102 MiB/s |
-| ecr.example/ci-image&#58;noble-2f5e | ➖ unchanged | ghcr.io/x&#58;noble | 1.0 MiB | 0 B | 0 B | 0.3 |  |
-| ecr.example/ci-image&#58;bad-2f5e | ❌ failed | – | 0 B | 0 B | 0 B | 5.0 |  |
-| never-begun | ❌ failed | – | 0 B | 0 B | 0 B | 0.0 |  |
+	assert.Equal(t, `### Container images: 1 stocked, 1 unchanged, 2 failed
+
+| image | outcome | source | size | downloaded | reused | kept | seconds | rate |
+|---|---|---|--:|--:|--:|--:|--:|--:|
+| ecr.example/ci-image&#58;jammy-2f5e | ✅ stocked | ghcr.io/x&#58;jammy | 20 GiB | 13 GiB | 5.0 GiB | 2.0 GiB | 150.0 | 89 MiB/s |
+| ecr.example/ci-image&#58;noble-2f5e | ➖ unchanged | ghcr.io/x&#58;noble | 1.0 MiB | 0 B | 0 B | 0 B | 0.3 |  |
+| ecr.example/ci-image&#58;bad-2f5e | ❌ failed | – | 0 B | 0 B | 0 B | 0 B | 5.0 |  |
+| never-begun | ❌ failed | – | 0 B | 0 B | 0 B | 0 B | 0.0 |  |
 
 - ecr.example/ci-image&#58;bad-2f5e: not found &#124; really
+  - What to do: check &#124; it
 
 `+"```mermaid"+`
 gantt
@@ -52,13 +55,13 @@ gantt
 func TestSummaryShowsText(t *testing.T) {
 	const evil = "x/a|b\n| c | `d` <script>e</script> [f](https://g) ![h](i) **j** #k; l: m, n %% o \"p\" &amp; \\ ``` $q$ @r ~~s~~\u2028t\x1b[31m"
 	start := time.Now()
-	text := workflow.Summary([]workflow.SummaryRow{{Image: evil, Outcome: evil, Source: evil, Error: evil, Start: start}, {Image: "section:y", Start: start}}, workflow.MaxSummary)
+	text := workflow.Summary([]workflow.SummaryRow{{Image: evil, Outcome: evil, Source: evil, Error: evil, Advice: evil, Start: start}, {Image: "section:y", Start: start}}, workflow.MaxSummary)
 	table, chart, found := strings.Cut(text, "```mermaid\n")
 	require.True(t, found)
 	for line := range strings.SplitSeq(table, "\n") {
 		if strings.Contains(line, "script") {
-			assert.True(t, strings.Count(line, "|") == 9 || strings.HasPrefix(line, "- x/a"), line)
-			shown := strings.TrimPrefix(regexp.MustCompile(`&#\d+;`).ReplaceAllString(line, ""), "- x/a")
+			assert.True(t, strings.Count(line, "|") == 10 || strings.HasPrefix(line, "- x/a") || strings.HasPrefix(line, "  - What to do: x/a") || strings.HasPrefix(line, "### Container images: 1 x/a"), line)
+			shown := strings.TrimPrefix(strings.TrimPrefix(regexp.MustCompile(`&#\d+;`).ReplaceAllString(line, ""), "- x/a"), "### ")
 			assert.NotRegexp(t, "[`<>\\[\\]*_#\\\\$@~\"&!]", shown)
 		}
 	}

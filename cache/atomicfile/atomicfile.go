@@ -6,8 +6,8 @@
 //		return json.NewEncoder(f).Encode(report)
 //	})
 //
-// [WriteFile] does all of it. [Create], [File.Commit] and [File.Discard] are its
-// parts, for a file that is written over a longer time.
+// [WriteFile] does all of it. [Create], [File.Flush], [File.Commit] and [File.Discard] are
+// its parts, for a file that is written over a longer time.
 //
 // A new file is written beside its name, as .<name>.<unique>.tmp, flushed to the
 // disk, closed, and renamed; then its directory is flushed. Any number of processes
@@ -60,6 +60,8 @@ type File struct {
 	// File is the open file. It must not be closed.
 	*os.File
 	path      string
+	flushed   fs.FileInfo // nil before
+	failed    error       // of the flush
 	committed bool
 }
 
@@ -88,29 +90,55 @@ func Create(path string, perm fs.FileMode) (*File, error) {
 // New returns the File of an open file, which must be in the directory of path.
 func New(f *os.File, path string) *File { return &File{File: f, path: path} }
 
-// Commit flushes the file, closes it, gives it its name, and flushes the directory.
-// One error leaves the new file in place: the directory could not be flushed, so
-// that a power failure might bring the old file back. [File.Committed] reports
-// which it was.
-func (f *File) Commit() error {
+// Flush flushes the file to the disk and closes it. It is the part of [File.Commit] that
+// may take long, for those who look once more before the file gets its name.
+//
+// A flush that fails is reported once: then the file may lack bytes on the disk that are
+// still read from memory, and a second one succeeds. So after an error, of the flush or of
+// the close, the file is removed, and every further call returns that error.
+func (f *File) Flush() error {
 	if f == nil || f.File == nil {
 		return errors.New("atomicfile: this File was made by neither Create nor New")
 	}
+	if f.flushed != nil || f.failed != nil {
+		return f.failed
+	}
+	info, err := f.flush()
+	if err != nil {
+		f.failed = errors.Join(err, f.Discard())
+		return f.failed
+	}
+	f.flushed = info
+	return nil
+}
+
+func (f *File) flush() (fs.FileInfo, error) {
 	// A full disk or quota may show only here or in Close, on NFS above all.
 	sys.AtStep("sync")
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("flush %s: %w", f.Name(), err)
+	if err := sys.Flush(f.File); err != nil {
+		return nil, fmt.Errorf("flush %s: %w", f.Name(), err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sys.AtStep("close")
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", f.Name(), err)
+	if err := sys.Close(f.File); err != nil {
+		return nil, fmt.Errorf("close %s: %w", f.Name(), err)
+	}
+	return info, nil
+}
+
+// Commit flushes the file, closes it, gives it its name, and flushes the directory.
+// One error leaves the new file in place: the directory could not be flushed, so
+// that a power failure might bring the old file back, whole. [File.Committed] reports
+// which it was. After an error in flushing the file that is removed, see [File.Flush].
+func (f *File) Commit() error {
+	if err := f.Flush(); err != nil {
+		return err
 	}
 	sys.AtStep("rename")
-	if err := rename(f.Name(), f.path, info); err != nil {
+	if err := rename(f.Name(), f.path, f.flushed); err != nil {
 		return err
 	}
 	f.committed = true
@@ -133,7 +161,10 @@ func (f *File) Discard() error {
 	// Removed before it is closed: no other process can take the lock and find a
 	// file that is about to go.
 	err := os.Remove(f.Name())
-	_ = f.Close() // harmless after the one in Commit
+	_ = f.Close() // harmless after the one in Flush
+	if f.failed != nil && errors.Is(err, fs.ErrNotExist) {
+		return nil // Flush has removed it
+	}
 	return err
 }
 
@@ -159,7 +190,7 @@ func syncDir(dir string) error {
 		return err
 	}
 	defer d.Close()
-	err = d.Sync()
+	err = sys.Flush(d)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
 		return nil
 	}

@@ -153,3 +153,87 @@ func TestWriteFileSweeps(t *testing.T) {
 		assert.NoFileExists(t, f.Name())
 	}
 }
+
+// failing makes a call of the file system fail until the test ends, from the nth time on
+// and only then, as the kernel reports what it could not write.
+func failing(t *testing.T, call *func(*os.File) error, nth int) {
+	real, n := *call, 0
+	t.Cleanup(func() { *call = real })
+	*call = func(f *os.File) error {
+		if n++; n != nth {
+			return real(f)
+		}
+		return errors.Join(unix.EIO, real(f))
+	}
+}
+
+// After a flush or a close that failed nothing of the file is left, the name is what it
+// was, and no second flush, which succeeds, makes the file good.
+func TestFlushThatFails(t *testing.T) {
+	for name, call := range map[string]*func(*os.File) error{"flush": &sys.Flush, "close": &sys.Close} {
+		for _, flushFirst := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				dir := t.TempDir()
+				path := filepath.Join(dir, "file")
+				require.NoError(t, WriteFile(path, 0o644, put("old")))
+				failing(t, call, 1)
+				f, err := Create(path, 0o644)
+				require.NoError(t, err)
+				require.NoError(t, put("new")(f.File))
+				first := f.Commit
+				if flushFirst {
+					first = f.Flush
+				}
+				require.ErrorIs(t, first(), unix.EIO)
+				assert.Equal(t, []string{"file"}, names(t, dir), "at once: the process may be killed next")
+				require.ErrorIs(t, f.Commit(), unix.EIO)
+				require.ErrorIs(t, f.Flush(), unix.EIO)
+				assert.False(t, f.Committed())
+				require.NoError(t, f.Discard())
+				requireContent(t, path, "old")
+				require.NoError(t, WriteFile(path, 0o644, put("new")))
+				requireContent(t, path, "new")
+			})
+			t.Run(name+" in WriteFile", func(t *testing.T) {
+				dir := t.TempDir()
+				failing(t, call, 1)
+				require.ErrorIs(t, WriteFile(filepath.Join(dir, "file"), 0o644, put("new")), unix.EIO)
+				assert.Empty(t, names(t, dir))
+			})
+		}
+	}
+}
+
+// A directory that cannot be flushed: what has the name is whole, before and after a
+// power failure, and the error says which is not sure.
+func TestDirectoryFlushThatFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, WriteFile(path, 0o644, put("old")))
+	failing(t, &sys.Flush, 2)
+	err := WriteFile(path, 0o644, put("new"))
+	require.ErrorIs(t, err, unix.EIO)
+	assert.ErrorContains(t, err, "in place")
+	requireContent(t, path, "new")
+}
+
+// What takes long is done before the file has its name.
+func TestFlushThenCommit(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	f, err := Create(path, 0o644)
+	require.NoError(t, err)
+	require.NoError(t, put("new")(f.File))
+	require.NoError(t, f.Flush())
+	require.NoError(t, f.Flush())
+	assert.NoFileExists(t, path)
+	require.NoError(t, f.Commit())
+	requireContent(t, path, "new")
+	assert.Equal(t, []string{"file"}, names(t, dir))
+
+	f, err = Create(path, 0o644)
+	require.NoError(t, err)
+	require.NoError(t, f.Flush())
+	require.NoError(t, f.Discard())
+	requireContent(t, path, "new")
+	assert.Equal(t, []string{"file"}, names(t, dir))
+}

@@ -54,7 +54,7 @@ type RangeIgnorer interface {
 }
 
 // A TemporaryError reports whether the same request may succeed later. Other errors,
-// such as a broken connection, count as temporary: the request is repeated until nothing
+// such as a broken connection, count as temporary: the request is repeated until too little
 // has come for six times in a row, which takes some 10 s. [Permanent] makes an error that
 // is not. Of joined errors the first TemporaryError counts.
 type TemporaryError interface {

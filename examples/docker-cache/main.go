@@ -190,7 +190,7 @@ func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
 	code := out.Code(ctx)
 	s.End(code == cli.OK)
 	if code == cli.OK {
-		out.Remark(report.HowToLoad(o.dir, results))
+		out.Remark(report.HowToLoad(o.dir, o.branch, results))
 	}
 	return code
 }
@@ -218,7 +218,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 					out.Fail(fmt.Errorf("%q: %w", image, imageErr))
 				}
 			}
-			r.End(imageErr)
+			r.End(imageErr, out.Advice(imageErr))
 			results[i] = r
 			out.Print(r, r.Text())
 			return nil

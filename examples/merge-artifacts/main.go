@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/artifacts/workflow"
@@ -96,7 +97,7 @@ func (o *options) merge(ctx context.Context, out *cli.Output) error {
 		}
 	}
 	for _, i := range build.Outputs {
-		r := &report.Output{Name: i.Name, Reference: i.Reference, Artifact: build.From(i).Name, File: i.File, RunID: build.Run.ID, Branch: build.Run.HeadBranch}
+		r := &report.Output{Name: i.Name, Reference: i.Reference, Artifact: build.From(i).Name, File: i.File, RunID: build.Run.ID, RunAttempt: build.Run.Attempt, Branch: build.Run.HeadBranch}
 		out.Print(r, r.Text())
 	}
 	return nil
@@ -113,8 +114,8 @@ func outputsOf(build *artifacts.Build) ([]workflow.Output, error) {
 	}
 	var outputs []workflow.Output
 	for _, image := range build.Outputs {
-		if slices.ContainsFunc(own, func(o workflow.Output) bool { return o.Name == image.Name }) {
-			return nil, fmt.Errorf("%s:%d: the build has an output called %q, which is reserved for the run's own: rename the image", image.File, image.Line, image.Name)
+		if slices.ContainsFunc(own, func(o workflow.Output) bool { return strings.EqualFold(o.Name, image.Name) }) {
+			return nil, fmt.Errorf("%s:%d: the build has an output called %q, which is reserved for the run's own, in any case: rename the image", image.File, image.Line, image.Name)
 		}
 		outputs = append(outputs, workflow.Output{Name: image.Name, Value: image.Reference})
 	}

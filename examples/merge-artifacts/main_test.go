@@ -37,7 +37,7 @@ func runs(s *artifactstest.Server) *scripttest.Build {
 	found := map[string]artifactstest.Run{}
 	for name, r := range map[string]artifactstest.Run{
 		"good": {}, "release": {HeadBranch: "release/2.9"}, "failed": {Conclusion: "failure"}, "fork": {Event: "pull_request", HeadRepository: "evil/project"},
-		"empty": {}, "forged": {}, "conflict": {}, "hostile": {}, "expired": {}, "elsewhere": {}, "shouting": {}, "override": {}, "odd": {}, "kept": {},
+		"empty": {}, "forged": {}, "conflict": {}, "hostile": {}, "expired": {}, "elsewhere": {}, "shouting": {}, "override": {}, "odd": {}, "kept": {}, "cased": {}, "evil": {Path: ".github/workflows/evil.yml"}, "tilde": {},
 	} {
 		r.Repository = "example/project"
 		run := s.AddRun(r)
@@ -54,7 +54,9 @@ func runs(s *artifactstest.Server) *scripttest.Build {
 	build(s, found["elsewhere"], "focal", "focal=ghcr.io/evil/x:focal-1\n")
 	build(s, found["shouting"], "focal", "focal=x##[add-mask]y\n")
 	build(s, found["override"], "zz", "jammy="+repository+":newer\n")
-	build(s, found["kept"], "branch", "branch=x:y\n")
+	build(s, found["kept"], "branch", "RUN-ID=x:y\n")
+	build(s, found["cased"], "zz", "Jammy=x:y\n")
+	s.AddArtifact(found["tilde"], artifactstest.Artifact{Name: "docker-builds-artifacts-zz", Files: map[string]string{"pkg_1.0~rc1_amd64.buildinfo": "x"}, ContentType: "-"})
 	s.AddArtifact(found["odd"], artifactstest.Artifact{Name: "docker-builds-artifacts-##[error]x", Files: map[string]string{"odd.txt": "odd=x:y\n"}})
 	return &scripttest.Build{API: s, Runs: found}
 }

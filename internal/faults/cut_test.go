@@ -89,3 +89,13 @@ func TestProgressResetsTheAttempts(t *testing.T) {
 	assert.Equal(t, r.size, p.Downloaded)
 	require.Equal(t, 7, r.own.Happened("CutBodyAfter"), "more than the six attempts without progress")
 }
+
+// One byte with each answer is no progress: another source is asked for the rest.
+func TestCutBodyOfNextToNothing(t *testing.T) {
+	t.Parallel()
+	r := resolved(t, oneLayer, 2, options(), nil)
+	r.mirror.SetQuirks(registrytest.Quirks{CutBodyAfter: 1})
+	p := r.put(t, 4, nil)
+	r.requireRight(t, p)
+	assert.LessOrEqual(t, r.mirror.Happened("CutBodyAfter"), 4*6, "six times for each connection")
+}

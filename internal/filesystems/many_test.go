@@ -23,7 +23,7 @@ import (
 
 // Environment of the processes that TestMain turns this test binary into.
 const (
-	roleVar  = "DOCKERCACHE_TEST_ROLE" // writer or reader
+	roleVar  = "DOCKERCACHE_TEST_ROLE" // writer, reader or thin
 	dirVar   = "DOCKERCACHE_TEST_DIR"
 	seedVar  = "DOCKERCACHE_TEST_SEED"
 	untilVar = "DOCKERCACHE_TEST_UNTIL" // Unix time, ms
@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVar) {
 	case "writer":
 		err = write()
+	case "thin":
+		err = writeThin()
 	case "reader":
 		err = read()
 	default:

@@ -1,9 +1,15 @@
 package httpclient
 
 import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestIsLoopback(t *testing.T) {
@@ -25,9 +31,46 @@ func TestMayRedirect(t *testing.T) {
 		{"registry.example.com", "127.0.0.1", false},
 		{"registry.example.com", "localhost", false},
 		{"registry.example.com", "169.254.169.254", false},
+		{"registry.example.com", "0.0.0.0", false},
+		{"registry.example.com", "::ffff:169.254.169.254", false},
 		{"127.0.0.1", "127.0.0.1", true},
 		{"127.0.0.1", "169.254.169.254", true},
 	} {
 		assert.Equal(t, c.want, MayRedirect(c.from, c.to), c)
 	}
+}
+
+func TestPlaceOfHost(t *testing.T) {
+	for host, want := range map[string]Place{
+		"": Public, "registry.example.com": Public, "localhost.example.com": Public, "8.8.8.8": Public, "2001:4860::8888": Public, "64:ff9b::808:808": Public, "2002:808:808::1": Public, "172.32.0.1": Public,
+		"10.0.0.7": Private, "172.16.0.1": Private, "192.168.1.1": Private, "fd00:ec2::254": Private, "::ffff:10.0.0.7": Private, "64:ff9b::a00:7": Private,
+		"169.254.169.254": LinkLocal, "fe80::1%eth0": LinkLocal, "[fe80::1]": LinkLocal, "::ffff:169.254.169.254": LinkLocal, "64:ff9b::a9fe:a9fe": LinkLocal, "64:ff9b:1::a9fe:a9fe": LinkLocal, "2002:a9fe:a9fe::": LinkLocal, "::a9fe:a9fe": LinkLocal,
+		"localhost": Here, "LOCALHOST.": Here, "x.localhost": Here, "127.0.0.1": Here, "127.8.9.1": Here, "::1": Here, "[::1]": Here, "0.0.0.0": Here, "0.1.2.3": Here, "::": Here, "::ffff:127.0.0.1": Here, "::ffff:0:0": Here, "64:ff9b::7f00:1": Here, "2002:7f00:1::": Here,
+	} {
+		assert.Equal(t, want, PlaceOfHost(host), host)
+	}
+}
+
+// The check gets the address that the name was resolved to, before a connection is
+// made.
+func TestAddressCheck(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	refused := errors.New("refused")
+	client := &http.Client{Transport: NewTransport()}
+	var got []string
+	get := func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost:"+port, nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	require.ErrorIs(t, get(WithAddressCheck(t.Context(), func(address string) error { got = append(got, address); return refused })), refused)
+	assert.Contains(t, got, "127.0.0.1:"+port)
+	require.NoError(t, get(t.Context()))
 }

@@ -1,8 +1,9 @@
-// Package redact makes foreign text and errors fit to be shown in logs: without
-// secrets, on one line, of bounded length.
+// Package redact makes foreign text and errors fit to be shown: without secrets,
+// on one line, of bounded length.
 package redact
 
 import (
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,85 +19,105 @@ const MaxText = 1000
 const hidden = "(not shown)"
 
 var (
-	// queries are the query strings of URLs: they sign the URLs of blob storage.
-	queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s"']+`) })
+	// urls are the beginnings of URLs: a scheme, a user with a password, and the
+	// host with a path of harmless characters. What signs a URL comes after it.
+	urls = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^\s"'/?#]*@)?([A-Za-z0-9._~:/%\[\]@!$&()*+,=…-]*)`)
+	})
+	// queries are query strings after what is not a URL.
+	queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s…]\S*[^\s"':;,.)\]}]|\?[^\s"':;,.)\]}…]`) })
+	// users are a user and password before a host, or a tag before a digest.
+	users = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^\s"'@]*:[^\s"'@]*@`) })
+	// digests tells the one from the other.
+	digests = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(sha\d|[A-Za-z0-9+._-]+:[0-9a-fA-F]{32})`) })
 	// bodies are what go-containerregistry appends when a token server's answer
 	// has no token, and what it appends when a credential helper fails: either
 	// may contain a secret.
 	bodies = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("(?s)(bearer response:|out: `).*") })
 )
 
-// Text returns s without query strings of URLs and without what
-// go-containerregistry quotes of token servers and credential helpers, on one
-// line, cut after [MaxText]. Characters that are not graphic become spaces:
-// otherwise a server could make its answer look like several lines of a log, or
-// like a command to the runner that prints it.
+// Text returns s with no more of URLs than their scheme, host and path, without
+// a user and password before a host and without what go-containerregistry quotes
+// of token servers and credential helpers, on one line, cut after [MaxText].
+// Characters that are not graphic become spaces: otherwise a server could make its
+// answer look like several lines of a log, or like a command to the runner that
+// prints it.
 func Text(s string) string {
-	s = bodies().ReplaceAllString(s, hidden)
-	s = queries().ReplaceAllString(s, "?…")
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(s, "?"))
+	}, strings.ToValidUTF8(unsigned(s), "?"))
 	if len(s) > MaxText {
 		s = strings.ToValidUTF8(s[:MaxText], "") + "…"
 	}
 	return s
 }
 
+// unsigned removes what may be a secret whatever it is.
+func unsigned(s string) string {
+	s = bodies().ReplaceAllString(s, hidden)
+	var out strings.Builder
+	for {
+		at := urls().FindStringSubmatchIndex(s)
+		if at == nil {
+			break
+		}
+		out.WriteString(withoutUsers(s[:at[0]]))
+		out.WriteString(s[at[2]:at[3]] + s[at[6]:at[7]])
+		rest := s[at[1]:]
+		if rest != "" && strings.IndexByte("?#;'", rest[0]) >= 0 {
+			out.WriteString("?…")
+			rest = rest[endOfURL(rest, at[0] > 0 && s[at[0]-1] == '"'):]
+		}
+		s = rest
+	}
+	out.WriteString(withoutUsers(s))
+	return out.String()
+}
+
+// endOfURL returns where a URL ends that began in quotes or without. A signature
+// may have quotes and spaces in it, so one without quotes ends with the text, and a
+// quote is the last one if no word begins after it.
+func endOfURL(s string, quoted bool) int {
+	if strings.HasPrefix(s, "?…") {
+		return len("?…") // done already
+	}
+	for i := 0; quoted && i < len(s); i++ {
+		switch {
+		case s[i] == '\\':
+			i++
+		case s[i] == '"' && (i+1 == len(s) || strings.IndexByte(":,;.)]} \n", s[i+1]) >= 0):
+			return i
+		}
+	}
+	return len(s)
+}
+
+func withoutUsers(s string) string {
+	s = queries().ReplaceAllString(s, "?…")
+	var out strings.Builder
+	for at := 0; ; {
+		found := users().FindStringIndex(s[at:])
+		if found == nil {
+			return out.String() + s[at:]
+		}
+		end := at + found[1]
+		if digests().MatchString(s[end:]) {
+			out.WriteString(s[at:end])
+		} else {
+			out.WriteString(s[at:at+found[0]] + hidden + "@")
+		}
+		at = end
+	}
+}
+
 // Error returns an error whose text is that of [Text]. Each error that it wraps
 // may be shown too: one that contains a secret is replaced by its redacted text
-// and loses its type, but what it wraps can still be found.
+// and loses its type, but what it wraps can still be found. Of the URL of a
+// [url.Error] the scheme and host are left: it may be where a server redirected to.
 func Error(err error) error { return (*Secrets)(nil).Error(err) }
-
-// Secrets are the secrets that are known so far. Servers quote them: a
-// validation error has the value that was refused. The zero value has none and
-// can be used; so can nil, which keeps none. It is safe for concurrent use.
-type Secrets struct {
-	// Notify is called with each secret once, before Add returns, by one
-	// goroutine at a time. It must not call a method of these Secrets. Default:
-	// no call.
-	Notify func(string)
-
-	mu   sync.Mutex
-	seen []string // the longest first, since one may contain another
-}
-
-// Add adds secrets. Empty ones are ignored.
-func (s *Secrets) Add(secrets ...string) {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, v := range secrets {
-		if v == "" || slices.Contains(s.seen, v) {
-			continue
-		}
-		s.seen = append(s.seen, v)
-		slices.SortStableFunc(s.seen, func(a, b string) int { return len(b) - len(a) })
-		if s.Notify != nil {
-			s.Notify(v) // under the lock: another goroutine with the same secret must not use it before
-		}
-	}
-}
-
-// Text is the function [Text], and replaces all known secrets.
-func (s *Secrets) Text(text string) string { return Text(s.replace(text)) }
-
-func (s *Secrets) replace(text string) string {
-	if s == nil {
-		return text
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, v := range s.seen {
-		text = strings.ReplaceAll(text, v, hidden)
-	}
-	return text
-}
 
 // Error is the function [Error], and treats all known secrets alike. Nil stays
 // nil.
@@ -116,6 +137,11 @@ func (s *Secrets) Error(err error) error {
 func (s *Secrets) redacted(err error) (_ error, unsafe bool) {
 	var causes []error
 	switch e := err.(type) {
+	case *redacted:
+		if s.replace(e.text) == e.text {
+			return err, false
+		}
+		causes = slices.Clone(e.causes)
 	case interface{ Unwrap() error }:
 		causes = []error{e.Unwrap()}
 	case interface{ Unwrap() []error }:
@@ -123,15 +149,34 @@ func (s *Secrets) redacted(err error) (_ error, unsafe bool) {
 	}
 	causes = slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
 	text := err.Error()
-	unsafe = queries().MatchString(strings.ReplaceAll(text, "?…", "")) || bodies().MatchString(text) || s.replace(text) != text
-	for i := range causes {
-		cause, was := s.redacted(causes[i])
-		causes[i], unsafe = cause, unsafe || was
+	for i, cause := range causes {
+		clean, was := s.redacted(cause)
+		if was {
+			// In place of what the outer error quotes of the inner one: there a URL
+			// may end anywhere.
+			text = strings.ReplaceAll(text, cause.Error(), clean.Error())
+			causes[i], unsafe = clean, true
+		}
 	}
-	if !unsafe {
+	if of, ok := err.(*url.Error); ok {
+		if unsafe = true; of.Op == "parse" || len(causes) == 0 {
+			return &redacted{"malformed URL", nil}, true // the cause quotes some of it
+		}
+		text = of.Op + " " + origin(of.URL) + ": " + causes[0].Error()
+	}
+	if !unsafe && s.replace(text) == text && unsigned(text) == text {
 		return err, false
 	}
 	return &redacted{s.Text(text), causes}, true
+}
+
+// origin returns the scheme and host of a URL.
+func origin(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return "a URL"
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // redacted stands for an error whose text must not be shown as it is.

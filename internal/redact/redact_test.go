@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -22,8 +23,30 @@ func TestText(t *testing.T) {
 		"\xff": "?",
 		"unmarshal bearer response: {\n\"x\":\"secret\"}": "unmarshal (not shown)",
 		"exit status 1: out: `secret`":                    "exit status 1: (not shown)",
-		strings.Repeat("x", 5000):                         strings.Repeat("x", MaxText) + "…",
-		strings.Repeat("x", MaxText-1) + "ä":              strings.Repeat("x", MaxText-1) + "…",
+		"see /path?sig=secret.":                           "see /path?….",
+		"see /path?sig='secret\", that":                   "see /path?…\", that",
+		"see (http://host/path), or https://host:5/p?":    "see (http://host/path), or https://host:5/p?…",
+		// A signature may come after anything.
+		`"https://host/path?a='secret": no`:            `"https://host/path?…": no`,
+		`"https://host/path?a=\"secret": no`:           `"https://host/path?…": no`,
+		`"https://host/path?a="secret": no`:            `"https://host/path?…": no`,
+		`"https://host/path?a= secret": no`:            `"https://host/path?…": no`,
+		`"https://host/path;secret?x": no`:             `"https://host/path?…": no`,
+		`"https://host/path#secret": no`:               `"https://host/path?…": no`,
+		`"https://host/path'secret": no`:               `"https://host/path?…": no`,
+		"https://host/path?a='secret secret":           "https://host/path?…",
+		"https://host/path?a=\"secret\" secret":        "https://host/path?…",
+		"https://host/path;secret, secret":             "https://host/path?…",
+		"https://host/path?… and https://host/?secret": "https://host/path?… and https://host/?…",
+		// A user and password, or a tag and a digest.
+		"https://user:secret@host/path":                 "https://host/path",
+		"docker://secret@host/path":                     "docker://host/path",
+		"parse user:secret@host/image:tag: no":          "parse (not shown)@host/image:tag: no",
+		"user:sec/ret@host:5/image@sha256:0123":         "(not shown)@host:5/image@sha256:0123",
+		"host:5/image:tag@sha512:0123, a@b.example":     "host:5/image:tag@sha512:0123, a@b.example",
+		"image:tag@x:0123456789abcdef0123456789abcdef0": "image:tag@x:0123456789abcdef0123456789abcdef0",
+		strings.Repeat("x", 5000):                       strings.Repeat("x", MaxText) + "…",
+		strings.Repeat("x", MaxText-1) + "ä":            strings.Repeat("x", MaxText-1) + "…",
 	} {
 		assert.Equal(t, want, Text(text))
 	}
@@ -47,6 +70,16 @@ func TestError(t *testing.T) {
 	var found *typed
 	assert.NotErrorAs(t, err, &found)
 	assert.Same(t, err, Error(err), "it is safe already")
+
+	// What quotes an error is not known by its form.
+	of := &url.Error{Op: "Get", URL: "https://host/path/secret?secret\" secret", Err: io.ErrUnexpectedEOF}
+	err = Error(fmt.Errorf("1: %w", fmt.Errorf("2: %w (quoted)", of)))
+	assert.EqualError(t, err, "1: 2: Get https://host: unexpected EOF (quoted)")
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	assert.NotContains(t, strings.Join(texts(err), "\n"), "secret")
+	_, malformed := url.Parse("https://host/%zzsecret:x")
+	assert.EqualError(t, Error(malformed), "malformed URL")
+	assert.EqualError(t, Error(&url.Error{Op: "Get", URL: "secret", Err: io.EOF}), "Get a URL: EOF")
 
 	lines := &typed{"one\ntwo"}
 	err = Error(lines)

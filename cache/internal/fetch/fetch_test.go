@@ -291,6 +291,31 @@ func TestFetchRefetchesWrongBytesOnce(t *testing.T) {
 	}
 }
 
+// A layer of 0 bytes is never read, so no source is at fault.
+func TestFetchOfNothingWithAnotherDigest(t *testing.T) {
+	layer := cachetest.Blobs{}.Add(cachetest.Noise(1, 500))
+	layer.Size = 0
+	layout := mustLayout(t, testImage(t, layer))
+	fetcher := testFetcher(1)
+	_, err := fetcher.Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: layout, Source: reporting{}})
+	require.ErrorIs(t, err, tarball.ErrDigest)
+	assert.ErrorContains(t, err, "the manifest states that it has 0 bytes, but the digest of 0 bytes is sha256:e3b0c44298fc1c14")
+	assert.NotContains(t, err.Error(), "downloaded twice")
+
+	// And where nothing is known of where bytes came from, the text has no gap.
+	src := cachetest.Blobs{}
+	layer = src.Add(cachetest.Noise(1, 500))
+	src[layer.Digest][0] ^= 1
+	_, err = fetcher.Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: mustLayout(t, testImage(t, layer)), Source: reporting{src}})
+	require.ErrorIs(t, err, tarball.ErrDigest)
+	assert.ErrorContains(t, err, " from the source; ")
+}
+
+// reporting is a source that knows no origin.
+type reporting struct{ cachetest.Blobs }
+
+func (reporting) Origins(v1.Hash) []string { return nil }
+
 func TestFetchRefusesWrongSizes(t *testing.T) {
 	right := cachetest.Noise(1, 500)
 	layer := cachetest.Blobs{}.Add(right)
@@ -596,7 +621,7 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 	layer := src.Add(cachetest.Noise(1, 20_000))
 	layout := mustLayout(t, testImage(t, layer))
 	f, log := tempFile(t), tempFile(t)
-	journal, err := NewJournal(log, layout, nil)
+	journal, err := NewJournal(log, layout, "", nil)
 	require.NoError(t, err)
 	n, err := testFetcher(4).Fetch(t.Context(), Job{Sink: File{f}, Layout: layout, Source: src, Journal: journal})
 	require.ErrorContains(t, err, "refused")
@@ -605,7 +630,8 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 	require.NoError(t, err)
 	var journaled int64
 	at, _ := layout.Layer(layer.Digest)
-	for _, i := range ParseJournal(content, layout)[layer.Digest] {
+	done, _ := ParseJournal(content, layout)
+	for _, i := range done[layer.Digest] {
 		journaled += i.To - i.From
 		there := make([]byte, i.To-i.From)
 		_, err := f.ReadAt(there, at.Offset+i.From)
@@ -613,4 +639,56 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 		assert.True(t, bytes.Equal(src.Blobs[layer.Digest][i.From:i.To], there))
 	}
 	assert.Equal(t, n, journaled)
+}
+
+// unreadable is a file of which the disk cannot read a part back, until it is written again.
+type unreadable struct {
+	File
+	mu   sync.Mutex
+	at   int64
+	heal bool
+}
+
+func (u *unreadable) ReadAt(p []byte, off int64) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if off <= u.at && u.at < off+int64(len(p)) {
+		return 0, errors.New("input/output error")
+	}
+	return u.File.ReadAt(p, off)
+}
+
+func (u *unreadable) WriteAt(p []byte, off int64) (int, error) {
+	u.mu.Lock()
+	if u.heal && off <= u.at && u.at < off+int64(len(p)) {
+		u.at = -1
+	}
+	u.mu.Unlock()
+	return u.File.WriteAt(p, off)
+}
+
+// What an earlier attempt left and cannot be read is fetched; what was written now and
+// cannot be is an error of the file.
+func TestFetchOfWhatCannotBeReadBack(t *testing.T) {
+	src := cachetest.Blobs{}
+	layer := src.Add(cachetest.Noise(1, 20_000))
+	layout := mustLayout(t, testImage(t, layer))
+	at, _ := layout.Layer(layer.Digest)
+	for _, heal := range []bool{true, false} {
+		f := tempFile(t)
+		_, err := f.WriteAt(src[layer.Digest][:10_000], at.Offset)
+		require.NoError(t, err)
+		n, err := testFetcher(4).Fetch(t.Context(), Job{
+			Sink: &unreadable{File: File{f}, at: at.Offset + 5000, heal: heal}, Layout: layout, Source: src,
+			Have: map[v1.Hash][]sys.Interval{layer.Digest: {{From: 0, To: 10_000}}},
+		})
+		if !heal {
+			require.ErrorContains(t, err, "input/output error")
+			assert.True(t, sys.IsWrite(err))
+			continue
+		}
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, n, layer.Size)
+		requireFetched(t, f, layout, src)
+	}
 }

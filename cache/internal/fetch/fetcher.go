@@ -123,7 +123,7 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // the sink. It returns how many bytes came from the source, also when it fails.
 //
 // A range that fails is asked for again from where it stopped, after a delay
-// that grows, until nothing has come for six times in a row; see
+// that grows, until too little has come for six times in a row, see [pace];
 // [tarball.TemporaryError], [tarball.RetryAfterError] and [tarball.RangeIgnorer]
 // for what an error may say more. A layer with wrong bytes is fetched once more, after
 // [tarball.Distruster].
@@ -266,10 +266,12 @@ func (r *run) fetchChunks(ctx context.Context) error {
 // called with a connection of the fetcher, which it gives back: at its end, and
 // while it waits, so that trouble here holds up no other fetch.
 func (r *run) fetch(ctx context.Context, w *work) error {
+	var p pace
 	for attempt := 0; ; {
+		p.begin(r.left(w))
 		got, err := r.read(ctx, w)
 		r.fetcher.release()
-		if attempt++; got > 0 {
+		if attempt++; p.isProgress(got) {
 			attempt = 0
 		}
 		switch {
@@ -291,6 +293,13 @@ func (r *run) fetch(ctx context.Context, w *work) error {
 			return err
 		}
 	}
+}
+
+// left returns how many bytes a chunk lacks.
+func (r *run) left(w *work) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return w.chunk.end - w.chunk.pos
 }
 
 // awaitWork waits until there is a chunk to take (true) or none will ever be.

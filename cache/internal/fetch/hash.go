@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash"
@@ -26,6 +27,9 @@ func (r *run) hashLayers(ctx context.Context) error {
 			return err
 		}
 		if err := r.hash(ctx, t, buf); err != nil {
+			if ctx.Err() == nil && r.discardResumed(t) {
+				continue
+			}
 			return err
 		}
 		if err := r.settle(t); err != nil {
@@ -82,7 +86,7 @@ func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 		}
 		p := buf[:min(int64(len(buf)), t.upTo-t.from)]
 		if _, err := r.Sink.ReadAt(p, l.offset+t.from); err != nil {
-			return fmt.Errorf("read back: %w", err)
+			return &sys.WriteError{Err: fmt.Errorf("read back: %w", err)}
 		}
 		_, _ = t.state.Write(p) // a hash never fails
 		t.from += int64(len(p))
@@ -92,6 +96,24 @@ func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 		}
 	}
 	return nil
+}
+
+// discardResumed begins a layer again that cannot be read back, if an earlier attempt or
+// another tarball has a part in it: then what is written now may be readable.
+func (r *run) discardResumed(t *hashing) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := t.layer
+	if t.generation == l.generation && !l.resumed {
+		return false
+	}
+	l.hashing, l.lagging = false, false
+	if t.generation == l.generation {
+		r.Events.Damaged(l.digest)
+		r.restart(l)
+	}
+	r.cond.Broadcast()
+	return true
 }
 
 // hashStep is how many bytes are worth a hasher's time. With a window what is in it
@@ -136,9 +158,12 @@ func (r *run) settle(t *hashing) error {
 		r.restart(l)
 		return nil
 	}
+	if l.size == 0 { // nothing was read
+		return fmt.Errorf("layer %s: %w: the manifest states that it has 0 bytes, but the digest of 0 bytes is sha256:%s; the image is damaged", l.digest, tarball.ErrDigest, got)
+	}
 	from := "the source"
 	if o, ok := r.Source.(tarball.OriginReporter); ok {
-		from = strings.Join(o.Origins(l.digest), " and ")
+		from = cmp.Or(strings.Join(o.Origins(l.digest), " and "), from)
 	}
 	return fmt.Errorf("layer %s: %w: downloaded twice (%d bytes), got sha256:%s from %s; the blob is corrupt at the source or was altered in transit", l.digest, tarball.ErrDigest, l.size, got, from)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -18,12 +19,14 @@ import (
 // an interrupted attempt has written. Its lines:
 //
 //	dockercache-journal 1 <sha256 of where the layers are> <size>
+//	writer <who>             as [sys.Writer] describes it; versions before have none
 //	<layer> <from> <to>      bytes [from, to) of the layer are in the file
 //	<layer> -                nothing of the layer counts any more
 //
-// Lines are only ever appended. Nothing is flushed: after a power failure the
-// journal may say more than is true, and so the layer is hashed all
-// the same. A wrong entry only costs downloading the layer again.
+// Lines are only ever appended. Nothing is flushed: after a power failure, or when the
+// kernel could not write what it had accepted, the journal says more than is true. So
+// what it says is read from the disk and hashed all the same. A wrong entry only costs
+// downloading the layer again.
 //
 // A nil journal records nothing. It is safe for concurrent use if its writer appends
 // each line whole, as a file opened with O_APPEND does.
@@ -52,22 +55,31 @@ func (j *Journal) Forget(layer v1.Hash) {
 	}
 }
 
-// ParseJournal returns what a journal says of the layers of a layout: nothing,
-// if it is another layout's. Lines that make no sense are passed over: the last
-// one may be cut, and the digests show which are wrong.
-func ParseJournal(content []byte, layout *tarball.Layout) map[v1.Hash][]sys.Interval {
+const writerWord = "writer "
+
+// ParseJournal returns what a journal says of the layers of a layout, nothing
+// if it is another layout's, and who writes the file. Lines that make no sense are passed
+// over: the last one may be cut, and the digests show which are wrong.
+func ParseJournal(content []byte, layout *tarball.Layout) (done map[v1.Hash][]sys.Interval, writer string) {
 	lines := bufio.NewScanner(bytes.NewReader(content))
-	if !lines.Scan() || lines.Text()+"\n" != journalHeadOf(layout) {
-		return nil
+	if !lines.Scan() {
+		return nil, ""
 	}
+	known := lines.Text()+"\n" == journalHeadOf(layout)
 	sizes := map[string]tarball.Segment{}
 	for _, s := range layout.Segments() {
 		if s.IsBlob() {
 			sizes[s.Blob.Hex] = s
 		}
 	}
-	done := map[v1.Hash][]sys.Interval{}
+	done = map[v1.Hash][]sys.Interval{}
 	for lines.Scan() {
+		if who, ok := strings.CutPrefix(lines.Text(), writerWord); ok {
+			writer = who
+		}
+		if !known {
+			continue
+		}
 		var hex string
 		var i sys.Interval
 		n, _ := fmt.Sscanf(lines.Text(), "%s %d %d", &hex, &i.From, &i.To)
@@ -83,7 +95,7 @@ func ParseJournal(content []byte, layout *tarball.Layout) map[v1.Hash][]sys.Inte
 	for layer := range done {
 		done[layer] = sys.Union(done[layer])
 	}
-	return done
+	return done, writer
 }
 
 func journalHeadOf(l *tarball.Layout) string {
@@ -99,9 +111,14 @@ func journalHeadOf(l *tarball.Layout) string {
 	return fmt.Sprintf(journalHead, hex.EncodeToString(sum[:]), l.Size())
 }
 
-// NewJournal begins a journal of a layout on w with what is done already.
-func NewJournal(w io.Writer, layout *tarball.Layout, done map[v1.Hash][]sys.Interval) (*Journal, error) {
-	if _, err := io.WriteString(w, journalHeadOf(layout)); err != nil {
+// NewJournal begins a journal of a layout on w with who writes the file and what is done
+// already.
+func NewJournal(w io.Writer, layout *tarball.Layout, writer string, done map[v1.Hash][]sys.Interval) (*Journal, error) {
+	head := journalHeadOf(layout)
+	if writer != "" {
+		head += writerWord + writer + "\n"
+	}
+	if _, err := io.WriteString(w, head); err != nil {
 		return nil, err
 	}
 	j := &Journal{w}

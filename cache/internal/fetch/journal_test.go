@@ -31,10 +31,22 @@ func TestParseJournal(t *testing.T) {
 	j.Add(b, 10, 20)
 	j.Add(b, 20, 20) // nothing
 	head := journalHeadOf(layout)
-	assert.Equal(t, map[v1.Hash][]sys.Interval{
-		a: {{From: 0, To: 150}, {From: 500, To: 700}},
-		b: {{From: 10, To: 20}},
-	}, ParseJournal([]byte(head+buf.String()), layout))
+	for _, who := range []string{"", "ef53 boot pid:[1] 5 7 a host"} {
+		line := ""
+		if who != "" {
+			line = "writer " + who + "\n"
+		}
+		done, writer := ParseJournal([]byte(head+line+buf.String()), layout)
+		assert.Equal(t, who, writer)
+		assert.Equal(t, map[v1.Hash][]sys.Interval{
+			a: {{From: 0, To: 150}, {From: 500, To: 700}},
+			b: {{From: 10, To: 20}},
+		}, done)
+	}
+	// Who writes the file is known, though where its layers are is not.
+	done, writer := ParseJournal([]byte("dockercache-journal 1 another 5\nwriter someone\n"+a.Hex+" 0 100\n"), layout)
+	assert.Empty(t, done)
+	assert.Equal(t, "someone", writer)
 
 	var none *Journal // where there is none, nothing happens
 	none.Add(a, 0, 1)
@@ -57,9 +69,11 @@ func TestParseJournalDistrusts(t *testing.T) {
 		"not numbers":     head + a.Hex + " x y\n",
 		"cut":             head + a.Hex + " 1",
 	} {
-		assert.Empty(t, ParseJournal([]byte(content), layout), name)
+		done, _ := ParseJournal([]byte(content), layout)
+		assert.Empty(t, done, name)
 	}
-	assert.Len(t, ParseJournal([]byte(head+line+"garbage\n\x00\n"+line), layout), 1)
+	done, _ := ParseJournal([]byte(head+line+"garbage\n\x00\n"+line), layout)
+	assert.Len(t, done, 1)
 }
 
 func FuzzParseJournal(f *testing.F) {
@@ -67,7 +81,8 @@ func FuzzParseJournal(f *testing.F) {
 	f.Add([]byte(journalHeadOf(layout) + a.Hex + " 0 100\n" + b.Hex + " 5 6\n" + a.Hex + " -\n"))
 	f.Add([]byte(journalHeadOf(layout) + a.Hex + " 0 9223372036854775807\n"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		for layer, done := range ParseJournal(content, layout) {
+		all, _ := ParseJournal(content, layout)
+		for layer, done := range all {
 			size := map[v1.Hash]int64{a: 1000, b: 500}[layer]
 			at := int64(-1)
 			for _, i := range done {

@@ -13,13 +13,53 @@ import (
 )
 
 const (
-	// maxAttempts is how often a range is asked for in a row without a single
-	// byte coming. With the delays below that is some 15 s, in which a registry
-	// that restarts is back. Any progress begins the count again.
+	// maxAttempts is how often a range is asked for in a row without progress, see
+	// [pace]. With the delays below that is some 15 s, in which a registry that
+	// restarts is back. Progress begins the count again.
 	maxAttempts = 6
 	firstDelay  = 500 * time.Millisecond
 	maxDelay    = 30 * time.Second
 )
+
+// A pace decides whether the attempts at a range make progress. A source that gives a
+// byte and closes the connection would otherwise be asked for every byte, as fast as it
+// answers.
+type pace struct {
+	left  int64 // what the range lacked when it last made progress
+	since int64 // bytes since then
+	begun time.Time
+}
+
+const (
+	// enough is how many bytes are progress however long they took, and enoughOf the part
+	// of what a short range lacks that is. Below that a connection is hardly worth its
+	// making.
+	enough   = 64 << 10
+	enoughOf = 16
+	// slowest is how many bytes a second are progress, however few they are, for an
+	// attempt that took longer than slowestAfter.
+	slowest      = 1 << 10
+	slowestAfter = time.Second
+)
+
+// begin begins an attempt at a range that lacks so many bytes.
+func (p *pace) begin(left int64) {
+	if p.begun = time.Now(); p.since == 0 {
+		p.left = left
+	}
+}
+
+// isProgress reports whether an attempt that brought got bytes made progress, alone or
+// with those before it.
+func (p *pace) isProgress(got int64) bool {
+	took := time.Since(p.begun)
+	p.since += got
+	if p.since >= max(min(enough, p.left/enoughOf), 1) || took >= slowestAfter && float64(got) >= slowest*took.Seconds() {
+		p.since = 0
+		return true
+	}
+	return false
+}
 
 // canRetry reports whether the source may give the bytes if it is asked again.
 func canRetry(err error) bool {

@@ -49,6 +49,20 @@ func ReadAndWrite(ctx context.Context, dst io.WriterAt, to int64, src io.ReaderA
 	return nil
 }
 
+// CloneOrCopy makes the bytes [from, to) of dst those of src: whole blocks shared where
+// that is possible, the rest copied.
+func CloneOrCopy(ctx context.Context, dst, src *os.File, from, to int64) error {
+	begin := (from + Align - 1) &^ (Align - 1)
+	n := CloneRange(dst, begin, src, begin, to-begin)
+	if n == 0 {
+		return CopyRange(ctx, dst, from, src, from, to-from)
+	}
+	if err := CopyRange(ctx, dst, from, src, from, begin-from); err != nil {
+		return err
+	}
+	return CopyRange(ctx, dst, begin+n, src, begin+n, to-begin-n)
+}
+
 func nameOf(r io.ReaderAt) string {
 	if f := FileOf(r); f != nil {
 		return f.Name()

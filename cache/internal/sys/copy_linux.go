@@ -20,7 +20,7 @@ const copyStep = 64 << 20
 // where the file system cannot.
 func CloneRange(dst *os.File, to int64, src *os.File, from, n int64) int64 {
 	n &^= Align - 1
-	if n == 0 || to%Align != 0 || from%Align != 0 {
+	if n <= 0 || to%Align != 0 || from%Align != 0 {
 		return 0
 	}
 	if unix.IoctlFileCloneRange(int(dst.Fd()), &unix.FileCloneRange{

@@ -83,6 +83,12 @@ func StartWriting(f *os.File, offset, n int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), offset, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
+// Drop makes f be read from the disk, and no longer from memory. It keeps what is not
+// flushed, and what others use right now.
+func Drop(f *os.File) error {
+	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+}
+
 // isOpen reports whether any process on this machine has the file open beside f:
 // the kernel grants a write lease to the only one that has (fcntl(2), "Leases").
 // The lease is given back at once. Without leases, and for a file of another user,

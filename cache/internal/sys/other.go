@@ -4,6 +4,7 @@ package sys
 
 import (
 	"context"
+	"errors"
 	"os"
 )
 
@@ -32,6 +33,15 @@ func IsNetwork(*os.File) bool { return true }
 
 // StartWriting does nothing where it is not known how.
 func StartWriting(*os.File, int64, int64) {}
+
+// Drop is not known here.
+func Drop(*os.File) error { return errors.ErrUnsupported }
+
+// Writer is not known here.
+func Writer(*os.File) string { return "" }
+
+// IsDead is always careful: what it needs to know is not known here.
+func IsDead(*os.File, string) bool { return false }
 
 func willNeed(*os.File, int64, int64) {}
 

@@ -9,6 +9,7 @@ package sys
 import (
 	"cmp"
 	"io"
+	"os"
 	"slices"
 	"time"
 )
@@ -16,6 +17,13 @@ import (
 // AtStep is called before each step that changes what is on the disk. Tests kill
 // the process there.
 var AtStep = func(step string) {}
+
+// Flush and Close are the two calls that report what could not be written to the disk,
+// of a file or a directory, and report it once. Tests make them fail.
+var (
+	Flush = (*os.File).Sync
+	Close = (*os.File).Close
+)
 
 // Align is what offsets must be a multiple of for [CloneRange]: the block size of
 // XFS, btrfs and ext4.

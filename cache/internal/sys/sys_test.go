@@ -132,3 +132,19 @@ func TestFileOf(t *testing.T) {
 	assert.Nil(t, FileOf(hidden{f}))
 	assert.Nil(t, FileOf(nil))
 }
+
+// All bytes, wherever blocks begin.
+func TestCloneOrCopy(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789abcdef"), 5*Align/16)
+	for _, i := range []Interval{{0, 5 * Align}, {1, 5*Align - 1}, {Align, 2 * Align}, {5, 10}, {Align - 1, Align + 1}, {7, 7}} {
+		src, dst := create(t, content), create(t, make([]byte, len(content)))
+		require.NoError(t, CloneOrCopy(t.Context(), dst, src, i.From, i.To))
+		want := make([]byte, len(content))
+		copy(want[i.From:i.To], content[i.From:i.To])
+		have, err := os.ReadFile(dst.Name())
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(want, have), i)
+	}
+	src, dst := create(t, content[:100]), create(t, nil)
+	require.ErrorIs(t, CloneOrCopy(t.Context(), dst, src, 0, 200), io.ErrUnexpectedEOF)
+}

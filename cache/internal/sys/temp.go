@@ -17,11 +17,11 @@ const (
 	// AbandonedAfter is how long a temporary file whose writer is dead stays, for the
 	// next attempt to go on with.
 	AbandonedAfter = time.Hour
-	// quietAfter is how long a temporary file on a network file system must be
+	// QuietAfter is how long a temporary file on a network file system must be
 	// untouched before its writer counts as dead: there a lock that can be had does
 	// not show it, since it may not reach from host to host. A live writer is
 	// quiet for 30 s at most, its longest wait.
-	quietAfter = 2 * time.Minute
+	QuietAfter = 2 * time.Minute
 )
 
 // CreateTemp creates a new file .<base>.<unique>.<kind> in dir, open for
@@ -36,24 +36,29 @@ func CreateTemp(dir, base, kind string, perm fs.FileMode) (*os.File, error) {
 		base = base[:most]
 	}
 	for range 100 {
-		path := filepath.Join(dir, UniqueName(base, kind))
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
-		if errors.Is(err, fs.ErrExist) {
-			continue
+		f, err := CreateLocked(filepath.Join(dir, UniqueName(base, kind)), perm)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
 		}
-		if err != nil {
-			return nil, err
-		}
-		// Another process may have seen the file before it was locked, and taken
-		// it for a dead one's. Then it is that one's. Where locks do not work
-		// (some NFS mounts) the file is protected by its age, see [LockDead].
-		if held, _ := TryLock(f); held || !IsAt(f, path) {
-			_ = f.Close()
-			continue
-		}
-		return f, nil
 	}
 	return nil, fmt.Errorf("create a temporary file for %s in %s: every name that was tried exists", base, dir)
+}
+
+// CreateLocked creates a file at path as [CreateTemp] does. The error wraps
+// [fs.ErrExist] if another name must be tried.
+func CreateLocked(path string, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return nil, err
+	}
+	// Another process may have seen the file before it was locked, and taken
+	// it for a dead one's. Then it is that one's. Where locks do not work
+	// (some NFS mounts) the file is protected by its age, see [LockDead].
+	if held, _ := TryLock(f); held || !IsAt(f, path) {
+		_ = f.Close()
+		return nil, &os.PathError{Op: "lock", Path: path, Err: fs.ErrExist}
+	}
+	return f, nil
 }
 
 // UniqueName returns a new name of the form that [CreateTemp] gives.
@@ -99,7 +104,7 @@ func LockToRemove(path string, now time.Time, age time.Duration) *os.File {
 
 func ifDead(f *os.File, path string, now time.Time, age time.Duration) *os.File {
 	if IsNetwork(f) {
-		age = max(age, quietAfter)
+		age = max(age, QuietAfter)
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() && Age(info.ModTime(), now) >= age {

@@ -42,7 +42,7 @@ func (f *Flags) Register(set *flag.FlagSet) {
 	set.StringVar(&f.Owner, "owner", "", "refuse runs of repositories that this `OWNER` does not own")
 	set.Var(&f.Branches, "branches", "refuse runs of other branches, as `BRANCH` or PREFIX*, separated by commas")
 	set.Var(&f.Events, "events", "refuse runs that another `EVENT` started, separated by commas (default "+strings.Join(artifacts.DefaultEvents(), ",")+")")
-	set.Var(&f.Workflows, "workflows", "refuse runs of other workflows, as a name or `FILE`, separated by commas")
+	set.Var(&f.Workflows, "workflows", "refuse runs of other workflows, as a `FILE` such as .github/workflows/docker-builds.yml, or a name, which any file can give itself; separated by commas")
 	set.BoolVar(&f.LastWins, "last-wins", false, "if two artifacts contain a file with different content, take the one of the later artifact, by name")
 }
 
@@ -61,7 +61,7 @@ func (f *Flags) Request(getenv func(string) string) (*artifacts.Request, error) 
 	if f.RunID < 0 {
 		return nil, fmt.Errorf("-run-id %d: want the number from the run's URL", f.RunID)
 	}
-	if err := f.checkAllow(); err != nil {
+	if err := f.checkPolicy(); err != nil {
 		return nil, err
 	}
 	for i, name := range f.Names {
@@ -86,10 +86,13 @@ func (f *Flags) Request(getenv func(string) string) (*artifacts.Request, error) 
 	return r, err
 }
 
-func (f *Flags) checkAllow() error {
-	policy := artifacts.Policy{Allow: f.Allow}
-	if err := policy.Validate(); err != nil {
+func (f *Flags) checkPolicy() error {
+	allow, workflows := artifacts.Policy{Allow: f.Allow}, artifacts.Policy{Workflows: f.Workflows}
+	if err := allow.Validate(); err != nil {
 		return fmt.Errorf("-allow: %w", err)
+	}
+	if err := workflows.Validate(); err != nil {
+		return fmt.Errorf("-workflows: %w", err)
 	}
 	return nil
 }
@@ -136,7 +139,7 @@ func (f *Flags) runOfImages(getenv func(string) string) (tarball.Run, error) {
 			return tarball.Run{}, fmt.Errorf("-%s is about the build that names the images: leave it or the IMAGE arguments out", name)
 		}
 	}
-	if err := f.checkAllow(); err != nil {
+	if err := f.checkPolicy(); err != nil {
 		return tarball.Run{}, err
 	}
 	switch {
@@ -205,11 +208,11 @@ func Images(ctx context.Context, request *artifacts.Request, rules tagging.Rules
 // GH_TOKEN. It is not a flag, since every process of the machine could read it
 // there.
 func newClient(getenv func(string) string, logger *slog.Logger) (*artifacts.Client, error) {
-	token := getenv("GITHUB_TOKEN")
+	token := strings.TrimSpace(getenv("GITHUB_TOKEN"))
 	if token == "" {
 		token = getenv("GH_TOKEN")
 	}
-	return artifacts.New(&artifacts.Options{APIURL: getenv("GITHUB_API_URL"), Token: strings.TrimSpace(token), Logger: logger})
+	return artifacts.New(&artifacts.Options{APIURL: getenv("GITHUB_API_URL"), Token: token, Logger: logger})
 }
 
 // Code ends a program whose build could not be fetched or used: it prints why and

@@ -104,3 +104,23 @@ func TestUnusableEvent(t *testing.T) {
 	require.ErrorIs(t, err, artifacts.ErrEvent)
 	assert.IsType(t, cli.Failure(nil), err)
 }
+
+// A token that was read from a file ends with a newline; one that is blank is none.
+func TestTokensAreTrimmed(t *testing.T) {
+	for _, env := range []func(string) string{
+		env("GITHUB_TOKEN", "secret\n"), env("GITHUB_TOKEN", "\n", "GH_TOKEN", "secret\r\n"), env("GH_TOKEN", " secret "), env("GITHUB_TOKEN", "secret", "GH_TOKEN", "other"),
+	} {
+		s := artifactstest.New(t)
+		run := s.AddRun(artifactstest.Run{})
+		s.SetQuirks(artifactstest.Quirks{Token: "secret"})
+		client, err := newClient(func(name string) string {
+			if name == "GITHUB_API_URL" {
+				return s.URL()
+			}
+			return env(name)
+		}, nil)
+		require.NoError(t, err)
+		_, err = client.Run(t.Context(), run.Repository, run.ID)
+		require.NoError(t, err)
+	}
+}

@@ -87,37 +87,46 @@ func (b *bars) end() {
 	b.container.Wait()
 }
 
-// bar is a bar whose speed is measured from call to call.
+// bar is a bar with its pace.
 type bar struct {
 	*mpb.Bar
-	at time.Time
+
+	mu   sync.Mutex // is never held while a method of Bar is called: that waits for the decorators
+	pace pace
 }
 
-// speedAge is over how many measurements, of 100 ms and more, the speed is
-// averaged.
-const speedAge = 15
-
 func newBar(c *mpb.Progress, name string, options ...mpb.BarOption) *bar {
+	b := &bar{}
 	options = append(options,
-		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f of % .1f", decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.EwmaSpeed(decor.SizeB1024(0), "% .1f", speedAge, decor.WCSyncSpace), decor.Name(" "), decor.EwmaETA(decor.ET_STYLE_GO, speedAge, decor.WCSyncSpace)))
-	return &bar{Bar: c.AddBar(0, options...)}
+		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.Any(func(s decor.Statistics) string { return Bytes(s.Current) + " of " + Bytes(s.Total) }, decor.WCSyncSpace)),
+		mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string { return b.speedText(s.Total-s.Current, time.Now()) }, decor.WCSyncSpaceR)))
+	b.Bar = c.AddBar(0, options...)
+	return b
+}
+
+// speedText is how fast bytes come, and how long the rest takes.
+func (b *bar) speedText(rest int64, now time.Time) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	speed := b.pace.speed(now)
+	text := Bytes(int64(speed)) + "/s"
+	if left := timeLeft(rest, speed); left != "" {
+		text += ", " + left
+	}
+	return text
 }
 
 func (b *bar) set(p tarball.Progress) {
-	// Bytes come in small pieces from many connections: measured one by one they would
-	// have no speed.
+	// Bytes come in small pieces from many connections: each would be drawn.
 	const least = 100 * time.Millisecond
 	now := time.Now()
-	first := b.at.IsZero()
-	if now.Sub(b.at) < least && p.Done < p.Total {
+	b.mu.Lock()
+	if now.Sub(b.pace.at) < least && p.Done < p.Total {
+		b.mu.Unlock()
 		return
 	}
+	b.pace.add(p.Done, now)
+	b.mu.Unlock()
 	b.SetTotal(p.Total, false)
-	if first { // what an earlier attempt left has no speed
-		b.SetCurrent(p.Done)
-	} else {
-		b.EwmaSetCurrent(p.Done, now.Sub(b.at))
-	}
-	b.at = now
+	b.SetCurrent(p.Done)
 }

@@ -96,9 +96,8 @@ func (l *lines) printOnce() {
 func (i *line) String() string {
 	rate := float64(i.now.Done-i.last.Done) / lineEvery.Seconds()
 	text := fmt.Sprintf("%s: %s of %s, %s/s", i.name, Bytes(i.now.Done), Bytes(i.now.Total), Bytes(int64(rate)))
-	if rate > 0 {
-		left := time.Duration(float64(i.now.Total-i.now.Done) / rate * float64(time.Second))
-		text += ", " + left.Round(time.Second).String() + " left"
+	if left := timeLeft(i.now.Total-i.now.Done, rate); left != "" {
+		text += ", " + left
 	}
 	return text
 }

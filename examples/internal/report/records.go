@@ -15,8 +15,8 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/cli"
 )
 
-// The names of the records' fields are a contract: other programs parse them. Times
-// are RFC 3339 in UTC, digests have their algorithm, what is not known is "" or 0.
+// The names of the records' fields are a contract: other programs parse them.
+// examples/JSON.md describes them.
 
 // Outcomes beside those of the packages cache and loader.
 const (
@@ -36,8 +36,10 @@ type Stocked struct {
 	BytesReused     int64   `json:"bytes_reused"`     // of layers, from tarballs in the directory
 	BytesCloned     int64   `json:"bytes_cloned"`     // of these, by sharing the space on the disk
 	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
+	BytesResumed    int64   `json:"bytes_resumed"`    // of layers, that an earlier attempt had left
 	Seconds         float64 `json:"seconds"`
-	Error           string  `json:"error"` // "" unless failed
+	Error           string  `json:"error"`  // "" unless failed
+	Advice          string  `json:"advice"` // what to do about the error
 
 	Start time.Time `json:"-"`
 }
@@ -45,17 +47,17 @@ type Stocked struct {
 // Put takes over what [cache.Dir.Put] did.
 func (r *Stocked) Put(put *cache.Result) {
 	r.Outcome, r.BytesTotal, r.BytesDownloaded = string(put.Outcome), put.Total, put.Downloaded
-	r.BytesReused, r.BytesCloned, r.BytesCopied = put.Reused, put.Cloned, put.Copied
+	r.BytesReused, r.BytesCloned, r.BytesCopied, r.BytesResumed = put.Reused, put.Cloned, put.Copied, put.Resumed
 	if put.Total > 0 {
 		r.Tarball = put.Path
 	}
 }
 
-// End ends the work on the image.
-func (r *Stocked) End(err error) {
+// End ends the work on the image. The advice is what to do about the error.
+func (r *Stocked) End(err error, advice string) {
 	r.Seconds = seconds(r.Start)
 	if err != nil {
-		r.Outcome, r.Error = Failed, err.Error()
+		r.Outcome, r.Error, r.Advice = Failed, err.Error(), advice
 	}
 }
 
@@ -65,8 +67,15 @@ func (r *Stocked) Text() string {
 	switch cache.Outcome(r.Outcome) {
 	case cache.Stocked:
 		line := fmt.Sprintf("stocked    %s  %s from %s in %.1f s", name, total, r.Source, r.Seconds)
+		var parts []string
 		if r.BytesReused > 0 {
-			line += fmt.Sprintf(", of that %s reused (%s cloned, %s copied)", cli.Bytes(r.BytesReused), cli.Bytes(r.BytesCloned), cli.Bytes(r.BytesCopied))
+			parts = append(parts, fmt.Sprintf("%s reused (%s cloned, %s copied)", cli.Bytes(r.BytesReused), cli.Bytes(r.BytesCloned), cli.Bytes(r.BytesCopied)))
+		}
+		if r.BytesResumed > 0 {
+			parts = append(parts, cli.Bytes(r.BytesResumed)+" kept from an earlier attempt")
+		}
+		if len(parts) > 0 {
+			line += ", of that " + strings.Join(parts, ", ")
 		}
 		return line
 	case cache.Unchanged:
@@ -85,8 +94,8 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 	for i, r := range results {
 		count[r.Outcome]++
 		rows[i] = workflow.SummaryRow{
-			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused,
-			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error,
+			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
+			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error, Advice: r.Advice,
 		}
 	}
 	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
@@ -99,38 +108,38 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 }
 
 // HowToLoad says what can be done with the tarballs of the sample.
-func HowToLoad(dir string, results []*Stocked) string {
-	var all []string
-	for _, r := range results {
-		all = append(all, r.Tarball)
-	}
+func HowToLoad(dir, branch string, results []*Stocked) string {
 	return fmt.Sprintf(`
 The tarballs are in %s. Load one into an engine with one of
+  load-image -dir %[1]s -branch %s %s
   docker load -i %s
-  podman load -i %[2]s
+  podman load -i %[4]s
 They are yours to keep or to remove:
-  rm %s
-`, dir, all[0], strings.Join(all, " "))
+  rm -r %[1]s
+`, dir, branch, results[0].Image, results[0].Tarball)
 }
 
 // Loaded is what load-image prints for an image.
 type Loaded struct {
 	Image         string  `json:"image"`          // as it was asked for
 	Tarball       string  `json:"tarball"`        // path, "" if there is none
+	Digest        string  `json:"digest"`         // of the tarball's manifest
 	Outcome       string  `json:"outcome"`        // present, loaded, loaded-delta, missing, failed
 	BytesStreamed int64   `json:"bytes_streamed"` // to the engine
 	BytesTotal    int64   `json:"bytes_total"`    // of the tarball
 	Seconds       float64 `json:"seconds"`
-	Error         string  `json:"error"` // "" unless missing or failed
+	Error         string  `json:"error"`  // "" unless missing or failed
+	Advice        string  `json:"advice"` // what to do about the error
 
 	Start time.Time `json:"-"`
 }
 
-// End ends the work on the image; with an error by this outcome.
-func (r *Loaded) End(err error, outcome string) {
+// End ends the work on the image; with an error by this outcome. The advice is what to
+// do about the error.
+func (r *Loaded) End(err error, outcome, advice string) {
 	r.Seconds = seconds(r.Start)
 	if err != nil {
-		r.Outcome, r.Error = outcome, err.Error()
+		r.Outcome, r.Error, r.Advice = outcome, err.Error(), advice
 	}
 }
 
@@ -148,12 +157,13 @@ func (r *Loaded) Text() string {
 
 // Output is what merge-artifacts prints for an output.
 type Output struct {
-	Name      string `json:"name"`
-	Reference string `json:"reference"`
-	Artifact  string `json:"artifact"` // that contains it
-	File      string `json:"file"`     // in the directory
-	RunID     int64  `json:"run_id"`
-	Branch    string `json:"branch"` // of the run
+	Name       string `json:"name"`
+	Reference  string `json:"reference"`
+	Artifact   string `json:"artifact"` // that contains it
+	File       string `json:"file"`     // in the directory
+	RunID      int64  `json:"run_id"`
+	RunAttempt int64  `json:"run_attempt"`
+	Branch     string `json:"branch"` // of the run
 }
 
 // Text is the record for people and shells.

@@ -4,6 +4,7 @@ package sample
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -35,7 +36,8 @@ const (
 
 // Start starts a registry in this process that has the images. The directory must be
 // empty: the sample's tarballs have the names of real ones, and must not replace any.
-// With "" one is made. End must be called in the end.
+// With "" one is made below the working directory, since its tarballs stay. End must be
+// called in the end.
 func Start(dir string) (*Sample, error) {
 	if dir != "" {
 		entries, err := os.ReadDir(dir)
@@ -52,10 +54,10 @@ func Start(dir string) (*Sample, error) {
 	}
 	s := &Sample{server: server, Mirror: server.Host() + "/" + mirror, Dir: dir}
 	if err = s.push(); err == nil && dir == "" {
-		if s.Dir, err = os.MkdirTemp("", "docker-cache-sample-"); err != nil {
+		if s.Dir, err = os.MkdirTemp(".", "docker-cache-sample-"); err != nil {
 			err = fmt.Errorf("make a directory for the tarballs: %w", err)
 		}
-		s.made = err == nil
+		s.Dir, s.made = filepath.Clean(s.Dir), err == nil
 	}
 	if err != nil {
 		s.End(false)
