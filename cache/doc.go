@@ -53,8 +53,16 @@
 //     published. Where the writer may live, as on another host, it is cloned or copied into
 //     a new file.
 //   - .<tarball>.lock says who writes a tarball, .lock.wanted who asks for the lock.
-//   - .<tarball>.mark says when a tarball was last used, and its newest build run.
+//     .prune.lock and .quota.lock are of the whole directory.
+//   - .<tarball>.mark says when a tarball was last used, and its newest build run. Where
+//     it belongs to another user and may not be replaced, .<tarball>.<user number>.mark
+//     does so too.
 //   - .<tarball>.<time>.<unique>.retired is a version that was replaced.
+//
+// None of them is written to unless this process, or one of the same user, has made it:
+// another user may have put a link or a second name of any file in its place. Locks can
+// be opened by those who may write to the directory, marks be read by those who may list
+// it, whatever the umask is.
 //
 // Machines with different versions of this package may share a directory.
 //

@@ -75,29 +75,32 @@ func CreateOwn(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := shareWithWriters(f, filepath.Dir(path)); err != nil {
-		// It works for this user.
-		_ = f.Chmod(0o600)
+	if err := share(f, filepath.Dir(path), writers); err != nil {
+		_ = f.Chmod(0o600) // it works for this user
 	}
 	return f, nil
 }
 
-// shareWithWriters gives f the mode and group with which those can open it who may
-// write to dir.
-func shareWithWriters(f *os.File, dir string) error {
+// ShareWithReaders lets those read f who may list the directory that it is in, whatever
+// the umask was.
+func ShareWithReaders(f *os.File, dir string) error { return share(f, dir, readers) }
+
+// share gives f a mode that follows from that of dir, and dir's group where it matters.
+func share(f *os.File, dir string, modeOf func(dir fs.FileMode) fs.FileMode) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
-	mode := writers(info.Mode())
-	// Where the group may do what all may, it does not matter which it is.
-	if mode>>3&0o6 != mode&0o6 {
+	mode := modeOf(info.Mode())
+	if mode>>3&0o6 != mode&0o6 { // the group may do something else than all others
 		if err := giveGroup(f, info); err != nil {
 			return err
 		}
 	}
 	return f.Chmod(mode)
 }
+
+func readers(dir fs.FileMode) fs.FileMode { return 0o600 | dir&0o044 }
 
 // writers returns the mode that lets those read and write a file who may create one in
 // a directory.
