@@ -72,9 +72,9 @@ func TestNewImageRefuses(t *testing.T) {
 		"restricted zstd": {change: func(m *v1.Manifest) {
 			m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 		}, reason: "may not be distributed"},
-		"encrypted layer":      {change: func(m *v1.Manifest) { m.Layers[0].MediaType += "+encrypted" }, reason: "not a layer that engines load"},
+		"encrypted layer":      {change: func(m *v1.Manifest) { m.Layers[0].MediaType += "+encrypted" }, reason: "is encrypted"},
 		"sha512 layer":         {change: func(m *v1.Manifest) { m.Layers[0].Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("a", 128)} }, reason: "not sha256"},
-		"negative size":        {change: func(m *v1.Manifest) { m.Layers[0].Size = -1 }, reason: "not plausible"},
+		"negative size":        {change: func(m *v1.Manifest) { m.Layers[0].Size = -1 }, reason: "its size is negative: -1 bytes"},
 		"size beyond any disk": {change: func(m *v1.Manifest) { m.Layers[0].Size = 1 << 62 }, reason: "not plausible"},
 	} {
 		t.Run(name, func(t *testing.T) {
