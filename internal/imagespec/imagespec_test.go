@@ -43,7 +43,7 @@ func TestManifestTakes(t *testing.T) {
 		ociLayer, "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.oci.image.layer.v1.tar+xz",
 		"application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.docker.image.rootfs.diff.tar.gz", "application/vnd.docker.image.rootfs.diff.tar.gzip+x",
 		"application/vnd.docker.image.rootfs.diff.tar.zstd", "application/vnd.erofs.layer.v1",
-		"application/octet-stream", "application/x-gzip", "application/x-tar", "application/tar+gzip", "application/json", "",
+		"application/octet-stream", "application/x-gzip", "application/x-tar", "application/tar+gzip", "application/json", "text/html", "",
 	} {
 		m, err := Manifest(manifest(ociConfig, layer, ""))
 		require.NoError(t, err, layer)

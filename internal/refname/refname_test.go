@@ -63,6 +63,7 @@ func TestMistakes(t *testing.T) {
 		"user:secret@localhost:5000":                      {`leave out what is before the "@"`, "***@localhost:5000"},
 		"https://user:secret@ghcr.io/a/b":                 {`leave "https://" out`, "https://***@ghcr.io/a/b"},
 		"ghcr.io/a/b:t?token=secret":                      {"a reference has no query", "ghcr.io/a/b:t?***"},
+		"ghcr.io/a/b?token=SECRET":                        {"a reference has no query", "ghcr.io/a/b?***"}, // which the grammar's own error quotes
 		"https://ghcr.io/a/b?x=secret":                    {`leave "https://" out`, "https://ghcr.io/a/b?***"},
 		"a/../b:t":                                        {"invalid reference format", ""},
 	} {
@@ -70,7 +71,7 @@ func TestMistakes(t *testing.T) {
 		require.Error(t, err, ref)
 		assert.Nil(t, named)
 		assert.ErrorContains(t, err, c.says, ref)
-		assert.NotContains(t, err.Error()+Printable(ref), "secret")
+		assert.NotContains(t, strings.ToLower(err.Error()+Printable(ref)), "secret")
 		if c.printed == "" {
 			c.printed = ref
 		}
