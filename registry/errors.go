@@ -54,9 +54,14 @@ var (
 	// network, see [Options.AllowLocal]. The error is one of kind
 	// [ErrInvalidAnswer] and wraps this one too.
 	ErrLocalAddress = errors.New("leads to a local address")
-	// ErrUnsupported: a manifest of a kind that this package does not read.
-	ErrUnsupported = errors.New("unsupported manifest")
+	// ErrUnsupported: a manifest of a kind that this package does not read, or a
+	// digest of another algorithm than sha256.
+	ErrUnsupported = errors.New("unsupported")
 )
+
+// ErrNoImage is wrapped, together with [ErrNoPlatform], when an index has no image for
+// any platform, so that asking for another one is of no use.
+var ErrNoImage = errors.New("the index lists no image at all")
 
 // A TemporaryError is an error that knows whether the same call may succeed
 // later. An error of a keychain may be one; without the method it is permanent.

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Unmarshal is [json.Unmarshal], but it is an error if an object has a name twice that
@@ -104,12 +105,19 @@ func decodesItself(t reflect.Type) bool {
 		reflect.PointerTo(t).Implements(reflect.TypeFor[interface{ UnmarshalText([]byte) error }]())
 }
 
+// cached are the results of fields: a list may have thousands of objects of one type.
+var cached sync.Map
+
 // fields returns the types of a struct's fields by their names in JSON; none of a map.
 func fields(t reflect.Type) map[string]reflect.Type {
 	if t.Kind() != reflect.Struct {
 		return nil
 	}
+	if all, ok := cached.Load(t); ok {
+		return all.(map[string]reflect.Type)
+	}
 	all := map[string]reflect.Type{}
+	defer func() { cached.Store(t, all) }()
 	for _, f := range reflect.VisibleFields(t) {
 		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
