@@ -93,6 +93,22 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
+// Entry returns what [Dir.List] returns of the tarball called name, but for Shared. The
+// error is [fs.ErrNotExist] when there is no regular file of that name; what else is
+// wrong is in the entry.
+func (d *Dir) Entry(name string) (*Entry, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	if filepath.Base(name) != name {
+		return nil, fmt.Errorf("%w %q: it is a path", ErrInvalidName, name)
+	}
+	if e := d.entry(name); e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("%s: %w", filepath.Join(d.path, name), fs.ErrNotExist)
+}
+
 // entry reads one tarball; nil if there is none any more.
 func (d *Dir) entry(name string) *Entry {
 	path := filepath.Join(d.path, name)
