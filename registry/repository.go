@@ -149,7 +149,7 @@ type manifest struct {
 // manifest fetches the manifest called tagOrDigest. With a digest the bytes
 // must have it.
 func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifest, error) {
-	resp, err := r.get(ctx, "manifests/"+tagOrDigest, http.Header{"Accept": accepted}, http.StatusOK)
+	resp, err := r.get(ctx, "manifests/"+tagOrDigest, http.Header{"Accept": {strings.Join(accepted, ", ")}}, http.StatusOK)
 	if err != nil {
 		return nil, err
 	}
@@ -206,26 +206,45 @@ func joiner(tagOrDigest string) string {
 	return ":"
 }
 
+// listed fetches the manifest or index that an index lists, and checks that it is what
+// the index declares.
+func (r *repository) listed(ctx context.Context, d v1.Descriptor) (*manifest, error) {
+	source := r.name + "@" + d.Digest.String()
+	m, err := r.manifest(ctx, d.Digest.String())
+	if err != nil {
+		return nil, newError(ctx, "read manifest", source, err)
+	}
+	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
+		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrInvalidAnswer,
+			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
+	}
+	return m, nil
+}
+
 // readBlob reads a whole blob of at most limit bytes and verifies its digest. It
-// is for configs, which are kept in memory.
-func (r *repository) readBlob(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
-	if d.Size < 0 || d.Size > limit {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrUnsupported, Err: fmt.Errorf("%d bytes, more than %d", d.Size, limit)}
+// is for configs, which are kept in memory. what is what it is called in errors.
+func (r *repository) readBlob(ctx context.Context, what string, d v1.Descriptor, limit int64) ([]byte, error) {
+	op := "read " + what + " " + d.Digest.String() + " of"
+	fail := func(kind error, format string, args ...any) ([]byte, error) {
+		return nil, &Error{Op: op, Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
+	}
+	if d.Size > limit {
+		return fail(ErrUnsupported, "%d bytes, more than %d", d.Size, limit)
 	}
 	resp, err := r.get(ctx, "blobs/"+d.Digest.String(), http.Header{}, http.StatusOK)
 	if err != nil {
-		return nil, err
+		return nil, newError(ctx, op, r.name, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, d.Size+1))
 	if err != nil {
-		return nil, err
+		return nil, newError(ctx, op, r.name, err)
 	}
 	if int64(len(raw)) != d.Size {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrSize, Err: fmt.Errorf("declared are %d bytes, %s", d.Size, atLeast(int64(len(raw)), d.Size))}
+		return fail(ErrSize, "declared are %d bytes, %s", d.Size, atLeast(int64(len(raw)), d.Size))
 	}
 	if got := sha256Of(raw); got != d.Digest {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrDigest, Err: fmt.Errorf("its bytes have the digest %s", got)}
+		return fail(ErrDigest, "its bytes have the digest %s", got)
 	}
 	return raw, nil
 }

@@ -48,7 +48,7 @@ func TestResolveLatest(t *testing.T) {
 
 func TestResolvePlatform(t *testing.T) {
 	server := registrytest.New(t)
-	images := map[string]v1.Image{"linux/amd64": amd64(t, randomImage(t, 1)), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
+	images := map[string]v1.Image{"linux/amd64": forPlatform(t, "linux/amd64"), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
 	ref, err := server.PushIndex("image:tag", indexOf(t, images, "linux/arm/v7", "linux/arm64/v8", "linux/s390x", "linux/amd64"))
 	require.NoError(t, err)
 	client := newClient(nil)
