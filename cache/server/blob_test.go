@@ -95,11 +95,25 @@ func TestBlobRanges(t *testing.T) {
 		assert.Equal(t, http.StatusOK, got.StatusCode)
 		assert.True(t, bytes.Equal(raw, got.body))
 
-		// Of several ranges the whole is served.
-		got = c.get(path, "Range: bytes=0-9,20-29")
+		// Of several ranges the whole is served, and where the unit is another one, or none.
+		for _, asked := range []string{"bytes=0-9,20-29", "lines=0-9", "items=9-3", "bytes", "bytes 0-9", "0-9", "=0-9", "x"} {
+			got = c.get(path, "Range: "+asked)
+			assert.Equal(t, http.StatusOK, got.StatusCode, asked)
+			assert.Empty(t, got.Header.Get("Content-Range"))
+			assert.True(t, bytes.Equal(raw, got.body))
+		}
+		// The name of the unit has no case.
+		got = c.get(path, "Range: BYTES=2-5")
+		assert.Equal(t, http.StatusPartialContent, got.StatusCode)
+		assert.True(t, bytes.Equal(raw[2:6], got.body))
+		// A range is of what GET would give; HEAD says how much that is.
+		got = c.do(http.MethodHead, path, "Range: bytes=2-5")
 		assert.Equal(t, http.StatusOK, got.StatusCode)
-		assert.True(t, bytes.Equal(raw, got.body))
+		assert.Equal(t, strconv.Itoa(size), got.Header.Get("Content-Length"))
 	}
+	manifest := team + "manifests/v1"
+	assert.Equal(t, http.StatusOK, c.get(manifest, "Range: lines=0-9").StatusCode)
+	assert.Equal(t, string(file.Image.Manifest()[2:6]), string(c.get(manifest, "Range: bytes=2-5").body))
 	assert.Empty(t, c.reported.take())
 }
 

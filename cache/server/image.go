@@ -53,8 +53,8 @@ func newIndex(raw []byte) index {
 	i := index{raw: raw, digest: digestOf(raw), mediaType: cmp.Or(parsed.MediaType, types.OCIImageIndex)}
 	for _, m := range parsed.Manifests {
 		var e entry
-		if json.Unmarshal(m, &e) != nil {
-			e.Platform = nil // what can be read is there
+		if json.Unmarshal(m, &e) != nil { // what can be read is there
+			e.Platform = nil
 		}
 		i.entries = append(i.entries, e)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -25,7 +26,8 @@ func (s *server) referrers(w http.ResponseWriter, r *http.Request, repository, n
 		MediaType     types.MediaType `json:"mediaType"`
 		Manifests     []referrer      `json:"manifests"`
 	}{2, types.OCIImageIndex, []referrer{}}
-	filter := r.URL.Query().Get("artifactType")
+	// A media type has no space: that is a "+" which the client has not escaped.
+	filter := strings.ReplaceAll(r.URL.Query().Get("artifactType"), " ", "+")
 	if filter != "" {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}

@@ -39,6 +39,56 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+// Whether it works is for everybody to know, and nothing else is.
+func TestHealth(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a")
+	file := s.open("image.tar")
+	defer file.Close()
+	refuseAll := func(*http.Request, string) error { return ErrUnauthorized }
+	c := connectWith(s, Options{Authorize: refuseAll, Prefix: "/cache"})
+	single := &client{t: t, host: serve(t, NewSingle(file, "own", "t", &Options{Authorize: refuseAll, Prefix: "/cache"}))}
+	for _, c := range []*client{c, single} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			got := c.do(method, "/cache/healthz")
+			assert.Equal(t, http.StatusOK, got.StatusCode)
+			assert.Equal(t, "text/plain; charset=utf-8", got.Header.Get("Content-Type"))
+			assert.Equal(t, map[string]string{http.MethodGet: "ok\n"}[method], string(got.body))
+		}
+		requireRefusal(t, c.do(http.MethodPost, "/cache/healthz"), http.StatusMethodNotAllowed, "UNSUPPORTED")
+		c.requireRefused(http.StatusNotFound, "UNSUPPORTED", "/healthz")
+		c.requireRefused(http.StatusUnauthorized, "UNAUTHORIZED", "/cache/v2/")
+	}
+	require.NoError(t, os.RemoveAll(s.dir.Path()))
+	c.requireRefused(http.StatusServiceUnavailable, "UNAVAILABLE", "/cache/healthz")
+	require.Len(t, c.reported.take(), 1)
+	assert.Equal(t, http.StatusOK, single.get("/cache/healthz").StatusCode, "that is open")
+}
+
+// Look fails now, rather than at a request, and counts what is served.
+func TestLook(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a")
+	s.stock("other", testRef, "b")
+	s.write("old.tar", []byte("of another tool"))
+	var reported failures
+	h := New(s.dir, &Options{Failed: reported.add})
+	for range 2 {
+		n, err := h.Look(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 2, n)
+	}
+	all := reported.take()
+	require.Len(t, all, 1, "once")
+	assert.ErrorContains(t, all[0], "old.tar: not a tarball of this cache")
+	require.NoError(t, os.RemoveAll(s.dir.Path()))
+	_, err := h.Look(t.Context())
+	require.ErrorIs(t, err, os.ErrNotExist)
+	n, err := New(nil, nil).Look(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, n)
+}
+
 // pull pulls an image as a client does, and verifies all of it.
 func pull(t *testing.T, ref string, opts ...remote.Option) (v1.Image, error) {
 	parsed, err := name.ParseReference(ref)

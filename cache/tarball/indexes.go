@@ -48,7 +48,7 @@ func checkIndex(raw []byte, listed v1.Hash) error {
 	var index struct {
 		MediaType types.MediaType `json:"mediaType"`
 		Manifests []struct {
-			Digest string `json:"digest"`
+			Digest any `json:"digest"`
 		} `json:"manifests"`
 		Config, Layers json.RawMessage // which only a manifest has
 	}
