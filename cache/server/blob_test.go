@@ -245,7 +245,7 @@ func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
 	c := &client{t: t, reported: &failures{}}
 	h := newServer(&Options{Failed: c.reported.add})
 	h.lists = true
-	h.catalog = fixed{newDirCatalog(s.dir, -1, h.unreadable), all}
+	h.catalog = fixed{newDirCatalog(s.dir, -1, h.notServed), all}
 	c.host = serve(t, h)
 	layer, raw := layerOf(t, "a")
 	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+layer)

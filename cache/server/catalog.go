@@ -66,8 +66,8 @@ func (c single) used(context.Context, image) {}
 // now and then.
 type dirCatalog struct {
 	dir     *cache.Dir
-	read    func(name string) (*cache.Entry, error)           // [cache.Dir.Entry]; tests replace it
-	skipped func(ctx context.Context, err error, args ...any) // is called with why a file is not served
+	read    func(name string) (*cache.Entry, error) // [cache.Dir.Entry]; tests replace it
+	skipped func(context.Context, error)            // is called with why a file is not served
 	holder  holder
 	known   atomic.Pointer[listing] // nil before the first look
 
@@ -112,7 +112,7 @@ func versionOf(info fs.FileInfo) version {
 	return version{info.Mode(), info.Size(), info.ModTime().UnixNano(), sys.Changed(info), sys.Inode(info)}
 }
 
-func newDirCatalog(dir *cache.Dir, hold time.Duration, skipped func(context.Context, error, ...any)) *dirCatalog {
+func newDirCatalog(dir *cache.Dir, hold time.Duration, skipped func(context.Context, error)) *dirCatalog {
 	return &dirCatalog{dir: dir, read: dir.Entry, skipped: skipped, holder: holder{hold: hold}, files: map[string]*file{}}
 }
 

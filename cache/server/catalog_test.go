@@ -265,7 +265,7 @@ func TestTroubleIsNotRemembered(t *testing.T) {
 	file := s.stock("image", testRef, "a")
 	var reported failures
 	broken := true
-	c := newDirCatalog(s.dir, 0, func(_ context.Context, err error, _ ...any) { reported.add(err) })
+	c := newDirCatalog(s.dir, 0, func(_ context.Context, err error) { reported.add(err) })
 	c.read = func(name string) (*cache.Entry, error) {
 		if broken {
 			return &cache.Entry{Name: name, Err: os.ErrPermission}, nil

@@ -315,7 +315,7 @@ func TestReplacedBeforeItIsOpened(t *testing.T) {
 	s := newShelf(t)
 	s.stock("image", testRef, "a")
 	h := newServer(nil)
-	c := newDirCatalog(s.dir, time.Hour, h.unreadable)
+	c := newDirCatalog(s.dir, time.Hour, h.notServed)
 	h.catalog, h.lists = c, true
 	var second *tarball.Tarball
 	c.read = func(name string) (*cache.Entry, error) {

@@ -33,7 +33,7 @@ type watched struct {
 
 func watch(s *shelf) *watched {
 	w := &watched{t: s.t}
-	w.dirCatalog = newDirCatalog(s.dir, -1, func(_ context.Context, err error, _ ...any) { s.t.Log(err) })
+	w.dirCatalog = newDirCatalog(s.dir, -1, func(_ context.Context, err error) { s.t.Log(err) })
 	w.read = func(name string) (*cache.Entry, error) { w.reads.Add(1); return s.dir.Entry(name) }
 	return w
 }

@@ -87,7 +87,7 @@ func New(dir *cache.Dir, o *Options) *Handler {
 	if dir == nil {
 		return &Handler{server: s}
 	}
-	c := newDirCatalog(dir, s.Hold, s.unreadable)
+	c := newDirCatalog(dir, s.Hold, s.notServed)
 	s.catalog = c
 	return &Handler{s, c}
 }
@@ -289,6 +289,14 @@ func (s *server) images(r *http.Request, repository string, held bool) ([]image,
 func (s *server) failed(r *http.Request, err error) {
 	if r.Context().Err() == nil {
 		s.unreadable(r.Context(), err, "url", r.URL.String())
+	}
+}
+
+// notServed reports a file of the directory that is not served.
+func (s *server) notServed(ctx context.Context, err error) {
+	s.Logger.WarnContext(ctx, "a file is not served", "error", err)
+	if s.Failed != nil {
+		s.Failed(err)
 	}
 }
 
