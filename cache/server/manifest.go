@@ -62,12 +62,8 @@ func (s *server) keep(ctx context.Context, i image) error {
 	return err
 }
 
-// parseDigest reads a digest. That of an algorithm by which nothing is stocked is one
-// too: there is nothing that has it.
+// parseDigest reads a digest, of any algorithm that is known: by some nothing is stocked.
 func parseDigest(text string) (v1.Hash, error) {
-	if hex, ok := strings.CutPrefix(text, "sha512:"); ok && len(hex) == 128 && strings.Trim(hex, "0123456789abcdef") == "" {
-		return v1.Hash{Algorithm: "sha512", Hex: hex}, nil
-	}
 	digest, err := v1.NewHash(text)
 	if err != nil {
 		return v1.Hash{}, badDigest(text)
