@@ -22,6 +22,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // maxManifest is the largest manifest that is read, in bytes: what the
@@ -165,23 +167,20 @@ func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifes
 		return fail(ErrUnsupported, "more than %d bytes", maxManifest)
 	}
 	contentType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if malformed
-	var head struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     types.MediaType `json:"mediaType"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	if err := json.Unmarshal(raw, new(json.RawMessage)); err != nil {
 		return fail(ErrInvalidAnswer, "the manifest is not JSON (%d bytes of type %q): %w", len(raw), contentType, err)
 	}
-	if head.SchemaVersion == 1 {
-		return fail(ErrUnsupported, "schema version 1: push the image again with a current tool")
+	own, err := imagespec.MediaType(raw)
+	if err != nil {
+		return nil, documentError("read manifest", r.name+joiner(tagOrDigest)+tagOrDigest, err)
 	}
-	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: head.MediaType}
+	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: own}
 	served := types.MediaType(contentType)
 	switch {
-	case head.MediaType == "":
+	case own == "":
 		m.mediaType = served
-	case served.IsImage() && served != head.MediaType, served.IsIndex() && served != head.MediaType:
-		return fail(ErrInvalidAnswer, "served as %q, but says of itself %q", served, head.MediaType)
+	case served.IsImage() && served != own, served.IsIndex() && served != own:
+		return fail(ErrInvalidAnswer, "served as %q, but says of itself %q", served, own)
 	}
 	if !m.mediaType.IsImage() && !m.mediaType.IsIndex() {
 		return fail(ErrUnsupported, "media type %q", m.mediaType)

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/internal/imagespec"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -261,7 +262,7 @@ func (s *search) from(ctx context.Context, place int) error {
 // failedWith records why the present reference does not have the image. The error
 // that it returns ends the search.
 func (s *search) failedWith(ctx context.Context, err error) error {
-	ref := s.references[s.at]
+	ref := refname.Printable(s.references[s.at])
 	err = newError(ctx, "resolve", ref, err)
 	if ctx.Err() != nil {
 		return err
@@ -317,10 +318,10 @@ func (s *search) mustAgree(ctx context.Context) error {
 	if !s.client.options.MirrorsMustAgree || s.at == last {
 		return nil
 	}
-	own := s.references[last]
+	own := refname.Printable(s.references[last])
 	op := "compare " + s.source() + " with"
 	there := &search{client: s.client, platform: s.platform}
-	if err := there.locate(ctx, own, false); err != nil {
+	if err := there.locate(ctx, s.references[last], false); err != nil {
 		err = newError(ctx, "resolve", own, err)
 		if ctx.Err() != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // ErrReference is wrapped by every error about an image reference, or about
@@ -27,9 +29,9 @@ func parse(image string) (tagged, error) {
 	if image == "" {
 		return tagged{}, fmt.Errorf("%w: it is empty: did the build that should have named it fail?", ErrReference)
 	}
-	named, err := reference.ParseNormalizedNamed(image)
+	named, err := refname.Parse(image)
 	if err != nil {
-		return tagged{}, fmt.Errorf("%w %q: %w", ErrReference, image, err)
+		return tagged{}, fmt.Errorf("%w %q: %w", ErrReference, refname.Printable(image), err)
 	}
 	t := tagged{named: reference.TrimNamed(named)}
 	if d, ok := named.(reference.Digested); ok {

@@ -67,11 +67,10 @@ func newImage(name string, info *tarball.Info) (image, error) {
 	if err != nil {
 		return image{}, err // cannot be: it was checked when the image was made
 	}
-	i := image{info: info, file: name, name: host(reference.Domain(named)) + "/" + reference.Path(named), tag: "latest"}
+	i := image{info: info, file: name, platform: info.Image.Platform(), name: host(reference.Domain(named)) + "/" + reference.Path(named), tag: "latest"}
 	if tagged, ok := named.(reference.Tagged); ok {
 		i.tag = tagged.Tag()
 	}
-	_ = json.Unmarshal(info.Image.Config(), &i.platform) // what it does not state is any
 	for _, raw := range info.Image.Indexes() {
 		i.indexes = append(i.indexes, newIndex(raw))
 	}

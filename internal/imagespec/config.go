@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/internal/strictjson"
 )
 
 // A ConfigFile is what is needed of an image's config.
@@ -19,11 +21,15 @@ type ConfigFile struct {
 // Config reads a config. Fields that are not needed may be of any kind: engines differ
 // in what they read, and old images have strings where lists should be.
 func Config(raw []byte) (*ConfigFile, error) {
-	present, err := members(raw, configFields)
-	if err != nil {
-		return nil, err
+	var layers struct {
+		RootFS *struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
 	}
-	if !present["rootfs"] {
+	if err := strictjson.Unmarshal(raw, &layers); err != nil {
+		return nil, malformed(err)
+	}
+	if layers.RootFS == nil {
 		return nil, errors.New("it has no rootfs: not the config of a container image")
 	}
 	var c struct {
@@ -31,21 +37,20 @@ func Config(raw []byte) (*ConfigFile, error) {
 		Architecture lenient `json:"architecture"`
 		Variant      lenient `json:"variant"`
 		OSVersion    lenient `json:"os.version"`
-		RootFS       struct {
-			DiffIDs []string `json:"diff_ids"`
-		} `json:"rootfs"`
 	}
-	if err := decode(raw, &c); err != nil {
-		return nil, err
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, malformed(err)
 	}
 	out := &ConfigFile{
 		Platform: v1.Platform{OS: string(c.OS), Architecture: string(c.Architecture), Variant: string(c.Variant), OSVersion: string(c.OSVersion)},
-		DiffIDs:  make([]v1.Hash, len(c.RootFS.DiffIDs)),
+		DiffIDs:  make([]v1.Hash, len(layers.RootFS.DiffIDs)),
 	}
-	for i, text := range c.RootFS.DiffIDs {
-		if out.DiffIDs[i], err = Digest(text); err != nil {
+	for i, text := range layers.RootFS.DiffIDs {
+		digest, err := Digest(text)
+		if err != nil {
 			return nil, fmt.Errorf("diff_ids %d: %w", i, err)
 		}
+		out.DiffIDs[i] = digest
 	}
 	return out, nil
 }

@@ -1,14 +1,16 @@
 package imagespec
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/strictjson"
 )
 
 // ErrMalformed is wrapped by errors about what is no JSON, or has a value of a wrong
@@ -49,12 +51,17 @@ type document struct {
 // of config and layers. What has a config of an unknown type may still be no image: only
 // [Config] shows that.
 func Manifest(raw []byte) (*v1.Manifest, error) {
+	if mediaType, err := MediaType(raw); err != nil {
+		return nil, err
+	} else if mediaType != "" && !mediaType.IsImage() {
+		return nil, fmt.Errorf("media type %q is not an image manifest's: an index needs a platform chosen first", mediaType)
+	}
 	d, err := read(raw, "an image manifest", "manifests")
 	if err != nil {
 		return nil, err
 	}
-	if err := checkVersion(d); err != nil {
-		return nil, err
+	if d.SchemaVersion != 2 {
+		return nil, fmt.Errorf("schema version %d is not supported, only 2: push the image again with a current tool", d.SchemaVersion)
 	}
 	if artifact := d.artifact(); artifact != "" {
 		return nil, fmt.Errorf("%s: %w", artifact, ErrArtifact)
@@ -94,8 +101,8 @@ func Index(raw []byte) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkVersion(d); err != nil {
-		return nil, err
+	if d.SchemaVersion != 2 && d.SchemaVersion != 0 { // engines do not ask for it
+		return nil, fmt.Errorf("schema version %d is not supported, only 2", d.SchemaVersion)
 	}
 	entries := make([]Entry, len(d.Manifests))
 	for i, m := range d.Manifests {
@@ -104,11 +111,20 @@ func Index(raw []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-func checkVersion(d *document) error {
-	if d.SchemaVersion != 2 {
-		return fmt.Errorf("schema version %d is not supported, only 2: push the image again with a current tool", d.SchemaVersion)
+// MediaType returns what a document says of its own type, "" if nothing. Schema version 1
+// has none that is of use.
+func MediaType(raw []byte) (types.MediaType, error) {
+	var head struct {
+		SchemaVersion int64           `json:"schemaVersion"`
+		MediaType     types.MediaType `json:"mediaType"`
 	}
-	return nil
+	if err := strictjson.Unmarshal(raw, &head); err != nil {
+		return "", malformed(err)
+	}
+	if head.SchemaVersion == 1 {
+		return "", errors.New("schema version 1: push the image again with a current tool")
+	}
+	return head.MediaType, nil
 }
 
 // check returns the descriptor; without its digest if that is an error.
@@ -142,126 +158,48 @@ func Digest(text string) (v1.Hash, error) {
 	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
 }
 
-// fields are the names of an object's fields that are read. A field with fields of its
-// own is an object or a list of objects.
-type fields map[string]fields
-
-var (
-	descriptorFields = fields{
-		"mediaType": nil, "digest": nil, "size": nil, "artifactType": nil, "annotations": nil,
-		"platform": {"os": nil, "architecture": nil, "variant": nil, "os.version": nil, "os.features": nil},
-	}
-	documentFields = fields{
-		"schemaVersion": nil, "mediaType": nil, "artifactType": nil,
-		"config": descriptorFields, "layers": descriptorFields, "manifests": descriptorFields,
-		"fsLayers": nil, "history": nil, // of schema version 1
-	}
-	configFields = fields{"os": nil, "architecture": nil, "variant": nil, "os.version": nil, "rootfs": {"diff_ids": nil}}
-)
-
 // read decodes a document of a kind that must not have some fields, nor those of schema
 // version 1: readers that go by the fields would take it for something else.
 // containerd and containers/image refuse these documents too.
 func read(raw []byte, kind string, not ...string) (*document, error) {
-	present, err := members(raw, documentFields)
-	if err != nil {
-		return nil, err
-	}
 	var d document
-	if err := decode(raw, &d); err != nil {
-		return nil, err
+	if err := strictjson.Unmarshal(raw, &d); err != nil {
+		return nil, malformed(err)
 	}
-	if d.SchemaVersion == 1 {
-		return nil, checkVersion(&d)
+	var present struct {
+		Config    json.RawMessage `json:"config"`
+		Layers    json.RawMessage `json:"layers"`
+		Manifests json.RawMessage `json:"manifests"`
+		FSLayers  json.RawMessage `json:"fsLayers"` // of schema version 1, as the next
+		History   json.RawMessage `json:"history"`
 	}
-	for _, field := range append(not, "fsLayers", "history") {
-		if present[field] {
-			return nil, fmt.Errorf("it is ambiguous: %s that also has %q", kind, field)
+	if err := strictjson.Unmarshal(raw, &present); err != nil {
+		return nil, malformed(err)
+	}
+	for _, field := range []struct {
+		name  string
+		value json.RawMessage
+	}{
+		{"manifests", present.Manifests}, {"config", present.Config}, {"layers", present.Layers}, {"fsLayers", present.FSLayers}, {"history", present.History},
+	} {
+		if field.value != nil && slices.Contains(append(not, "fsLayers", "history"), field.name) {
+			return nil, fmt.Errorf("it is ambiguous: %s that also has %q", kind, field.name)
 		}
 	}
 	return &d, nil
 }
 
-// members returns which of the known fields an object has. An object that has one of
-// them twice is ambiguous, also when the names differ in case: Go's decoder does not
-// distinguish them, others do.
-func members(raw []byte, known fields) (map[string]bool, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	start, err := dec.Token()
-	if err != nil {
-		return nil, malformed(err)
-	}
-	if start != json.Delim('{') {
-		return nil, fmt.Errorf("%w: not a JSON object", ErrMalformed)
-	}
-	present := map[string]bool{}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, malformed(err)
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, malformed(err)
-		}
-		for name, inner := range known {
-			if !strings.EqualFold(key.(string), name) { // a key is a string
-				continue
-			}
-			if present[name] {
-				return nil, fmt.Errorf("it is ambiguous: it has %q twice, or in two cases", name)
-			}
-			present[name] = true
-			if err := innerMembers(value, inner); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, malformed(err)
-	}
-	return present, nil
-}
-
-// innerMembers checks an object, or each object of a list. What is neither is left to
-// the decoder.
-func innerMembers(value json.RawMessage, known fields) error {
-	if known == nil {
-		return nil
-	}
-	switch value[0] {
-	case '{':
-		_, err := members(value, known)
-		return err
-	case '[':
-		var list []json.RawMessage
-		if err := json.Unmarshal(value, &list); err != nil {
-			return malformed(err)
-		}
-		for _, one := range list {
-			if one[0] != '{' {
-				continue
-			}
-			if _, err := members(one, known); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func decode(raw []byte, into any) error {
-	if err := json.Unmarshal(raw, into); err != nil {
-		return malformed(err)
-	}
-	return nil
-}
-
 // malformed says what is wrong with the document; the decoder's own errors name Go's
 // types.
 func malformed(err error) error {
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-		return fmt.Errorf("%w: its field %q is a %.100s", ErrMalformed, wrong.Field, wrong.Value)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if wrong.Field == "" {
+			return fmt.Errorf("%w: a JSON %.100s, not an object", ErrMalformed, wrong.Value)
+		}
+		return fmt.Errorf("%w: its field %q is a %.100s", ErrMalformed, strings.ReplaceAll(wrong.Field, "Descriptor.", ""), wrong.Value)
 	}
-	return fmt.Errorf("%w: not JSON: %w", ErrMalformed, err)
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("%w: not JSON: %w", ErrMalformed, err)
+	}
+	return fmt.Errorf("it is ambiguous: %w", err)
 }

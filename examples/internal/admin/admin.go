@@ -3,8 +3,8 @@
 package admin
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -119,11 +120,10 @@ func Info(dir, file string, out *cli.Output) error {
 		File: t.Name(), Digest: t.Image.Digest().String(), Reference: t.Image.Reference(), Source: t.Provenance.Source, Branch: t.Provenance.Branch,
 		Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
 	}
-	if c, err := v1.ParseConfigFile(bytes.NewReader(t.Image.Config())); err == nil { // it was parsed before
-		d.Created = cli.Stamp(c.Created.Time)
-		if p := c.Platform(); p != nil {
-			d.Platform = p.String()
-		}
+	d.Platform = t.Image.Platform().String()
+	var config struct{ Created time.Time }
+	if json.Unmarshal(t.Image.Config(), &config) == nil { // any field may be malformed but those that an image needs
+		d.Created = cli.Stamp(config.Created)
 	}
 	types := map[v1.Hash]string{}
 	for _, l := range t.Image.Layers() {

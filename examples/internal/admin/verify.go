@@ -1,13 +1,10 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -89,11 +86,7 @@ func (r *verified) text() string {
 func fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, client *registry.Client) (int64, error) {
 	img := v.Info.Image
 	// By the digest there is no choice; the image's own platform avoids a warning.
-	platform := registry.DefaultPlatform()
-	if c, err := v1.ParseConfigFile(bytes.NewReader(img.Config())); err == nil && c.Platform() != nil {
-		platform = *c.Platform()
-	}
-	remote, err := client.Image(ctx, platform, v.Info.Sources()...)
+	remote, err := client.Image(ctx, img.Platform(), v.Info.Sources()...)
 	if err != nil {
 		return 0, err
 	}
