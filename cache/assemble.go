@@ -130,7 +130,7 @@ func (a *assembly) release() {
 // bring brings layers that no other image is bringing.
 func (a *assembly) bring(ctx context.Context, layers []tarball.Segment) error {
 	search := slices.DeleteFunc(a.missing(layers), func(l tarball.Segment) bool { return a.ready[l.Blob] != nil })
-	local, end := findLayers(a.dir.path, search)
+	local, end := a.dir.findLayers(search)
 	// Not longer than it is needed: open tarballs are in use, and keep their space.
 	a.endLocal = sync.OnceFunc(end)
 	defer a.endLocal()

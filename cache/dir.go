@@ -32,6 +32,10 @@ type Dir struct {
 	network  bool // other hosts may write to it
 	log      *slog.Logger
 	inflight inflight
+	layers   layerIndex
+	// quotaTurn is taken by who begins a partial file where there is a quota: those of one
+	// process do not poll for the lock.
+	quotaTurn chan struct{}
 
 	now       func() time.Time // tests replace these
 	sleep     func(ctx context.Context, d time.Duration) error
@@ -44,7 +48,9 @@ type Options struct {
 	// tarballs that are written at the same time. Default: [DefaultConnections].
 	Connections int
 	// Quota is how many bytes of the disk all files in the directory may take
-	// together. What files share counts for each. Default: no limit but the disk.
+	// together. What files share counts for each, and what is being written counts in
+	// full from its beginning, by all processes that locks reach; small files beside the
+	// tarballs are not foreseen. Default: no limit but the disk.
 	Quota int64
 	// Grace is how long a version that was replaced stays, under a name with a
 	// leading dot, for readers on other hosts that still have it open; less than
@@ -113,7 +119,7 @@ func Open(path string, o *Options) (*Dir, error) {
 	}
 	d := &Dir{
 		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, mode: o.Mode, log: o.Logger,
-		now: time.Now, sleep: wait.Sleep, heartbeat: heartbeatEvery,
+		now: time.Now, sleep: wait.Sleep, heartbeat: heartbeatEvery, quotaTurn: make(chan struct{}, 1),
 	}
 	if d.group, err = groupID(o.Group); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)

@@ -152,7 +152,7 @@ func TestNoSpaceForTheIndex(t *testing.T) {
 	assert.True(t, before == content(t, path))
 	record, used := readRecord(dir.Path(), "name_main.tar")
 	assert.False(t, used.IsZero(), "it was used")
-	assert.EqualValues(t, 4, record.ID, "by that run")
+	assert.EqualValues(t, 4, record.of(img.Digest()).ID, "by that run")
 	assert.Contains(t, log.String(), "no space to add the index")
 	assert.Equal(t, []string{".name_main.tar.mark", "name_main.tar"}, names(t, dir.Path()))
 

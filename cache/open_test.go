@@ -464,7 +464,7 @@ func TestGetRefuses(t *testing.T) {
 // A reader that has a tarball open, and a writer that takes layers from it, are seen
 // on other machines too.
 func TestReadersLock(t *testing.T) {
-	_, _, _, path := stocked(t)
+	dir, _, _, path := stocked(t)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
@@ -483,7 +483,7 @@ func TestReadersLock(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 
-	found, end := findLayers(filepath.Dir(path), stored.Layout.Layers())
+	found, end := dir.findLayers(stored.Layout.Layers())
 	assert.Len(t, found, 2)
 	assert.True(t, isLocked(f))
 	end()

@@ -63,6 +63,10 @@ type Result struct {
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
 	Damaged []string
+	// Unrecorded, when not nil, says why it could not be recorded beside the tarball that
+	// it is of a newer build run or another group, or that a record there cannot be read: an
+	// older run may replace the tarball. Put has not failed.
+	Unrecorded error
 }
 
 // PutOptions of [Dir.Put] and [Dir.Stock]. The zero value of each field works.
@@ -290,7 +294,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	if current == nil || err != nil {
 		return false, err
 	}
-	was, _ := readRecord(d.path, p.name)
+	was, _, unread := readRecords(d.path, marksOf(d.path)[p.name])
 	p.result.Digest, p.result.Replaced = p.digest, v1.Hash{}
 	outcome, isSame := Unchanged, current.Image.Digest() == p.digest && current.Image.Reference() == p.reference
 	p.hasAllBut = isSame && !containsAll(current.Image.Indexes(), p.indexes)
@@ -302,16 +306,18 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		}
 		sweepPartials(d.path, p.name, d.now())
 		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
-		setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now())
+		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now()))
 	case run.NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded
 	case isSame:
 		if p.Provenance.Run.ID == 0 { // it is still of the run that it was of
 			p.Provenance.Run = run
 		}
+		p.result.Unrecorded = p.recorded(ctx, unread)
 		return false, nil
 	default:
 		p.result.Replaced = current.Image.Digest()
+		p.result.Unrecorded = p.recorded(ctx, unread)
 		return false, nil
 	}
 	p.result.Outcome, p.result.Total = outcome, current.Layout.Size()
@@ -323,6 +329,14 @@ func containsAll(have, wanted [][]byte) bool {
 	return !slices.ContainsFunc(wanted, func(w []byte) bool {
 		return !slices.ContainsFunc(have, func(h []byte) bool { return bytes.Equal(h, w) })
 	})
+}
+
+// recorded reports an error of recording something beside the tarball.
+func (p *put) recorded(ctx context.Context, err error) error {
+	if err != nil && p.result.Unrecorded == nil {
+		p.dir.log.WarnContext(ctx, "what is known of a tarball cannot be recorded: an older run may replace it", "tarball", p.path, "error", err)
+	}
+	return err
 }
 
 // isDamaged reports whether the tarball that is there is known to be damaged, or is
@@ -349,7 +363,10 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 // publishes it.
 func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
 	d := p.dir
-	partial, err := openPartial(d.path, p.name, p.digest, layout)
+	partial, err := d.beginPartial(ctx, p.name, p.digest, layout)
+	if errors.As(err, new(*SpaceError)) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("create a partial file for %s: %w", p.path, err)
 	}
@@ -396,7 +413,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	p.result.Outcome = Stocked
 	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
 	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
-		setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now())
+		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now()))
 	}
 	return nil
 }

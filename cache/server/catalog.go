@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -66,17 +65,18 @@ func (c single) used(context.Context, image) {}
 // now and then.
 type dirCatalog struct {
 	dir     *cache.Dir
-	read    func(name string) (*cache.Entry, error) // [cache.Dir.Entry]; tests replace it
-	skipped func(context.Context, error)            // is called with why a file is not served
+	read    func(context.Context, []string) ([]cache.Entry, error) // [cache.Dir.Entries]; tests replace it
+	skipped func(context.Context, error)                           // is called with why a file is not served
 	holder  holder
 	known   atomic.Pointer[listing] // nil before the first look
 
-	mu      sync.Mutex       // held by who looks
-	files   map[string]*file // what was found, by name
-	state   version          // of the directory, before that
-	since   time.Time        // when it was first seen so
-	scanned time.Time        // when all files were last looked at
-	looked  time.Time        // when the last look began
+	mu      sync.Mutex          // held by who looks
+	files   map[string]*file    // what was found, by name
+	marks   map[string][]string // the records beside each
+	state   version             // of the directory, before that
+	since   time.Time           // when it was first seen so
+	scanned time.Time           // when all files were last looked at
+	looked  time.Time           // when the last look began
 }
 
 const (
@@ -85,14 +85,12 @@ const (
 	settles = 2500 * time.Millisecond
 	// scanEvery is for how long it is believed.
 	scanEvery = time.Minute
-	// readAtOnce is how many tarballs are read at a time: it is waiting for the disk,
-	// or the file server.
-	readAtOnce = 16
 )
 
 // file is what a name in the directory is.
 type file struct {
 	version  version // before it was read
+	mark     string  // the versions of its records, before that
 	image    *image  // nil if it is not served
 	err      error   // why not
 	passing  bool    // that may pass without a change of the file
@@ -113,7 +111,7 @@ func versionOf(info fs.FileInfo) version {
 }
 
 func newDirCatalog(dir *cache.Dir, hold time.Duration, skipped func(context.Context, error)) *dirCatalog {
-	return &dirCatalog{dir: dir, read: dir.Entry, skipped: skipped, holder: holder{hold: hold}, files: map[string]*file{}}
+	return &dirCatalog{dir: dir, read: dir.Entries, skipped: skipped, holder: holder{hold: hold}, files: map[string]*file{}}
 }
 
 func (c *dirCatalog) used(ctx context.Context, i image) { _ = c.dir.Touch(ctx, i.file) } // best effort
@@ -142,7 +140,7 @@ func (c *dirCatalog) images(ctx context.Context, fresh bool) (*listing, error) {
 	var skipped []error
 	if !c.looked.After(asked) { // else another request has looked meanwhile, for this one too
 		c.looked = time.Now()
-		skipped, err = c.look()
+		skipped, err = c.look(ctx)
 	}
 	c.mu.Unlock()
 	for _, err := range skipped { // not under the lock: the function may take its time
@@ -156,7 +154,7 @@ func (c *dirCatalog) images(ctx context.Context, fresh bool) (*listing, error) {
 
 // look brings up to date what is known, and returns why files are not served that have
 // not been reported.
-func (c *dirCatalog) look() (skipped []error, err error) {
+func (c *dirCatalog) look(ctx context.Context) (skipped []error, err error) {
 	info, err := os.Stat(c.dir.Path())
 	if err != nil {
 		c.looked = time.Time{} // not for others
@@ -173,15 +171,19 @@ func (c *dirCatalog) look() (skipped []error, err error) {
 				names = append(names, name)
 			}
 		}
-		return c.refresh(names), nil
+		return c.refresh(ctx, names), nil
 	}
 	entries, err := os.ReadDir(c.dir.Path())
 	if err != nil {
 		c.looked = time.Time{}
 		return nil, err
 	}
+	c.marks = map[string][]string{}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tar") {
+		switch tarball := markOf(e.Name()); {
+		case tarball != "":
+			c.marks[tarball] = append(c.marks[tarball], e.Name())
+		case !strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tar"):
 			names = append(names, e.Name())
 		}
 	}
@@ -191,33 +193,35 @@ func (c *dirCatalog) look() (skipped []error, err error) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	c.scanned = now
-	return c.refresh(names), nil
+	return c.refresh(ctx, names), nil
 }
 
 // refresh looks at files, and reads those that have changed.
-func (c *dirCatalog) refresh(names []string) (skipped []error) {
+func (c *dirCatalog) refresh(ctx context.Context, names []string) (skipped []error) {
 	found := make([]*file, len(names))
-	var group errgroup.Group
-	group.SetLimit(readAtOnce)
+	changed := map[string]*file{}
 	for i, name := range names {
 		info, err := os.Lstat(filepath.Join(c.dir.Path(), name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			found[i] = &file{err: err, passing: true}
-			continue
-		}
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		before := c.files[name]
-		if f := (&file{version: versionOf(info)}); before != nil && before.version == f.version && !before.passing {
+		switch f := (&file{err: err, passing: err != nil}); {
+		case err != nil:
+			found[i] = f
+		case c.isAsBefore(before, name, info):
 			found[i] = before
-		} else if found[i] = f; info.Mode().IsRegular() {
-			group.Go(func() error { c.readFile(f, name); return nil })
-		} else if !info.IsDir() {
-			f.err = fmt.Errorf("%s: %w: it is no regular file, and links are not followed", filepath.Join(c.dir.Path(), name), tarball.ErrNotTarball)
+		case info.Mode().IsRegular():
+			f.version, f.mark = versionOf(info), c.markVersions(c.marks[name]) // before it is read
+			found[i], changed[name] = f, f
+		default:
+			f.version, found[i] = versionOf(info), f
+			if !info.IsDir() {
+				f.err = fmt.Errorf("%s: %w: it is no regular file, and links are not followed", filepath.Join(c.dir.Path(), name), tarball.ErrNotTarball)
+			}
 		}
 	}
-	_ = group.Wait() // no function returns an error
+	c.readFiles(ctx, changed)
 	isNew := c.known.Load() == nil
 	for i, name := range names {
 		before, f := c.files[name], found[i]
@@ -260,46 +264,70 @@ func served(f *file) *image {
 	return f.image
 }
 
-// readFile fills in what a file is.
-func (c *dirCatalog) readFile(f *file, name string) {
-	mark := c.markVersion(name) // before it is read
-	e, err := c.read(name)
-	if err == nil {
-		err = e.Err
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		f.passing = true // it has just gone, which the next look sees
-		return
-	}
-	if err != nil {
-		f.err = err
-		f.passing = !errors.Is(err, tarball.ErrNotTarball) && !errors.Is(err, cache.ErrInvalidName)
-		return
-	}
-	i, err := newImage(name, e.Info)
-	if err != nil {
-		f.err = err
-		return
-	}
-	i.run, i.written, i.version, i.mark = e.Run, e.Written, f.version, mark
-	f.image = &i
+// isAsBefore reports whether a file need not be read again.
+func (c *dirCatalog) isAsBefore(before *file, name string, info fs.FileInfo) bool {
+	return before != nil && !before.passing && before.version == versionOf(info) &&
+		(before.image == nil || slices.Equal(before.image.marks, c.marks[name]))
 }
 
-// markVersion returns the version of the record of the newest run beside a tarball; zero
-// if there is none.
-func (c *dirCatalog) markVersion(name string) version {
-	info, err := os.Lstat(filepath.Join(c.dir.Path(), "."+name+".mark"))
-	if err != nil {
-		return version{}
+// readFiles fills in what files are.
+func (c *dirCatalog) readFiles(ctx context.Context, files map[string]*file) {
+	if len(files) == 0 {
+		return
 	}
-	return versionOf(info)
+	// What is found is for all requests: it does not end with this one.
+	entries, err := c.read(context.WithoutCancel(ctx), slices.Sorted(maps.Keys(files)))
+	for _, f := range files {
+		f.err, f.passing = err, true // one without an entry has just gone, which the next look sees
+	}
+	for _, e := range entries {
+		f := files[e.Name]
+		if f.err, f.passing = e.Err, false; e.Err != nil {
+			f.passing = !errors.Is(e.Err, tarball.ErrNotTarball) && !errors.Is(e.Err, cache.ErrInvalidName)
+			continue
+		}
+		i, err := newImage(e.Name, e.Info)
+		if err != nil {
+			f.err = err
+			continue
+		}
+		i.run, i.written, i.version, i.mark, i.marks = e.Run, e.Written, f.version, f.mark, c.marks[e.Name]
+		f.image = &i
+	}
+}
+
+// markOf returns the tarball of which a file is a record, .TARBALL.mark or, of another
+// user, .TARBALL.UID.mark; "" if it is none.
+func markOf(name string) string {
+	tarball, isMark := strings.CutSuffix(name, ".mark")
+	if !isMark || !strings.HasPrefix(name, ".") {
+		return ""
+	}
+	if dot := strings.LastIndexByte(tarball, '.'); dot > 0 && strings.Trim(tarball[dot+1:], "0123456789") == "" {
+		tarball = tarball[:dot]
+	}
+	if !strings.HasSuffix(tarball, ".tar") {
+		return ""
+	}
+	return tarball[1:]
+}
+
+// markVersions returns a text that changes when one of the records does.
+func (c *dirCatalog) markVersions(marks []string) string {
+	var text strings.Builder
+	for _, mark := range marks {
+		if info, err := os.Lstat(filepath.Join(c.dir.Path(), mark)); err == nil {
+			fmt.Fprintln(&text, mark, versionOf(info))
+		}
+	}
+	return text.String()
 }
 
 func (c *dirCatalog) confirm(ctx context.Context, all []image) bool {
 	var changed []string
 	for _, i := range all {
 		info, err := os.Lstat(filepath.Join(c.dir.Path(), i.file))
-		if err != nil || versionOf(info) != i.version || c.markVersion(i.file) != i.mark {
+		if err != nil || versionOf(info) != i.version || c.markVersions(i.marks) != i.mark {
 			changed = append(changed, i.file)
 		}
 	}
@@ -312,7 +340,7 @@ func (c *dirCatalog) confirm(ctx context.Context, all []image) bool {
 			f.version = version{} // to be read again
 		}
 	}
-	skipped := c.refresh(changed)
+	skipped := c.refresh(ctx, changed)
 	c.mu.Unlock()
 	for _, err := range skipped {
 		c.skipped(ctx, err)

@@ -266,11 +266,11 @@ func TestTroubleIsNotRemembered(t *testing.T) {
 	var reported failures
 	broken := true
 	c := newDirCatalog(s.dir, 0, func(_ context.Context, err error) { reported.add(err) })
-	c.read = func(name string) (*cache.Entry, error) {
+	c.read = func(ctx context.Context, names []string) ([]cache.Entry, error) {
 		if broken {
-			return &cache.Entry{Name: name, Err: os.ErrPermission}, nil
+			return []cache.Entry{{Name: "image.tar", Err: os.ErrPermission}}, nil
 		}
-		return s.dir.Entry(name)
+		return s.dir.Entries(ctx, names)
 	}
 	for range 3 {
 		known, err := c.images(t.Context(), true)

@@ -318,12 +318,12 @@ func TestReplacedBeforeItIsOpened(t *testing.T) {
 	c := newDirCatalog(s.dir, time.Hour, h.notServed)
 	h.catalog, h.lists = c, true
 	var second *tarball.Tarball
-	c.read = func(name string) (*cache.Entry, error) {
-		entry, err := s.dir.Entry(name)
+	c.read = func(ctx context.Context, names []string) ([]cache.Entry, error) {
+		entries, err := s.dir.Entries(ctx, names)
 		if second == nil {
 			second = s.stock("image", testRef, "b")
 		}
-		return entry, err
+		return entries, err
 	}
 	got := direct(h, "/v2/registry.test/team/image/manifests/v1")
 	require.Equal(t, second.Image.Manifest(), got.Body.Bytes())

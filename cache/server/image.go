@@ -19,7 +19,8 @@ type image struct {
 	info    *tarball.Info
 	file    string // the tarball's name in the directory
 	version version
-	mark    version // of the record beside it
+	marks   []string // the records beside it
+	mark    string   // their versions
 	run     tarball.Run
 	written time.Time
 

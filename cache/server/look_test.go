@@ -37,7 +37,10 @@ type watched struct {
 func watch(s *shelf) *watched {
 	w := &watched{t: s.t}
 	w.dirCatalog = newDirCatalog(s.dir, -1, func(_ context.Context, err error) { s.t.Log(err) })
-	w.read = func(name string) (*cache.Entry, error) { w.reads.Add(1); return s.dir.Entry(name) }
+	w.read = func(ctx context.Context, names []string) ([]cache.Entry, error) {
+		w.reads.Add(int64(len(names)))
+		return s.dir.Entries(ctx, names)
+	}
 	return w
 }
 
@@ -73,8 +76,11 @@ func TestLookReadsWhatHasChanged(t *testing.T) {
 	c.requireLook(20, 1)
 	c.requireLook(20, 0)
 	s.write(".partial", []byte("of a writer"))
-	require.NoError(t, s.dir.Touch(t.Context(), "image5.tar"))
 	c.requireLook(20, 0)
+	s.write(".image5.tar.mark", []byte("{}")) // which may say what is the newest
+	c.requireLook(20, 1)
+	s.write(".image5.tar.1000.mark", []byte("{}"))
+	c.requireLook(20, 1)
 	require.NoError(t, os.Chmod(s.path("image6.tar"), 0o600)) // it may have become readable
 	c.requireLook(20, 1)
 	require.NoError(t, os.RemoveAll(s.dir.Path()))
@@ -159,4 +165,20 @@ func TestRecordWrittenInPlace(t *testing.T) {
 	s.stockOf(tarball.Run{ID: 3}, "one", testRef, "a") // unchanged: the record alone is written
 	h.catalog.settle()                                 // a writer may have had files of its own on the way
 	c.requireImage(one, "registry.test/team/image", "v1")
+}
+
+// A request that is given up does not take from others what was found for it.
+func TestLookOfARequestThatEnds(t *testing.T) {
+	s := newShelf(t)
+	file := s.stock("image", testRef, "a")
+	c := &client{t: t, reported: &failures{}}
+	h := New(s.dir, &Options{Failed: c.reported.add})
+	c.host = serve(t, h)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	n, err := h.Look(ended)
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	c.requireImage(file, "registry.test/team/image", "v1")
+	assert.Empty(t, c.reported.take())
 }
