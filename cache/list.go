@@ -72,6 +72,15 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tarballs: %w", err)
 	}
+	return d.Entries(ctx, names)
+}
+
+// Entries returns what [Dir.List] returns of the tarballs called names, in their order. A
+// name of which there is no regular file is left out.
+func (d *Dir) Entries(ctx context.Context, names []string) ([]Entry, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
 	marks := marksOf(d.path)
 	found := make([]*Entry, len(names))
 	var group errgroup.Group
@@ -99,7 +108,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 
 // entry reads one tarball and its records; nil if there is none any more.
 func (d *Dir) entry(name string, marks []string) *Entry {
-	path := filepath.Join(d.path, name)
+	path := filepath.Join(d.path, filepath.Base(name)) // no name leads out of the directory
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil

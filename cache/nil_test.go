@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -68,7 +70,14 @@ func TestNilArguments(t *testing.T) {
 	missing, err := dir.Verify(t.Context(), []string{"missing.tar"}, nil)
 	require.NoError(t, err)
 	_, err = dir.Repair(t.Context(), &missing[0], src, nil)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	junk := filepath.Join(dir.Path(), "junk.tar")
+	require.NoError(t, os.WriteFile(junk, []byte("junk"), 0o600))
+	unreadable, err := dir.Verify(t.Context(), []string{"junk.tar"}, nil)
+	require.NoError(t, err)
+	_, err = dir.Repair(t.Context(), &unreadable[0], src, nil)
 	require.ErrorContains(t, err, "stock it again")
+	require.NoError(t, os.Remove(junk))
 	assert.True(t, before == content(t, path))
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -115,6 +116,22 @@ type Remote interface {
 	Content(ctx context.Context) (manifest, config []byte, err error)
 }
 
+// An Indexer is a [Remote] that may have been found through indexes. Like the digest they
+// are known before Content is called, and are afterwards those of its manifest.
+type Indexer interface {
+	Remote
+	// Indexes returns the indexes that the manifest was found through, as
+	// [tarball.NewImage] takes them; none if the reference names the manifest.
+	Indexes() [][]byte
+}
+
+func indexesOf(remote Remote) [][]byte {
+	if i, ok := remote.(Indexer); ok {
+		return i.Indexes()
+	}
+	return nil
+}
+
 // Stock is [Dir.Put] for an image of which no more than the digest is known: manifest
 // and config are asked for only when something is to be done. So a tarball that is
 // there already costs what it took to resolve the image, one request. ref is as for
@@ -134,7 +151,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 	if err != nil {
 		return p.result, fmt.Errorf("%w: reference %q: %w", tarball.ErrInvalidImage, ref, err)
 	}
-	p.digest, p.reference = remote.Digest(), named.String()
+	p.digest, p.reference, p.indexes = remote.Digest(), named.String(), indexesOf(remote)
 	p.result.Digest = p.digest
 	if done, err := p.isDone(ctx); done || err != nil {
 		return p.result, err
@@ -143,7 +160,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 	if err != nil {
 		return p.result, err
 	}
-	img, err := tarball.NewImage(ref, manifest, config)
+	img, err := tarball.NewImage(ref, manifest, config, indexesOf(remote)...)
 	if err != nil {
 		return p.result, fmt.Errorf("%s: %w", remote.Source(), err)
 	}
@@ -157,9 +174,11 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // not begin with a dot. The layers come from tarballs in the directory that have
 // them, and from src.
 //
-// When the tarball is there already, with the same manifest digest and
-// reference and the size that its layout needs, nothing is done but to record that
-// it was used, and the outcome is [Unchanged]. When what is there comes from a
+// When the tarball is there already, with the same manifest digest, reference and
+// indexes, and the size that its layout needs, nothing is done but to record that
+// it was used, and the outcome is [Unchanged]. If all that it lacks is an index, it is
+// written again with the layers that it has; where there is no space for that, it is
+// [Unchanged] too. When what is there comes from a
 // newer build run, the outcome is [Superseded]. Otherwise it is written to a
 // partial file, verified, flushed, and renamed; what was under the name stays
 // until then, and stays when anything fails. Put may be called concurrently, for
@@ -195,6 +214,8 @@ type put struct {
 	name, path string
 	digest     v1.Hash
 	reference  string
+	indexes    [][]byte    // that the tarball is to have
+	hasAllBut  bool        // what is there is the same image, and lacks one of them
 	repairs    os.FileInfo // what must be there, and be no other; nil: anything
 	damaged    os.FileInfo // what Verify has found to be damaged
 	result     *Result
@@ -222,13 +243,13 @@ func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, err
 }
 
 func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) error {
-	layout, err := tarball.NewLayout(img, p.Provenance)
-	if err != nil {
-		return fmt.Errorf("plan %s: %w", p.name, err)
-	}
-	p.digest, p.reference = img.Digest(), img.Reference()
-	p.result.Digest, p.result.Total = p.digest, layout.Size()
+	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
+	p.result.Digest = p.digest
 	if done, err := p.isDone(ctx); done || err != nil {
+		return err
+	}
+	layout, err := p.plan(img)
+	if err != nil {
 		return err
 	}
 	lock, ctx, err := p.dir.lock(ctx, p.name, p.Provenance.Run, p.Preempt)
@@ -240,10 +261,28 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 	if done, err := p.isDone(ctx); done || err != nil {
 		return err
 	}
-	if err := p.write(ctx, img, layout, src); err != nil {
-		return withNeed(err, p.dir.path, layout)
+	if layout, err = p.plan(img); err != nil {
+		return err
 	}
-	return nil
+	err = withNeed(p.write(ctx, img, layout, src), p.dir.path, layout)
+	if p.hasAllBut && errors.As(err, new(*SpaceError)) {
+		p.indexes = nil
+		if done, _ := p.isDone(ctx); done {
+			p.dir.log.WarnContext(ctx, "no space to add the index to a tarball, it stays as it is", "tarball", p.path, "error", err)
+			return nil
+		}
+	}
+	return err
+}
+
+// plan plans the tarball.
+func (p *put) plan(img *tarball.Image) (*tarball.Layout, error) {
+	layout, err := tarball.NewLayout(img, p.Provenance)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", p.name, err)
+	}
+	p.result.Total = layout.Size()
+	return layout, nil
 }
 
 // isDone reports whether nothing is to be done, and fills in the result.
@@ -261,17 +300,25 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	}
 	was, _, unread := readRecords(d.path, marksOf(d.path)[p.name])
 	p.result.Digest, p.result.Replaced = p.digest, v1.Hash{}
-	outcome := Unchanged
+	outcome, isSame := Unchanged, current.Image.Digest() == p.digest && current.Image.Reference() == p.reference
+	p.hasAllBut = isSame && !containsAll(current.Image.Indexes(), p.indexes)
+	run := runOf(&current.Info, was)
 	switch {
-	case current.Image.Digest() == p.digest && current.Image.Reference() == p.reference:
+	case isSame && !p.hasAllBut:
 		if damaged, err := p.isDamaged(ctx, current, info); damaged || err != nil {
 			return false, err
 		}
 		sweepPartials(d.path, p.name, d.now())
 		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now()))
-	case runOf(&current.Info, was).NewerThan(p.Provenance.Run) && !p.Force:
+	case run.NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded
+	case isSame:
+		if p.Provenance.Run.ID == 0 { // it is still of the run that it was of
+			p.Provenance.Run = run
+		}
+		p.result.Unrecorded = p.recorded(ctx, unread)
+		return false, nil
 	default:
 		p.result.Replaced = current.Image.Digest()
 		p.result.Unrecorded = p.recorded(ctx, unread)
@@ -279,6 +326,13 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	}
 	p.result.Outcome, p.result.Total = outcome, current.Layout.Size()
 	return true, nil
+}
+
+// containsAll reports whether each of wanted is one of have.
+func containsAll(have, wanted [][]byte) bool {
+	return !slices.ContainsFunc(wanted, func(w []byte) bool {
+		return !slices.ContainsFunc(have, func(h []byte) bool { return bytes.Equal(h, w) })
+	})
 }
 
 // recorded reports an error of recording something beside the tarball.

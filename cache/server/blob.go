@@ -2,15 +2,13 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
-	"slices"
-	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -20,9 +18,9 @@ import (
 
 // blob serves a layer or a config, or a range of it.
 func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name string) error {
-	digest, err := v1.NewHash(name)
+	digest, err := parseDigest(name)
 	if err != nil {
-		return badDigest(name)
+		return err
 	}
 	content, err := s.find(r, repository, digest)
 	if err != nil {
@@ -32,13 +30,7 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Docker-Content-Digest", digest.String())
 	w.Header().Set("Etag", `"`+digest.String()+`"`)
-	if strings.Contains(r.Header.Get("Range"), ",") {
-		// Several ranges would be read by a goroutine that may outlive the answer. A
-		// client that asks for them must accept the whole.
-		r = r.Clone(r.Context())
-		r.Header.Del("Range")
-	}
-	http.ServeContent(w, r, "", time.Time{}, content)
+	serveContent(w, r, content)
 	if l, ok := content.(*layer); ok && l.err != nil {
 		s.failed(r, l.err) // the answer ends early, which the client sees by its length
 	}
@@ -51,12 +43,14 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 	var images []image
 	var failed, gone error
 	for _, fresh := range []bool{false, true} {
-		all, err := s.catalog.images(r.Context(), fresh)
+		known, err := s.catalog.images(r.Context(), fresh)
 		if err != nil {
 			return nil, err
 		}
-		images = called(append(slices.Clip(all), s.catalog.held()...), repository, r.URL.Query().Get("ns"))
-		failed, gone = nil, nil
+		images = s.called(known, s.catalog.held(), ask(r, repository))
+		gone = nil
+		before := failed // of what may not be known any more, since it is damaged
+		failed = nil
 		for _, i := range images {
 			content, err := s.open(r.Context(), i, digest)
 			if content != nil {
@@ -68,6 +62,7 @@ func (s *server) find(r *http.Request, repository string, digest v1.Hash) (io.Re
 				failed = errors.Join(failed, err)
 			}
 		}
+		failed = cmp.Or(failed, before)
 	}
 	switch {
 	case failed != nil:
@@ -85,8 +80,8 @@ func isGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrReplaced)
 }
 
-// open opens a blob of an image; nil if it has none of this digest. The manifest
-// counts as one, as it does for registries.
+// open opens a blob of an image; nil if it has none of this digest. Manifest and
+// indexes count as such, as they do for registries.
 func (s *server) open(ctx context.Context, i image, digest v1.Hash) (io.ReadSeekCloser, error) {
 	switch digest {
 	case i.info.Image.ConfigDigest():
@@ -95,6 +90,12 @@ func (s *server) open(ctx context.Context, i image, digest v1.Hash) (io.ReadSeek
 	case i.info.Image.Digest():
 		_ = s.keep(ctx, i)
 		return bytesCloser{bytes.NewReader(i.info.Image.Manifest())}, nil
+	}
+	for _, x := range i.indexes {
+		if x.digest == digest {
+			_ = s.keep(ctx, i)
+			return bytesCloser{bytes.NewReader(x.raw)}, nil
+		}
 	}
 	segment, ok := i.info.Layout.Layer(digest)
 	if !ok {

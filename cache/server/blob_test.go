@@ -33,7 +33,7 @@ func TestBlobs(t *testing.T) {
 	require.Len(t, want, 4)
 	c := connect(s)
 	for digest, raw := range want {
-		path := "/v2/team/image/blobs/" + digest
+		path := "/v2/registry.test/team/image/blobs/" + digest
 		require.Equal(t, digest, sha256Of(raw))
 		c.requireServed(raw, path)
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -57,7 +57,7 @@ func TestBlobRanges(t *testing.T) {
 	large, raw := layerOf(t, "large")
 	c := connect(s)
 	for digest, raw := range map[string][]byte{large: raw, file.Image.ConfigDigest().String(): file.Image.Config()} {
-		path, size := "/v2/team/image/blobs/"+digest, len(raw)
+		path, size := "/v2/registry.test/team/image/blobs/"+digest, len(raw)
 		for asked, want := range map[string][2]int{
 			"0-0":                               {0, 1},
 			"0-99":                              {0, 100},
@@ -95,11 +95,25 @@ func TestBlobRanges(t *testing.T) {
 		assert.Equal(t, http.StatusOK, got.StatusCode)
 		assert.True(t, bytes.Equal(raw, got.body))
 
-		// Of several ranges the whole is served.
-		got = c.get(path, "Range: bytes=0-9,20-29")
+		// Of several ranges the whole is served, and where the unit is another one, or none.
+		for _, asked := range []string{"bytes=0-9,20-29", "lines=0-9", "items=9-3", "bytes", "bytes 0-9", "0-9", "=0-9", "x"} {
+			got = c.get(path, "Range: "+asked)
+			assert.Equal(t, http.StatusOK, got.StatusCode, asked)
+			assert.Empty(t, got.Header.Get("Content-Range"))
+			assert.True(t, bytes.Equal(raw, got.body))
+		}
+		// The name of the unit has no case.
+		got = c.get(path, "Range: BYTES=2-5")
+		assert.Equal(t, http.StatusPartialContent, got.StatusCode)
+		assert.True(t, bytes.Equal(raw[2:6], got.body))
+		// A range is of what GET would give; HEAD says how much that is.
+		got = c.do(http.MethodHead, path, "Range: bytes=2-5")
 		assert.Equal(t, http.StatusOK, got.StatusCode)
-		assert.True(t, bytes.Equal(raw, got.body))
+		assert.Equal(t, strconv.Itoa(size), got.Header.Get("Content-Length"))
 	}
+	manifest := team + "manifests/v1"
+	assert.Equal(t, http.StatusOK, c.get(manifest, "Range: lines=0-9").StatusCode)
+	assert.Equal(t, string(file.Image.Manifest()[2:6]), string(c.get(manifest, "Range: bytes=2-5").body))
 	assert.Empty(t, c.reported.take())
 }
 
@@ -109,14 +123,14 @@ func TestBlobIsRefused(t *testing.T) {
 	s.stock("other", "registry.test/team/other:v1", "b")
 	c := connect(s)
 	layer, raw := layerOf(t, "b")
-	c.requireServed(raw, "/v2/team/other/blobs/"+layer)
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+layer)
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+absent)
-	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/none/blobs/"+layer)
+	c.requireServed(raw, "/v2/registry.test/team/other/blobs/"+layer)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/registry.test/team/image/blobs/"+layer)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/registry.test/team/image/blobs/"+absent)
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/registry.test/team/none/blobs/"+layer)
 	for _, bad := range []string{"v1", "", "sha256:12", "sha256:" + absent} {
-		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/team/image/blobs/"+bad)
+		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/registry.test/team/image/blobs/"+bad)
 	}
-	assert.Equal(t, http.StatusNotFound, c.do(http.MethodHead, "/v2/team/image/blobs/"+absent).StatusCode)
+	assert.Equal(t, http.StatusNotFound, c.do(http.MethodHead, "/v2/registry.test/team/image/blobs/"+absent).StatusCode)
 	assert.Empty(t, c.reported.take())
 }
 
@@ -149,7 +163,7 @@ func TestLayerBecomesUnreadable(t *testing.T) {
 		c := &client{t: t, host: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			h.ServeHTTP(&cutting{ResponseWriter: w, path: file.Name(), size: 150_000}, r)
 		}))}
-		got := c.get("/v2/team/image/blobs/"+large, "Range: "+asked)
+		got := c.get("/v2/registry.test/team/image/blobs/"+large, "Range: "+asked)
 		require.ErrorIs(t, got.err, io.ErrUnexpectedEOF)
 		assert.Less(t, len(got.body), 150_000)
 		assert.Greater(t, got.ContentLength, int64(len(raw)-1001))
@@ -169,7 +183,7 @@ func TestClientGoesAway(t *testing.T) {
 	h := New(s.dir, &Options{Failed: reported.add})
 	r, w := io.Pipe()
 	require.NoError(t, r.CloseWithError(errors.New("gone")))
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/team/image/blobs/"+large, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/registry.test/team/image/blobs/"+large, nil)
 	require.NoError(t, err)
 	h.ServeHTTP(piped{w}, request)
 	assert.Empty(t, reported.take())
@@ -190,19 +204,23 @@ func TestLayerIsTakenFromAnother(t *testing.T) {
 	c := connectWith(s, noHold)
 	a, raw := layerOf(t, "a")
 	b, _ := layerOf(t, "b")
-	c.requireServed(raw, "/v2/team/image/blobs/"+a)
-	// Not noticed by looking at the directory: the file's times and size are as before.
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+a)
+	// Not noticed before it is opened: the directory is as before.
 	info, err := os.Stat(s.path("new.tar"))
 	require.NoError(t, err)
 	s.damage("new.tar", 600)
 	require.NoError(t, os.Chtimes(s.path("new.tar"), info.ModTime(), info.ModTime()))
-	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+a)
 	assert.Empty(t, c.reported.take())
-	message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+b)
+	message := c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/registry.test/team/image/blobs/"+b)
 	assert.NotContains(t, message, s.dir.Path())
 	all := c.reported.take()
-	require.Len(t, all, 1)
-	assert.ErrorIs(t, all[0], tarball.ErrNotTarball)
+	require.Len(t, all, 2, "of the request, and of the file")
+	for _, err := range all {
+		assert.ErrorIs(t, err, tarball.ErrNotTarball)
+	}
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/registry.test/team/image/blobs/"+b)
+	assert.Empty(t, c.reported.take())
 }
 
 // fixed is a catalog that notices nothing.
@@ -211,7 +229,7 @@ type fixed struct {
 	all []image
 }
 
-func (f fixed) images(context.Context, bool) ([]image, error) { return f.all, nil }
+func (f fixed) images(context.Context, bool) (*listing, error) { return newListing(f.all), nil }
 
 // That one tarball has just gone is no answer where another cannot be read.
 func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
@@ -226,13 +244,14 @@ func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
 	require.NoError(t, os.Remove(s.path("gone2.tar")))
 	c := &client{t: t, reported: &failures{}}
 	h := newServer(&Options{Failed: c.reported.add})
-	h.catalog = fixed{newDirCatalog(s.dir, -1, h.unreadable), all}
+	h.lists = true
+	h.catalog = fixed{newDirCatalog(s.dir, -1, h.notServed), all}
 	c.host = serve(t, h)
 	layer, raw := layerOf(t, "a")
-	c.requireServed(raw, "/v2/team/image/blobs/"+layer)
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+layer)
 	s.damage("damaged.tar", 600)
-	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/team/image/blobs/"+layer)
+	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/registry.test/team/image/blobs/"+layer)
 	require.NoError(t, os.Remove(s.path("damaged.tar")))
-	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/team/image/blobs/"+layer)
+	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/registry.test/team/image/blobs/"+layer)
 	assert.Len(t, c.reported.take(), 2, "of the damage, and that all are gone")
 }

@@ -8,7 +8,9 @@
 //
 // It speaks the part of the distribution API that pulls
 // (https://github.com/opencontainers/distribution-spec, version 1.1): manifests by tag
-// and by digest, blobs, each with HEAD, ranges and conditions, and the lists of tags.
+// and by digest, blobs, each with HEAD, ranges and conditions, the lists of tags, and
+// referrers, as far as they are stocked. /healthz, below the prefix, answers 200 as long
+// as the directory can be read, without authorization.
 // Layers are read from the tarballs where they are; nothing is unpacked, and nothing
 // is kept in memory but the beginnings of the tarballs.
 //
@@ -17,16 +19,42 @@
 //
 // # Names
 //
-// An image is served under the repository of its reference, with the reference's
-// host and without: registry.example/team/image:v1 is
+// An image is served under the repository of its reference with the registry's host:
+// registry.example/team/image:v1 is
 //
-//	HOST:PORT/registry.example/team/image:v1    for clients that pull from here
-//	HOST:PORT/team/image:v1                     for clients that use this as a mirror
+//	HOST:PORT/registry.example/team/image:v1
 //
-// A host with a port cannot be part of a repository's name: there is only the second
-// then. Mirrors are asked for the second. Where images of several registries have the same
-// repository and tag, the query parameter ns, which containerd sends, says which is
-// meant; without it the newest is served.
+// A path without a registry could mean any, and the image of the same name in another
+// registry is another image. So it is found only where the client says which it means, by
+// the query parameter ns that containerd sends with each request to a mirror, or where
+// [Options.Registry] does. ns of another registry finds nothing. A host with a port cannot
+// be part of a repository's name: its images need one of the two. docker.io,
+// index.docker.io and registry-1.docker.io are the same.
+//
+// # Platforms
+//
+// A tag gives the index that its image was found through, byte by byte, so that each
+// client chooses its platform; pinned to the index's digest it is the same. By their
+// digests there are the manifests of those platforms that are stocked. Others are not
+// found: clients of a mirror take them from the registry itself. Those that take all of
+// an image from one place need [Options.Platforms].
+//
+// When several tarballs have the same reference, that of the newest build run says what
+// the tag is, or without runs the one that was written last. Its index is served, with the
+// manifests of that index that any tarball of the repository has; a platform that is
+// stocked for the index before only is not one of them. When the newest tarball has no
+// index, one that lists its manifest may be in another tarball of the tag. Else the tag is
+// that manifest, and every client gets it: so it is when the reference names no index. But
+// where tarballs of the same tag without such an index are of different platforms, as those
+// that were written before indexes were kept, the tag says nothing and is not found. A
+// digest is always right.
+//
+// # The directory
+//
+// The handler knows what is in the directory, and looks at it at each request for a
+// manifest or a list: one system call as long as nothing comes or goes, and then only
+// files that have changed are read. What is not served, and why, goes to
+// [Options.Failed] and the log, once for each file and again when that has changed.
 //
 // # Trust
 //

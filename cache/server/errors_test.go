@@ -19,14 +19,14 @@ func TestNothingIsWritten(t *testing.T) {
 	s := newShelf(t)
 	file := s.stock("image", testRef, "a")
 	c := connect(s)
-	for _, path := range []string{"/v2/", "/v2/team/image/manifests/v1", "/v2/team/image/blobs/uploads/", "/v2/team/image/blobs/" + file.Image.ConfigDigest().String(), "/", "/v2/_catalog"} {
+	for _, path := range []string{"/v2/", "/v2/registry.test/team/image/manifests/v1", "/v2/registry.test/team/image/blobs/uploads/", "/v2/registry.test/team/image/blobs/" + file.Image.ConfigDigest().String(), "/", "/v2/_catalog"} {
 		for _, method := range []string{http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete, http.MethodOptions, "PROPFIND"} {
 			got := c.do(method, path)
 			requireRefusal(t, got, http.StatusMethodNotAllowed, "UNSUPPORTED")
 			assert.Equal(t, "GET, HEAD", got.Header.Get("Allow"))
 		}
 	}
-	c.requireImage(file, "team/image", "v1")
+	c.requireImage(file, "registry.test/team/image", "v1")
 	assert.Empty(t, c.reported.take())
 }
 
@@ -36,8 +36,9 @@ func TestOtherPaths(t *testing.T) {
 	c := connect(s)
 	for _, path := range []string{
 		"/", "/v1/", "/v2x", "/v3/", "/V2/", "/image.tar", "/metrics", "/debug/pprof/",
-		"/v2/team/image", "/v2/team/image/", "/v2/team/image/manifests", "/v2/manifests/v1", "/v2/tags/list",
-		"/v2/_catalog/", "/v2/team/image/tags", "/v2/team/image/tags/list/", "/v2/team/image/referrers/" + absent,
+		"/v2/registry.test/team/image", "/v2/registry.test/team/image/", "/v2/registry.test/team/image/manifests", "/v2/manifests/v1", "/v2/tags/list",
+		"/v2/_catalog/", "/v2/registry.test/team/image/tags", "/v2/registry.test/team/image/tags/list/", "/v2/registry.test/team/image/referrers", "/v2/referrers/" + absent,
+		"/healthz/", "/healthz/x", "/v2/healthz", "/v2healthz", "/Healthz",
 	} {
 		c.requireRefused(http.StatusNotFound, "UNSUPPORTED", path)
 	}
@@ -61,15 +62,15 @@ func TestPathTricks(t *testing.T) {
 	long := strings.Repeat("a/", 100_000)
 	for _, trick := range []string{
 		"/../secret", "/v2/../../secret", "/v2/..%2f..%2fsecret", "/v2/%2e%2e/%2e%2e/secret",
-		"/v2/team/image/manifests/../../../../secret", "/v2/team/image/manifests/%2e%2e%2fsecret", "/v2/team/image/manifests/..",
-		"/v2/team/image/manifests/secret", "/v2/team/image/manifests/image.tar", "/v2/../manifests/secret", "/v2/" + url.PathEscape(parent) + "/manifests/v1",
-		"/v2//manifests/v1", "/v2///manifests//v1", "//v2/team/image/manifests/v1", "/v2//team/image/manifests/v1", "/v2/team//image/manifests/v1",
-		"/v2/team/image//manifests/v1", "/v2/team/image/manifests//v1", "/v2/./team/image/manifests/v1", "/v2/team/image/./manifests/v1", "/v2/x/../team/image/manifests/v1",
-		"/v2/team/image/manifests/v1%00", "/v2/team/image%00/manifests/v1", "/v2/%00", "/v2/team/image/manifests/v1/", "/v2/team/image/manifests/v1%0d%0aX-Own:%20x",
-		"/v2/team/image/blobs/../../../secret", "/v2/team/image/blobs/" + absent, "/v2/../blobs/" + absent, "/v2/./blobs/" + absent, "/v2/..%2fdir/blobs/" + absent,
-		"/v2/team/image/blobs/sha256:../../secret", "/v2/team/image/blobs/sha256:%00", "/v2/team/image/blobs/sha256%2f" + absent[7:],
-		"/v2/../tags/list", "/v2/" + long + "manifests/v1", "/v2/team/image/manifests/" + long, "/v2/team/image/blobs/sha256:" + long, "/v2/%ff%fe/manifests/%ff",
-		"/v2/team/image/manifests/v1?ns=../..", "/v2/team/image/manifests/v1?ns=%00", "/v2/team/image/tags/list?ns=" + long,
+		"/v2/registry.test/team/image/manifests/../../../../secret", "/v2/registry.test/team/image/manifests/%2e%2e%2fsecret", "/v2/registry.test/team/image/manifests/..",
+		"/v2/registry.test/team/image/manifests/secret", "/v2/registry.test/team/image/manifests/image.tar", "/v2/../manifests/secret", "/v2/" + url.PathEscape(parent) + "/manifests/v1",
+		"/v2//manifests/v1", "/v2///manifests//v1", "//v2/registry.test/team/image/manifests/v1", "/v2//team/image/manifests/v1", "/v2/registry.test/team//image/manifests/v1",
+		"/v2/registry.test/team/image//manifests/v1", "/v2/registry.test/team/image/manifests//v1", "/v2/./team/image/manifests/v1", "/v2/registry.test/team/image/./manifests/v1", "/v2/x/../team/image/manifests/v1",
+		"/v2/registry.test/team/image/manifests/v1%00", "/v2/registry.test/team/image%00/manifests/v1", "/v2/%00", "/v2/registry.test/team/image/manifests/v1/", "/v2/registry.test/team/image/manifests/v1%0d%0aX-Own:%20x",
+		"/v2/registry.test/team/image/blobs/../../../secret", "/v2/registry.test/team/image/blobs/" + absent, "/v2/../blobs/" + absent, "/v2/./blobs/" + absent, "/v2/..%2fdir/blobs/" + absent,
+		"/v2/registry.test/team/image/blobs/sha256:../../secret", "/v2/registry.test/team/image/blobs/sha256:%00", "/v2/registry.test/team/image/blobs/sha256%2f" + absent[7:],
+		"/v2/../tags/list", "/v2/" + long + "manifests/v1", "/v2/registry.test/team/image/manifests/" + long, "/v2/registry.test/team/image/blobs/sha256:" + long, "/v2/%ff%fe/manifests/%ff",
+		"/v2/registry.test/team/image/manifests/v1?ns=../..", "/v2/registry.test/team/image/manifests/v1?ns=%00", "/v2/registry.test/team/image/tags/list?ns=" + long,
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			got := c.do(method, trick)

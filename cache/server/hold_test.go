@@ -49,7 +49,7 @@ func descriptors(t *testing.T, dir string) (n int) {
 // What a client of a manifest asks for next is served for as long as the hold lasts
 // after each request, whatever happens to the tarball.
 func TestHold(t *testing.T) {
-	const tag = "/v2/team/image/manifests/v1"
+	const tag = "/v2/registry.test/team/image/manifests/v1"
 	for name, replace := range map[string]func(s *shelf){
 		"replaced":         func(s *shelf) { s.stock("image", testRef, "c") },
 		"another tag's":    func(s *shelf) { s.stock("image", "registry.test/team/image:v2", "c") },
@@ -66,11 +66,11 @@ func TestHold(t *testing.T) {
 				want := map[string][]byte{}
 				for _, l := range []string{"a", "b"} {
 					digest, raw := layerOf(t, l)
-					want["/v2/team/image/blobs/"+digest] = raw
+					want["/v2/registry.test/team/image/blobs/"+digest] = raw
 				}
-				want["/v2/team/image/blobs/"+file.Image.ConfigDigest().String()] = file.Image.Config()
-				want["/v2/team/image/blobs/"+file.Image.Digest().String()] = file.Image.Manifest()
-				want["/v2/team/image/manifests/"+file.Image.Digest().String()] = file.Image.Manifest()
+				want["/v2/registry.test/team/image/blobs/"+file.Image.ConfigDigest().String()] = file.Image.Config()
+				want["/v2/registry.test/team/image/blobs/"+file.Image.Digest().String()] = file.Image.Manifest()
+				want["/v2/registry.test/team/image/manifests/"+file.Image.Digest().String()] = file.Image.Manifest()
 				require.Equal(t, file.Image.Manifest(), direct(h, tag).Body.Bytes())
 				replace(s)
 				for path, raw := range want {
@@ -110,12 +110,12 @@ func TestHeldIsNotListed(t *testing.T) {
 	s := newShelf(t)
 	s.stock("image", testRef, "a")
 	c := connect(s)
-	require.Equal(t, http.StatusOK, c.get("/v2/team/image/manifests/v1").StatusCode)
+	require.Equal(t, http.StatusOK, c.get("/v2/registry.test/team/image/manifests/v1").StatusCode)
 	s.stock("image", "registry.test/team/image:v2", "b")
-	assert.Equal(t, []string{`["v2"]`}, c.list("/v2/team/image/tags/list", "tags"))
+	assert.Equal(t, []string{`["v2"]`}, c.list("/v2/registry.test/team/image/tags/list", "tags"))
 	require.NoError(t, os.Remove(s.path("image.tar")))
 	assert.Equal(t, []string{`[]`}, c.list("/v2/_catalog", "repositories"))
-	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/image/tags/list")
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/registry.test/team/image/tags/list")
 }
 
 // Prune spares what a client may be in the middle of, and not for longer.
@@ -127,8 +127,8 @@ func TestPruneSparesWhatIsHeld(t *testing.T) {
 			s.stock("other", "registry.test/team/other:v1", "b")
 			h := New(s.dir, &Options{Hold: hold})
 			digest, raw := layerOf(t, "a")
-			layer := "/v2/team/image/blobs/" + digest
-			require.Equal(t, http.StatusOK, direct(h, "/v2/team/image/manifests/v1").Code)
+			layer := "/v2/registry.test/team/image/blobs/" + digest
+			require.Equal(t, http.StatusOK, direct(h, "/v2/registry.test/team/image/manifests/v1").Code)
 			prune := func() (removed []string) {
 				result, err := s.dir.Prune(t.Context(), &cache.PruneOptions{MaxAge: time.Nanosecond, RemoveNewest: true})
 				require.NoError(t, err)
@@ -247,7 +247,7 @@ func TestRequestsWhileTheHoldEnds(t *testing.T) {
 		for i, name := range []string{"a", "b", "large"} {
 			s.stock(name, fmt.Sprintf("registry.test/team/image%d:v1", i), name)
 			digest, raw := layerOf(t, name)
-			paths[fmt.Sprintf("/v2/team/image%d/blobs/%s", i, digest)] = raw
+			paths[fmt.Sprintf("/v2/registry.test/team/image%d/blobs/%s", i, digest)] = raw
 		}
 		var group errgroup.Group
 		for range 8 {
@@ -278,14 +278,14 @@ func TestRepairedWhileHeld(t *testing.T) {
 	s.damage("image.tar", segment.Offset+segment.Length/2)
 	s.age("image.tar", 1)
 	c := connect(s)
-	require.Equal(t, http.StatusOK, c.get("/v2/team/image/manifests/v1").StatusCode)
-	require.NotEqual(t, raw, c.get("/v2/team/image/blobs/"+digest).body) // for the client to find out
+	require.Equal(t, http.StatusOK, c.get("/v2/registry.test/team/image/manifests/v1").StatusCode)
+	require.NotEqual(t, raw, c.get("/v2/registry.test/team/image/blobs/"+digest).body) // for the client to find out
 	results, err := s.dir.Verify(t.Context(), nil, nil)
 	require.NoError(t, err)
 	_, err = s.dir.Repair(t.Context(), &results[0], tarballtest.Blobs{file.Image.Layers()[0].Digest: raw}, nil)
 	require.NoError(t, err)
-	c.requireImage(file, "team/image", "v1")
-	c.requireServed(raw, "/v2/team/image/blobs/"+digest)
+	c.requireImage(file, "registry.test/team/image", "v1")
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+digest)
 }
 
 // So many descriptors and no more are held, and none after Close.
@@ -295,8 +295,8 @@ func TestHoldIsBounded(t *testing.T) {
 	h.catalog.holder.max = 3
 	for i := range 5 {
 		name := fmt.Sprint("image", i)
-		s.stock(name, "registry.example/team/"+name+":v1", "a")
-		require.Equal(t, http.StatusOK, direct(h, "/v2/team/"+name+"/manifests/v1").Code)
+		s.stock(name, "registry.test/team/"+name+":v1", "a")
+		require.Equal(t, http.StatusOK, direct(h, "/v2/registry.test/team/"+name+"/manifests/v1").Code)
 		assert.Equal(t, min(i+1, 3), descriptors(t, s.dir.Path()))
 	}
 	held := h.catalog.holder.images()
@@ -305,7 +305,7 @@ func TestHoldIsBounded(t *testing.T) {
 	}
 	require.NoError(t, h.Close())
 	assert.Zero(t, descriptors(t, s.dir.Path()))
-	require.Equal(t, http.StatusOK, direct(h, "/v2/team/image0/manifests/v1").Code)
+	require.Equal(t, http.StatusOK, direct(h, "/v2/registry.test/team/image0/manifests/v1").Code)
 	assert.Zero(t, descriptors(t, s.dir.Path()), "nothing is held after Close")
 }
 
@@ -315,21 +315,21 @@ func TestReplacedBeforeItIsOpened(t *testing.T) {
 	s := newShelf(t)
 	s.stock("image", testRef, "a")
 	h := newServer(nil)
-	c := newDirCatalog(s.dir, time.Hour, h.unreadable)
-	h.catalog = c
+	c := newDirCatalog(s.dir, time.Hour, h.notServed)
+	h.catalog, h.lists = c, true
 	var second *tarball.Tarball
-	c.list = func(ctx context.Context) ([]cache.Entry, error) {
-		entries, err := s.dir.List(ctx)
+	c.read = func(ctx context.Context, names []string) ([]cache.Entry, error) {
+		entries, err := s.dir.Entries(ctx, names)
 		if second == nil {
 			second = s.stock("image", testRef, "b")
 		}
 		return entries, err
 	}
-	got := direct(h, "/v2/team/image/manifests/v1")
+	got := direct(h, "/v2/registry.test/team/image/manifests/v1")
 	require.Equal(t, second.Image.Manifest(), got.Body.Bytes())
 	require.NoError(t, os.Remove(s.path("image.tar")))
 	digest, raw := layerOf(t, "b")
-	assert.Equal(t, raw, direct(h, "/v2/team/image/blobs/"+digest).Body.Bytes())
+	assert.Equal(t, raw, direct(h, "/v2/registry.test/team/image/blobs/"+digest).Body.Bytes())
 }
 
 // write puts content in a file's place.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // tags serves the list of a repository's tags.
@@ -17,34 +18,41 @@ func (s *server) tags(w http.ResponseWriter, r *http.Request, repository string)
 	}
 	var tags []string
 	for _, i := range images {
-		tags = append(tags, i.tag)
+		if d, _ := s.byTag(images, i.tag); d != nil {
+			tags = append(tags, i.tag)
+		}
 	}
 	tags, err = page(w, r, tags)
 	if err != nil {
 		return err
 	}
-	return answer(w, struct {
+	return answer(w, "application/json", struct {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
 	}{repository, tags})
 }
 
 // repositories serves the list of repositories, under the names with a host: none of those
-// is ambiguous.
+// is ambiguous. A host with a port cannot be part of such a name.
 func (s *server) repositories(w http.ResponseWriter, r *http.Request) error {
-	all, err := s.catalog.images(r.Context(), true)
+	known, err := s.catalog.images(r.Context(), true)
 	if err != nil {
 		return err
 	}
 	var names []string
-	for _, i := range all {
-		names = append(names, i.name())
+	for name := range known.names {
+		if own, ok := strings.CutPrefix(name, host(s.Registry)+"/"); ok && strings.Contains(s.Registry, ":") {
+			name = own
+		}
+		if !strings.Contains(name, ":") {
+			names = append(names, name)
+		}
 	}
 	names, err = page(w, r, names)
 	if err != nil {
 		return err
 	}
-	return answer(w, struct {
+	return answer(w, "application/json", struct {
 		Repositories []string `json:"repositories"`
 	}{names})
 }
@@ -78,12 +86,12 @@ func page(w http.ResponseWriter, r *http.Request, all []string) ([]string, error
 	return all, nil
 }
 
-func answer(w http.ResponseWriter, list any) error {
+func answer(w http.ResponseWriter, mediaType string, list any) error {
 	body, err := json.Marshal(list)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body)
 	return nil

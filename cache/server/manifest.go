@@ -3,45 +3,46 @@ package server
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// manifest serves the manifest that a tag or a digest names.
+// manifest serves the manifest or index that a tag or a digest names.
 func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, ref string) error {
-	wanted, byDigest := func(i image) bool { return i.tag == ref }, strings.Contains(ref, ":")
+	find, byDigest := func(images []image) (*document, []image) { return s.byTag(images, ref) }, strings.Contains(ref, ":")
 	if byDigest {
-		digest, err := v1.NewHash(ref)
+		digest, err := parseDigest(ref)
 		if err != nil {
-			return badDigest(ref)
+			return err
 		}
-		wanted = func(i image) bool { return i.info.Image.Digest() == digest }
+		find = func(images []image) (*document, []image) { return s.byDigest(images, digest) }
 	}
 	for range maxLooks {
 		images, err := s.images(r, repository, byDigest)
 		if err != nil {
 			return err
 		}
-		n := slices.IndexFunc(images, wanted)
-		if n < 0 {
+		d, from := find(images)
+		if !byDigest && !s.catalog.confirm(r.Context(), from) {
+			continue // it has changed just now
+		}
+		if d == nil {
 			break
 		}
-		i := images[n]
 		if r.Method == http.MethodGet {
-			if isGone(s.keep(r.Context(), i)) {
-				continue // just now
+			if isGone(s.keep(r.Context(), d.image)) {
+				continue
 			}
-			s.catalog.used(r.Context(), i)
+			s.catalog.used(r.Context(), d.image)
 		}
-		m := i.info.Image
-		w.Header().Set("Content-Type", string(m.MediaType()))
-		w.Header().Set("Docker-Content-Digest", m.Digest().String())
-		w.Header().Set("Etag", `"`+m.Digest().String()+`"`)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(m.Manifest()))
+		w.Header().Set("Content-Type", string(d.mediaType))
+		w.Header().Set("Docker-Content-Digest", d.digest.String())
+		w.Header().Set("Etag", `"`+d.digest.String()+`"`)
+		serveContent(w, r, bytes.NewReader(d.raw))
 		return nil
 	}
 	return unknownManifest(repository, ref)
@@ -59,4 +60,35 @@ func (s *server) keep(ctx context.Context, i image) error {
 		done()
 	}
 	return err
+}
+
+// parseDigest reads a digest, of any algorithm that is known: by some nothing is stocked.
+func parseDigest(text string) (v1.Hash, error) {
+	digest, err := v1.NewHash(text)
+	if err != nil {
+		return v1.Hash{}, badDigest(text)
+	}
+	return digest, nil
+}
+
+func digestOf(raw []byte) v1.Hash {
+	digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // reading from memory does not fail
+	return digest
+}
+
+// serveContent answers with content, or with the range of it that is asked for. By
+// RFC 9110 (section 14.2) a range is for GET alone, and one in another unit than bytes
+// is ignored; the name of a unit has no case.
+func serveContent(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
+	if asked := r.Header.Get("Range"); asked != "" {
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+		unit, ranges, found := strings.Cut(asked, "=")
+		// Several ranges would be read by a goroutine that may outlive the answer. A
+		// client that asks for them must accept the whole.
+		if r.Method == http.MethodGet && found && strings.EqualFold(unit, "bytes") && !strings.Contains(ranges, ",") {
+			r.Header.Set("Range", "bytes="+ranges)
+		}
+	}
+	http.ServeContent(w, r, "", time.Time{}, content)
 }

@@ -34,7 +34,7 @@ func TestManifest(t *testing.T) {
 	c := connect(s)
 	for _, ref := range []string{"v1", digest} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
-			path := "/v2/team/image/manifests/" + ref
+			path := "/v2/registry.test/team/image/manifests/" + ref
 			got := c.do(method, path)
 			require.Equal(t, http.StatusOK, got.StatusCode)
 			require.NoError(t, got.err)
@@ -56,7 +56,7 @@ func TestManifest(t *testing.T) {
 		}
 	}
 	// To registries a manifest is a blob as well.
-	c.requireServed(want, "/v2/team/image/blobs/"+digest)
+	c.requireServed(want, "/v2/registry.test/team/image/blobs/"+digest)
 	assert.Empty(t, c.reported.take())
 }
 
@@ -79,8 +79,8 @@ func TestManifestMediaType(t *testing.T) {
 		_, err = s.dir.Put(t.Context(), tag+".tar", image, source, nil)
 		require.NoError(t, err)
 		c := connect(s)
-		c.requireServed(manifest, "/v2/team/image/manifests/"+tag)
-		assert.Equal(t, string(types.OCIManifestSchema1), c.get("/v2/team/image/manifests/"+tag).Header.Get("Content-Type"))
+		c.requireServed(manifest, "/v2/registry.test/team/image/manifests/"+tag)
+		assert.Equal(t, string(types.OCIManifestSchema1), c.get("/v2/registry.test/team/image/manifests/"+tag).Header.Get("Content-Type"))
 	}
 }
 
@@ -99,9 +99,9 @@ func TestPullMarksTarballAsUsed(t *testing.T) {
 	before := lastUsed()
 	c := connect(s)
 	for _, ref := range []string{"v1", file.Image.Digest().String()} {
-		path := "/v2/team/image/manifests/" + ref
+		path := "/v2/registry.test/team/image/manifests/" + ref
 		require.Equal(t, http.StatusOK, c.do(http.MethodHead, path).StatusCode)
-		require.Equal(t, http.StatusOK, c.get("/v2/team/image/tags/list").StatusCode)
+		require.Equal(t, http.StatusOK, c.get("/v2/registry.test/team/image/tags/list").StatusCode)
 		require.Equal(t, before, lastUsed())
 		require.Equal(t, http.StatusOK, c.get(path).StatusCode)
 		require.True(t, lastUsed().After(before))
@@ -114,16 +114,16 @@ func TestManifestIsRefused(t *testing.T) {
 	s.stock("image", testRef, "a")
 	other := s.stock("other", "registry.test/team/other:v1", "b").Image.Digest().String()
 	c := connect(s)
-	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/team/none/manifests/v1")
+	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/registry.test/team/none/manifests/v1")
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/image/manifests/v1")
-	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/team/image/manifests/v2")
-	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/team/image/manifests/"+absent)
-	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/team/image/manifests/"+other)
-	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/team/image/manifests/")
+	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/registry.test/team/image/manifests/v2")
+	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/registry.test/team/image/manifests/"+absent)
+	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/registry.test/team/image/manifests/"+other)
+	c.requireRefused(http.StatusNotFound, "MANIFEST_UNKNOWN", "/v2/registry.test/team/image/manifests/")
 	for _, bad := range []string{"sha256:12", "sha256:" + absent, "md5:d41d8cd98f00b204e9800998ecf8427e", ":"} {
-		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/team/image/manifests/"+bad)
+		c.requireRefused(http.StatusBadRequest, "DIGEST_INVALID", "/v2/registry.test/team/image/manifests/"+bad)
 	}
-	got := c.do(http.MethodHead, "/v2/team/image/manifests/v2")
+	got := c.do(http.MethodHead, "/v2/registry.test/team/image/manifests/v2")
 	assert.Equal(t, http.StatusNotFound, got.StatusCode)
 	assert.Empty(t, got.body)
 	assert.Empty(t, c.reported.take(), "none of it is the directory's trouble")

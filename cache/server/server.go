@@ -6,9 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -22,10 +23,21 @@ type Options struct {
 	// at /cache/v2/. Other paths are not found. Default: the root, where container
 	// engines look for it. The handler sees the whole path: no [http.StripPrefix].
 	Prefix string
+	// Registry is the host of the registry that a repository without one means, such as
+	// docker.io: for clients that use this as a mirror of that registry, and can be
+	// given neither a path nor a name. Default: none, such repositories are not found.
+	Registry string
+	// Platforms are those of all clients. Then an index is served only where each of
+	// them that it lists is stocked; elsewhere the index's tag and digest are not
+	// found. Some clients take all of an image from where they have got the index
+	// (podman, CRI-O): without Platforms they fail where theirs is not stocked, rather
+	// than ask the registry itself. Default: an index is served where there is one.
+	Platforms []v1.Platform
 	// Authorize, when not nil, decides about each request. repository is the one in
 	// its path, as the client gave it; "" where there is none, as for the list of all. The
-	// same image is reached with the registry's host in the repository and without, so a
-	// rule about a repository must cover both. See [BasicAuth]. An error that wraps
+	// same image is reached with the registry's host in the repository, and without it by
+	// the parameter ns or [Options.Registry], so a rule about a repository must cover
+	// both. See [BasicAuth]. An error that wraps
 	// [ErrUnauthorized] is answered with 401 and Challenge, any other with 403; its
 	// text is logged and not sent. It is called concurrently.
 	Authorize func(r *http.Request, repository string) error
@@ -42,7 +54,8 @@ type Options struct {
 	// Logger logs each request, and what could not be read. Default: silent.
 	Logger *slog.Logger
 	// Failed, when not nil, is called with what kept a tarball from being read, be it
-	// damaged, or gone. It is called concurrently.
+	// damaged, or gone: for a file of the directory that is no tarball once, and again
+	// when the file has changed. It is called concurrently.
 	Failed func(error)
 }
 
@@ -74,7 +87,7 @@ func New(dir *cache.Dir, o *Options) *Handler {
 	if dir == nil {
 		return &Handler{server: s}
 	}
-	c := newDirCatalog(dir, s.Hold, s.unreadable)
+	c := newDirCatalog(dir, s.Hold, s.notServed)
 	s.catalog = c
 	return &Handler{s, c}
 }
@@ -87,6 +100,16 @@ type Handler struct {
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.server.ServeHTTP(w, r) }
+
+// Look looks at the directory now, rather than at the next request, and returns how many
+// images are served. The error is that of the directory.
+func (h *Handler) Look(ctx context.Context) (images int, err error) {
+	known, err := h.server.catalog.images(ctx, true)
+	if err != nil {
+		return 0, err
+	}
+	return len(known.all), nil
+}
 
 // Close closes the tarballs that are held, see [Options.Hold], and those that are being
 // read when that ends. The handler goes on serving, and holds none any more.
@@ -103,7 +126,7 @@ func (h *Handler) Close() error {
 func NewSingle(t *tarball.Tarball, repository, tag string, o *Options) http.Handler {
 	s := newServer(o)
 	if t != nil {
-		s.catalog = single{image{info: &t.Info, repository: repository, tag: tag}, t}
+		s.catalog = single{image{info: &t.Info, name: repository, tag: tag}, t}
 	}
 	return s
 }
@@ -153,6 +176,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route answers a request, or returns why it has not.
 func (s *server) route(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path == s.Prefix+"/healthz" {
+		return s.health(w, r)
+	}
 	path, ok := strings.CutPrefix(r.URL.Path, s.Prefix+"/v2")
 	if !ok || path != "" && path[0] != '/' {
 		return errNoPath
@@ -167,28 +193,45 @@ func (s *server) route(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.repositories(w, r)
 	}
-	// A repository may have parts that are called so: the last one counts.
-	m, b := strings.LastIndex(path, "/manifests/"), strings.LastIndex(path, "/blobs/")
-	repository, isTags := strings.CutSuffix(path, "/tags/list")
-	switch {
-	case isTags && s.lists:
-	case m > b:
-		repository = path[:m]
-	case b >= 0:
-		repository = path[:b]
-	default:
+	repository, serve := s.endpoint(path)
+	if serve == nil {
 		return errNoPath
 	}
 	if err := s.authorize(w, r, repository); err != nil {
 		return err
 	}
-	switch {
-	case isTags && s.lists:
-		return s.tags(w, r, repository)
-	case m > b:
-		return s.manifest(w, r, repository, path[m+len("/manifests/"):])
+	return serve(w, r)
+}
+
+// endpoint returns what serves a path below /v2/, nil if there is no such path, and the
+// repository in it. A repository may have parts that are called as the API's are: the last
+// one counts.
+func (s *server) endpoint(path string) (repository string, serve func(http.ResponseWriter, *http.Request) error) {
+	if repository, ok := strings.CutSuffix(path, "/tags/list"); ok && s.lists {
+		return repository, func(w http.ResponseWriter, r *http.Request) error { return s.tags(w, r, repository) }
 	}
-	return s.blob(w, r, repository, path[b+len("/blobs/"):])
+	last := -1
+	for part, f := range map[string]func(w http.ResponseWriter, r *http.Request, repository, name string) error{
+		"/manifests/": s.manifest, "/blobs/": s.blob, "/referrers/": s.referrers,
+	} {
+		if at := strings.LastIndex(path, part); at > last && (s.lists || part != "/referrers/") {
+			last, repository = at, path[:at]
+			serve = func(w http.ResponseWriter, r *http.Request) error { return f(w, r, repository, path[at+len(part):]) }
+		}
+	}
+	return repository, serve
+}
+
+// health says whether the directory can be read. It says nothing else, and so needs no
+// authorization.
+func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.catalog.images(r.Context(), true); err != nil {
+		s.failed(r, err)
+		return &refusal{http.StatusServiceUnavailable, "UNAVAILABLE", "the cache directory cannot be read"}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok\n")
+	return nil
 }
 
 // authorize asks the caller's rule about a request.
@@ -215,17 +258,27 @@ func (s *server) greet(w http.ResponseWriter) error {
 	return nil
 }
 
+// ask returns what a request asks about. ns that names this server is no other registry's.
+func ask(r *http.Request, repository string) question {
+	q := question{repository, r.URL.Query().Get("ns")}
+	if strings.EqualFold(q.ns, r.Host) {
+		q.ns = ""
+	}
+	return q
+}
+
 // images returns those of a repository, as they are now, or as they were a moment ago
 // too.
 func (s *server) images(r *http.Request, repository string, held bool) ([]image, error) {
-	all, err := s.catalog.images(r.Context(), true)
+	known, err := s.catalog.images(r.Context(), true)
 	if err != nil {
 		return nil, err
 	}
+	var more []image
 	if held {
-		all = append(slices.Clip(all), s.catalog.held()...)
+		more = s.catalog.held()
 	}
-	images := called(all, repository, r.URL.Query().Get("ns"))
+	images := s.called(known, more, ask(r, repository))
 	if len(images) == 0 {
 		return nil, unknownName(repository)
 	}
@@ -236,6 +289,14 @@ func (s *server) images(r *http.Request, repository string, held bool) ([]image,
 func (s *server) failed(r *http.Request, err error) {
 	if r.Context().Err() == nil {
 		s.unreadable(r.Context(), err, "url", r.URL.String())
+	}
+}
+
+// notServed reports a file of the directory that is not served.
+func (s *server) notServed(ctx context.Context, err error) {
+	s.Logger.WarnContext(ctx, "a file is not served", "error", err)
+	if s.Failed != nil {
+		s.Failed(err)
 	}
 }
 

@@ -39,6 +39,56 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+// Whether it works is for everybody to know, and nothing else is.
+func TestHealth(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a")
+	file := s.open("image.tar")
+	defer file.Close()
+	refuseAll := func(*http.Request, string) error { return ErrUnauthorized }
+	c := connectWith(s, Options{Authorize: refuseAll, Prefix: "/cache"})
+	single := &client{t: t, host: serve(t, NewSingle(file, "own", "t", &Options{Authorize: refuseAll, Prefix: "/cache"}))}
+	for _, c := range []*client{c, single} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			got := c.do(method, "/cache/healthz")
+			assert.Equal(t, http.StatusOK, got.StatusCode)
+			assert.Equal(t, "text/plain; charset=utf-8", got.Header.Get("Content-Type"))
+			assert.Equal(t, map[string]string{http.MethodGet: "ok\n"}[method], string(got.body))
+		}
+		requireRefusal(t, c.do(http.MethodPost, "/cache/healthz"), http.StatusMethodNotAllowed, "UNSUPPORTED")
+		c.requireRefused(http.StatusNotFound, "UNSUPPORTED", "/healthz")
+		c.requireRefused(http.StatusUnauthorized, "UNAUTHORIZED", "/cache/v2/")
+	}
+	require.NoError(t, os.RemoveAll(s.dir.Path()))
+	c.requireRefused(http.StatusServiceUnavailable, "UNAVAILABLE", "/cache/healthz")
+	require.Len(t, c.reported.take(), 1)
+	assert.Equal(t, http.StatusOK, single.get("/cache/healthz").StatusCode, "that is open")
+}
+
+// Look fails now, rather than at a request, and counts what is served.
+func TestLook(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "a")
+	s.stock("other", testRef, "b")
+	s.write("old.tar", []byte("of another tool"))
+	var reported failures
+	h := New(s.dir, &Options{Failed: reported.add})
+	for range 2 {
+		n, err := h.Look(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 2, n)
+	}
+	all := reported.take()
+	require.Len(t, all, 1, "once")
+	assert.ErrorContains(t, all[0], "old.tar: not a tarball of this cache")
+	require.NoError(t, os.RemoveAll(s.dir.Path()))
+	_, err := h.Look(t.Context())
+	require.ErrorIs(t, err, os.ErrNotExist)
+	n, err := New(nil, nil).Look(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, n)
+}
+
 // pull pulls an image as a client does, and verifies all of it.
 func pull(t *testing.T, ref string, opts ...remote.Option) (v1.Image, error) {
 	parsed, err := name.ParseReference(ref)
@@ -60,7 +110,7 @@ func TestClientPulls(t *testing.T) {
 	s.stock("next", "registry.test/team/image:v2", "a", "c")
 	c := connect(s)
 	digest := file.Image.Digest()
-	for _, ref := range []string{"/registry.test/team/image:v1", "/team/image:v1", "/team/image@" + digest.String()} {
+	for _, ref := range []string{"/registry.test/team/image:v1", "/registry.test/team/image@" + digest.String()} {
 		img, err := pull(t, c.host+ref)
 		require.NoError(t, err, ref)
 		got, err := img.Digest()
@@ -76,7 +126,7 @@ func TestClientPulls(t *testing.T) {
 		names, err := remote.Catalog(t.Context(), r, remote.WithPageSize(size))
 		require.NoError(t, err)
 		assert.Equal(t, []string{"docker.io/library/debian", "registry.test/team/image"}, names)
-		tags, err := remote.List(r.Repo("team", "image"), remote.WithPageSize(size))
+		tags, err := remote.List(r.Repo("registry.test", "team", "image"), remote.WithPageSize(size))
 		require.NoError(t, err)
 		assert.Equal(t, []string{"v1", "v2"}, tags)
 	}
@@ -140,7 +190,7 @@ func TestNewSingle(t *testing.T) {
 	require.NoError(t, err)
 	c.requireImage(file, "own", "t-0123?ns=any.test")
 
-	for _, path := range []string{"/v2/_catalog", "/v2/own/tags/list", "/v2/team/image/tags/list"} {
+	for _, path := range []string{"/v2/_catalog", "/v2/own/tags/list", "/v2/registry.test/team/image/tags/list"} {
 		c.requireRefused(http.StatusNotFound, "UNSUPPORTED", path)
 	}
 	for _, ref := range []string{"v1", "latest", "list", absent} {
@@ -180,8 +230,8 @@ func TestLogger(t *testing.T) {
 	log := &logged{}
 	c := &client{t: t, host: serve(t, New(s.dir, &Options{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}))}
 	a, raw := layerOf(t, "a")
-	c.get("/v2/team/image/blobs/"+a, "Range: bytes=3-4")
-	assert.Contains(t, log.String(), "method=GET url=/v2/team/image/blobs/"+a+" range=\"bytes=3-4\"")
+	c.get("/v2/registry.test/team/image/blobs/"+a, "Range: bytes=3-4")
+	assert.Contains(t, log.String(), "method=GET url=/v2/registry.test/team/image/blobs/"+a+" range=\"bytes=3-4\"")
 	assert.NotContains(t, log.String(), "cannot read")
 	require.NoError(t, os.RemoveAll(s.dir.Path()))
 	c.get("/v2/_catalog")
@@ -190,7 +240,7 @@ func TestLogger(t *testing.T) {
 	s = newShelf(t)
 	s.stock("image", testRef, "a")
 	c = &client{t: t, host: serve(t, New(s.dir, nil))}
-	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+a)
 	require.NoError(t, os.RemoveAll(s.dir.Path()))
 	c.requireRefused(http.StatusInternalServerError, "UNKNOWN", "/v2/_catalog")
 }
@@ -211,9 +261,9 @@ func TestPrefix(t *testing.T) {
 		mux.Handle("/", New(s.dir, &Options{Prefix: "/elsewhere"}))
 		c.host = serve(t, mux)
 		assert.Equal(t, "{}", string(c.get(below+"/v2/").body))
-		assert.Equal(t, http.StatusOK, c.get(below+"/v2/team/image/manifests/v1").StatusCode)
-		c.requireServed(raw, below+"/v2/team/image/blobs/"+a)
-		for _, list := range []string{below + "/v2/team/image/tags/list", below + "/v2/_catalog"} {
+		assert.Equal(t, http.StatusOK, c.get(below+"/v2/registry.test/team/image/manifests/v1").StatusCode)
+		c.requireServed(raw, below+"/v2/registry.test/team/image/blobs/"+a)
+		for _, list := range []string{below + "/v2/registry.test/team/image/tags/list", below + "/v2/_catalog"} {
 			got := c.get(list + "?n=1")
 			require.Equal(t, http.StatusOK, got.StatusCode)
 			if strings.HasSuffix(list, "tags/list") {
@@ -222,15 +272,15 @@ func TestPrefix(t *testing.T) {
 			}
 		}
 		for _, outside := range []string{
-			"/v2/", "/v2/_catalog", "/v2/team/image/manifests/v1", "/v2/team/image/blobs/" + a, below + "/", below + "/team/image/manifests/v1",
-			below + "x/v2/", below + "/v2x/", "/x" + below + "/v2/", below + below + "/v2/team/image/manifests/v1",
+			"/v2/", "/v2/_catalog", "/v2/registry.test/team/image/manifests/v1", "/v2/registry.test/team/image/blobs/" + a, below + "/", below + "/team/image/manifests/v1",
+			below + "x/v2/", below + "/v2x/", "/x" + below + "/v2/", below + below + "/v2/registry.test/team/image/manifests/v1",
 		} {
 			c.requireRefused(http.StatusNotFound, "UNSUPPORTED", outside)
 		}
 		assert.Empty(t, c.reported.take())
 	}
 	h := New(s.dir, &Options{Prefix: "/cache"})
-	for _, outside := range []string{"/v2/_catalog", "/v2/team/image/manifests/v1", "/cache", "/", "/cachev2/", "/cache/../v2/", "//cache/v2/"} {
+	for _, outside := range []string{"/v2/_catalog", "/v2/registry.test/team/image/manifests/v1", "/cache", "/", "/cachev2/", "/cache/../v2/", "//cache/v2/"} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL.Path = outside // as it is, without a mux that cleans it
 		w := httptest.NewRecorder()
@@ -258,13 +308,13 @@ func TestAuthorize(t *testing.T) {
 	c.host = serve(t, h)
 	for path, repository := range map[string]string{
 		"/v2": "", "/v2/": "", "/v2/_catalog": "",
-		"/v2/team/image/manifests/v1":                                "team/image",
-		"/v2/registry.test/team/image/manifests/v1":                  "registry.test/team/image",
-		"/v2/team/image/manifests/" + file.Image.Digest().String():   "team/image",
-		"/v2/team/image/blobs/" + a:                                  "team/image",
-		"/v2/team/image/blobs/" + file.Image.ConfigDigest().String(): "team/image",
-		"/v2/team/image/blobs/" + file.Image.Digest().String():       "team/image",
-		"/v2/team/image/tags/list":                                   "team/image",
+		"/v2/team/image/manifests/v1?ns=registry.test":                             "team/image",
+		"/v2/registry.test/team/image/manifests/v1":                                "registry.test/team/image",
+		"/v2/registry.test/team/image/manifests/" + file.Image.Digest().String():   "registry.test/team/image",
+		"/v2/registry.test/team/image/blobs/" + a:                                  "registry.test/team/image",
+		"/v2/registry.test/team/image/blobs/" + file.Image.ConfigDigest().String(): "registry.test/team/image",
+		"/v2/registry.test/team/image/blobs/" + file.Image.Digest().String():       "registry.test/team/image",
+		"/v2/registry.test/team/image/tags/list":                                   "registry.test/team/image",
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			for err, want := range map[error]struct {
@@ -299,11 +349,11 @@ func TestAuthorize(t *testing.T) {
 
 	// Nor does a client learn what there is: an unknown repository, tag or blob is refused alike.
 	verdict = ErrUnauthorized
-	for _, path := range []string{"/v2/team/none/manifests/v1", "/v2/team/image/manifests/none", "/v2/team/image/blobs/" + absent, "/v2/team/image/blobs/bad", "/v2/team/none/tags/list"} {
+	for _, path := range []string{"/v2/registry.test/team/none/manifests/v1", "/v2/registry.test/team/image/manifests/none", "/v2/registry.test/team/image/blobs/" + absent, "/v2/registry.test/team/image/blobs/bad", "/v2/registry.test/team/none/tags/list"} {
 		c.requireRefused(http.StatusUnauthorized, "UNAUTHORIZED", path)
 	}
 	verdict = nil
-	c.requireServed(raw, "/v2/team/image/blobs/"+a)
+	c.requireServed(raw, "/v2/registry.test/team/image/blobs/"+a)
 
 	own := `Bearer realm="https://auth.test/token"`
 	for _, h := range []http.Handler{
@@ -328,7 +378,7 @@ func TestClientPullsWithPassword(t *testing.T) {
 		if err := isUser(r, repository); err != nil {
 			return err
 		}
-		if repository != "" && repository != "team/image" {
+		if repository != "" && repository != "registry.test/team/image" {
 			return errors.New("not yours")
 		}
 		return nil
@@ -336,17 +386,17 @@ func TestClientPullsWithPassword(t *testing.T) {
 	as := func(password string) remote.Option {
 		return remote.WithAuth(&authn.Basic{Username: "ci", Password: password})
 	}
-	_, err := pull(t, host+"/team/image:v1", as("right"))
+	_, err := pull(t, host+"/registry.test/team/image:v1", as("right"))
 	require.NoError(t, err)
 	for status, try := range map[int]func() error{
-		http.StatusUnauthorized: func() error { _, err := pull(t, host+"/team/image:v1", as("wrong")); return err },
-		http.StatusForbidden:    func() error { _, err := pull(t, host+"/other/image:v1", as("right")); return err },
+		http.StatusUnauthorized: func() error { _, err := pull(t, host+"/registry.test/team/image:v1", as("wrong")); return err },
+		http.StatusForbidden:    func() error { _, err := pull(t, host+"/registry.test/other/image:v1", as("right")); return err },
 	} {
 		var answer *transport.Error
 		require.ErrorAs(t, try(), &answer)
 		assert.Equal(t, status, answer.StatusCode)
 	}
-	_, err = pull(t, host+"/team/image:v1")
+	_, err = pull(t, host+"/registry.test/team/image:v1")
 	require.Error(t, err)
 	_, err = pull(t, serve(t, New(s.dir, &Options{Authorize: BasicAuth(nil)}))+"/team/image:v1", as("right"))
 	var answer *transport.Error

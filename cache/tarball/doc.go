@@ -40,7 +40,15 @@
 //	blobs/, blobs/sha256/
 //	blobs/sha256/<digest>  the manifest, as served
 //	blobs/sha256/<digest>  the config, as served
+//	blobs/sha256/<digest>  each index that the manifest was found through, as served
 //	blobs/sha256/<digest>  each distinct layer, as served
+//
+// The indexes are in order, outermost first; there is none when the reference named a
+// manifest. They let a reference be found that is pinned to an index's digest, and a
+// registry be made of tarballs (cache/server) that gives each platform its own image.
+// Engines that load the tarball pass them over: index.json lists the manifest alone.
+// Versions before indexes were kept wrote the same without them, which is a tarball
+// still; they do not read those that have any, and write them again.
 //
 // The data of each layer begins at a multiple of 4096 bytes, so that file systems can
 // share it between tarballs: a PAX comment of the right length stands before its

@@ -23,8 +23,8 @@ const (
 )
 
 // An Image is what identifies a container image: its manifest and config, byte
-// by byte as a registry served them, and the reference that it shall be known
-// by once loaded. It is immutable and safe for concurrent use.
+// by byte as a registry served them, the indexes that they were found through, and the
+// reference that it shall be known by once loaded. It is immutable and safe for concurrent use.
 type Image struct {
 	reference string
 	manifest  []byte
@@ -33,6 +33,9 @@ type Image struct {
 	parsed    v1.Manifest
 	diffIDs   []v1.Hash
 	platform  v1.Platform
+
+	indexes      [][]byte // that it was found through, outermost first
+	indexDigests []v1.Hash
 }
 
 // NewImage checks a manifest and its config and returns the image.
@@ -41,13 +44,17 @@ type Image struct {
 // and must have no digest; a short name is completed as Docker does
 // ("debian:12" -> "docker.io/library/debian:12").
 //
+// indexes are those that the manifest was found through, as served: outermost first,
+// each lists the next one, the last one the manifest. At most 4, of 4 MiB each.
+//
 // The error wraps [ErrInvalidImage]: a reference that names nothing loadable; a
 // manifest that is not JSON, has schema version 1, is an index or an artifact's, or could
 // be read as something else too; a digest other than sha256; more than 500 layers; a
 // config that is not the one that the manifest declares, or is not an image's; layers that
-// may not be distributed, are encrypted, or do not match the config's list. Of the config
-// no more is read than its platform and its list of layers.
-func NewImage(ref string, manifest, config []byte) (*Image, error) {
+// may not be distributed, are encrypted, or do not match the config's list; an index that
+// is none, or does not list what it should. Of the config no more is read than its platform
+// and its list of layers.
+func NewImage(ref string, manifest, config []byte, indexes ...[]byte) (*Image, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, fmt.Errorf("%w: reference %q: %w", ErrInvalidImage, ref, err)
@@ -66,6 +73,9 @@ func NewImage(ref string, manifest, config []byte) (*Image, error) {
 	}
 	if err := img.parse(); err != nil {
 		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalidImage, img.digest, err)
+	}
+	if err := img.addIndexes(indexes); err != nil {
+		return nil, err
 	}
 	return img, nil
 }

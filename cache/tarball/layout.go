@@ -68,6 +68,9 @@ func newLayout(img *Image, p Provenance, omit func(layer v1.Hash) bool) (*Layout
 	b.header("blobs/sha256/", 0, false)
 	b.file(blobPath(img.digest), img.manifest)
 	b.file(blobPath(img.parsed.Config.Digest), img.config)
+	for n, raw := range img.indexes {
+		b.file(blobPath(img.indexDigests[n]), raw)
+	}
 	seen := map[v1.Hash]bool{}
 	for _, l := range img.parsed.Layers {
 		if !seen[l.Digest] && !omit(l.Digest) { // a second entry of the same name breaks loaders

@@ -153,6 +153,13 @@ func readInfo(r io.ReaderAt, size int64) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	indexes, err := readIndexes(entries, img)
+	if err != nil {
+		return nil, err
+	}
+	if err := img.addIndexes(indexes); err != nil {
+		return nil, err
+	}
 	layout, err := NewLayout(img, provenance)
 	if err != nil {
 		return nil, err
@@ -170,6 +177,29 @@ func readInfo(r io.ReaderAt, size int64) (*Info, error) {
 	return &Info{Image: img, Provenance: provenance, Layout: layout}, nil
 }
 
+// readIndexes reads the entries between the config and the first layer.
+func readIndexes(entries *tar.Reader, img *Image) ([][]byte, error) {
+	layers := img.parsed.Layers
+	var indexes [][]byte
+	for {
+		h, err := entries.Next()
+		if err == io.EOF || err == nil && len(layers) > 0 && h.Name == blobPath(layers[0].Digest) {
+			return indexes, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the entry after the config: %w", err)
+		}
+		if len(indexes) == maxIndexes {
+			return nil, fmt.Errorf("entry %q where the first layer should be", h.Name)
+		}
+		raw, err := readContent(entries, h, maxManifest)
+		if err != nil {
+			return nil, err
+		}
+		indexes = append(indexes, raw)
+	}
+}
+
 // readEntry reads the next entry, which must have this name (any, if empty) and
 // at most limit bytes.
 func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {
@@ -180,6 +210,11 @@ func readEntry(entries *tar.Reader, name string, limit int64) ([]byte, error) {
 	if name != "" && h.Name != name {
 		return nil, fmt.Errorf("entry %q where %s should be", h.Name, name)
 	}
+	return readContent(entries, h, limit)
+}
+
+// readContent reads an entry of at most limit bytes.
+func readContent(entries *tar.Reader, h *tar.Header, limit int64) ([]byte, error) {
 	if h.Size > limit {
 		return nil, fmt.Errorf("entry %q has %d bytes, more than %d", h.Name, h.Size, limit)
 	}

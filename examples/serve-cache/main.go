@@ -1,7 +1,7 @@
 // Serve-cache serves a directory of tarballs as a read-only registry, for engines and
 // clusters that pull from it, or have it as a mirror.
 //
-//	serve-cache [-dir DIR] [-addr 127.0.0.1:5000]
+//	serve-cache [-dir DIR] [-addr 127.0.0.1:5000] [-registry HOST] [-platform OS/ARCH,...]
 //
 // See -h for the flags and the exit codes.
 package main
@@ -14,9 +14,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/distribution/reference"
+
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/registry"
 )
 
 var program = cli.Program{
@@ -25,8 +28,11 @@ var program = cli.Program{
 
 Serves the images of all tarballs in DIR as a read-only registry, until it is
 interrupted. An image registry.example/team/image:v1 is there as
-ADDRESS/registry.example/team/image:v1, and for clients that have this as a mirror
-of registry.example as ADDRESS/team/image:v1.
+ADDRESS/registry.example/team/image:v1. A mirror of registry.example is at
+ADDRESS/registry.example, or at ADDRESS for clients that say which registry they
+mean (containerd does). ADDRESS/healthz says whether it works.
+
+Files that are not served are named on standard error, with the reason.
 
 There is no password and no encryption: every client that reaches ADDRESS reads
 every image.
@@ -37,6 +43,8 @@ every image.
 		o := &options{}
 		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
 		f.StringVar(&o.addr, "addr", "127.0.0.1:5000", "where to listen, as `HOST:PORT`; port 0 is any that is free")
+		f.StringVar(&o.registry, "registry", "", "the registry, as `HOST`[:PORT], that clients mean which name none, as Docker's \"registry-mirrors\" do: docker.io (default: what names none is not found)")
+		f.Var(&o.platforms, "platform", "the platforms of all clients, as `OS/ARCH`[/VARIANT], separated by commas: an index is served only where those that it lists are stocked (default: also where only some are). For podman and CRI-O, which do not ask another registry for the rest of an image")
 		f.VerboseFlag("log each request on standard error")
 		return o
 	},
@@ -44,7 +52,12 @@ every image.
 
 func main() { cli.Main(program.Run) }
 
-type options struct{ dir, addr string }
+type options struct {
+	dir, addr, registry string
+	platforms           cli.CommaList
+
+	server server.Options
+}
 
 func (o *options) Check(args []string) error {
 	if err := cli.FlagsOnly(args); err != nil {
@@ -56,6 +69,21 @@ func (o *options) Check(args []string) error {
 		return fmt.Errorf("-addr %q: %w: want HOST:PORT", o.addr, err)
 	case host == "": // as ":5000" is most often meant for this machine
 		return fmt.Errorf("-addr %q would serve every network that this machine is on: name the HOST, 0.0.0.0 if that is what you want", o.addr)
+	}
+	if o.registry != "" {
+		// A name without a host is one of Docker Hub's.
+		named, err := reference.ParseNormalizedNamed(o.registry + "/x/y")
+		if err != nil || reference.Domain(named) != o.registry {
+			return fmt.Errorf("-registry %q: want HOST or HOST:PORT, as docker.io", o.registry)
+		}
+		o.server.Registry = o.registry
+	}
+	for _, text := range o.platforms {
+		p, err := registry.ParsePlatform(text)
+		if err != nil {
+			return fmt.Errorf("-platform: %w", err)
+		}
+		o.server.Platforms = append(o.server.Platforms, p)
 	}
 	o.dir, err = cli.Dir(o.dir)
 	return err
@@ -74,22 +102,18 @@ func (o *options) serve(ctx context.Context, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	entries, err := dir.List(ctx) // fails now rather than at a request
+	o.server.Logger = out.Log
+	handler := server.New(dir, &o.server)
+	images, err := handler.Look(ctx) // fails now rather than at a request
 	if err != nil {
 		return err
-	}
-	images := 0
-	for _, e := range entries {
-		if e.Err == nil {
-			images++
-		}
 	}
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
 	}
 	s := &http.Server{
-		Handler: server.New(dir, &server.Options{Logger: out.Log}),
+		Handler: handler,
 		// A layer takes as long as the client does; a request does not.
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,

@@ -92,7 +92,7 @@ func TestSignalInTheMiddle(t *testing.T) {
 		stocked, err := tarball.Open(filepath.Join(dir, "image_main.tar"))
 		require.NoError(t, err)
 		defer stocked.Close()
-		got, err := http.Get("http://" + p.address + "/v2/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
+		got, err := http.Get("http://" + p.address + "/v2/registry.test/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
 		require.NoError(t, err)
 		defer got.Body.Close()
 		_, err = io.CopyN(io.Discard, got.Body, 1000)
@@ -123,7 +123,7 @@ func TestEndsWithItsContext(t *testing.T) {
 	stocked, err := tarball.Open(filepath.Join(dir, "image_main.tar"))
 	require.NoError(t, err)
 	defer stocked.Close()
-	got, err := http.Get(url + "/v2/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
+	got, err := http.Get(url + "/v2/registry.test/ci/image/blobs/" + stocked.Image.Layers()[0].Digest.String())
 	require.NoError(t, err)
 	defer got.Body.Close()
 	cancel() // while the layer is being sent

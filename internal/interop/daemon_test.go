@@ -72,16 +72,23 @@ const newDockerd = "DOCKERCACHE_NEW_DOCKERD"
 // startNewDocker starts the newer Docker Engine, with containerd's store or without.
 func startNewDocker(t *testing.T, d *daemon, containerd bool) string {
 	t.Helper()
+	program := newDockerProgram(t)
+	if containerd {
+		return startDockerd(t, d, program, `{"features":{"containerd-snapshotter":true}}`)
+	}
+	return startDockerd(t, d, program, `{"features":{"containerd-snapshotter":false}}`, "--storage-driver=overlay2")
+}
+
+// newDockerProgram returns the newer Docker Engine's program.
+func newDockerProgram(t *testing.T) string {
+	t.Helper()
 	testtool.NeedRoot(t)
 	program := os.Getenv(newDockerd)
 	if program == "" {
 		testtool.Missing(t, "%s does not name the program of a Docker Engine of version 29 or later", newDockerd)
 	}
 	testtool.Need(t, "containerd")
-	if containerd {
-		return startDockerd(t, d, program, `{"features":{"containerd-snapshotter":true}}`)
-	}
-	return startDockerd(t, d, program, `{"features":{"containerd-snapshotter":false}}`, "--storage-driver=overlay2")
+	return program
 }
 
 // startDockerd starts a Docker Engine by its program, with a configuration that

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	v1tarball "github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/assert"
@@ -25,7 +27,8 @@ import (
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
-// small is a stocked image of two layers, the lower one twice.
+// small is a stocked image of two layers, the lower one twice. It was found through an
+// index within an index.
 func small(t *testing.T) *tarball.Tarball {
 	t.Helper()
 	a, err := imagetest.Layer("alpha", 1<<20)
@@ -35,8 +38,7 @@ func small(t *testing.T) *tarball.Tarball {
 	image, err := imagetest.Image(a, b, a)
 	require.NoError(t, err)
 	server := registrytest.New(t)
-	ref, err := server.Push("pytorch/ci-image:small-2f5e", image)
-	require.NoError(t, err)
+	ref := pushNested(t, server, "pytorch/ci-image:small-2f5e", image)
 	remote, err := registry.New(nil).Resolve(t.Context(), registry.DefaultPlatform(), ref)
 	require.NoError(t, err)
 	dir, err := cache.Open(t.TempDir(), nil)
@@ -46,7 +48,25 @@ func small(t *testing.T) *tarball.Tarball {
 	stocked, err := dir.Get(t.Context(), "small_main.tar")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = stocked.Close() })
+	require.Len(t, stocked.Image.Indexes(), 2)
 	return stocked
+}
+
+// pushNested pushes an image for this machine in an index within an index, and returns the
+// reference of the outer one.
+func pushNested(t *testing.T, server *registrytest.Server, repositoryTag string, image v1.Image) string {
+	t.Helper()
+	inner := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: empty.Image, Descriptor: v1.Descriptor{Platform: &foreign}},
+		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &own}})
+	digest, err := inner.Digest()
+	require.NoError(t, err)
+	repository, _, _ := strings.Cut(repositoryTag, ":")
+	_, err = server.PushIndex(repository+"@"+digest.String(), inner)
+	require.NoError(t, err)
+	ref, err := server.PushIndex(repositoryTag, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner}))
+	require.NoError(t, err)
+	return ref
 }
 
 const (
@@ -56,8 +76,10 @@ const (
 
 func configDigest(t *testing.T, tb *tarball.Tarball) string {
 	t.Helper()
-	return fmt.Sprintf("sha256:%x", sha256.Sum256(tb.Image.Config()))
+	return "sha256:" + sha256Hex(tb.Image.Config())
 }
+
+func sha256Hex(raw []byte) string { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
 
 func requireFile(t *testing.T, path string, want []byte) {
 	t.Helper()

@@ -18,10 +18,10 @@ import (
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
-// startServe starts serve-cache and returns HOST:PORT.
-func startServe(t *testing.T, dir string) string {
+// startServe starts serve-cache, with more flags if any, and returns HOST:PORT.
+func startServe(t *testing.T, dir string, flags ...string) string {
 	t.Helper()
-	cmd := exec.Command(buildExample(t, "serve-cache"), "-dir", dir, "-addr", "127.0.0.1:0")
+	cmd := exec.Command(buildExample(t, "serve-cache"), append([]string{"-dir", dir, "-addr", "127.0.0.1:0"}, flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the test
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -91,7 +91,7 @@ server = "https://registry.example"
 [[registry]]
 location = "registry.example"
 [[registry.mirror]]
-location = "%s"
+location = "%s/registry.example"
 insecure = true
 `, host), 0o644))
 		e := connect(t, podman)

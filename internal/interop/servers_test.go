@@ -54,11 +54,22 @@ func start(t *testing.T, owner owner, ready string, name string, args ...string)
 // run runs a program to its end and returns its standard output.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	out, err := try(t, name, args...)
+	require.NoError(t, err)
+	return out
+}
+
+// try is run for a program that may fail.
+func try(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.Command(testtool.Need(t, name), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	require.NoError(t, cmd.Run(), "%s %s\n%s%s", name, strings.Join(args, " "), stdout.String(), stderr.String())
-	return stdout.String()
+	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), err
 }
 
 // startRegistry starts Debian's docker-registry, with more lines of its

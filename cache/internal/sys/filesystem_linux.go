@@ -48,6 +48,10 @@ func Allocated(info os.FileInfo) int64 {
 	return info.Sys().(*syscall.Stat_t).Blocks * 512 // the unit of st_blocks, always
 }
 
+// Changed returns when a file's content, mode or links were last changed, in nanoseconds,
+// which nobody can set; 0 where it is not known.
+func Changed(info os.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Ctim.Nano() }
+
 // Numbers of network file systems, from linux/magic.h and statfs(2).
 const (
 	smb2Magic = 0xFE534D42

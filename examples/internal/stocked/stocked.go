@@ -2,11 +2,14 @@
 package stocked
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -16,7 +19,8 @@ import (
 // ErrMissing is wrapped when there is no tarball of an image.
 var ErrMissing = errors.New("no tarball")
 
-// Find opens the tarball of an image, by the image's names. That of another image, such
+// Find opens the tarball of an image, by the image's names. A digest in the reference
+// may be that of the manifest or of an index that it was found through. That of another image, such
 // as one of an older recipe, is no help: a job asks the engine for this one by its name.
 // With such an error the tarball is returned all the same.
 func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names) (*tarball.Tarball, error) {
@@ -30,8 +34,24 @@ func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names
 	if have := t.Image.Reference(); have != names.RepoTag {
 		return t, fmt.Errorf("%w: %s holds %s", ErrMissing, names.Tarball, have)
 	}
-	if _, digest, ok := strings.Cut(image, "@"); ok && digest != t.Image.Digest().String() {
-		return t, fmt.Errorf("%w: %s holds the manifest %s", ErrMissing, names.Tarball, t.Image.Digest())
+	if _, pinned, ok := strings.Cut(image, "@"); ok {
+		if digest, err := v1.NewHash(pinned); err != nil || !t.Image.Is(digest) {
+			return t, fmt.Errorf("%w: %s holds the manifest %s%s", ErrMissing, names.Tarball, t.Image.Digest(), through(t))
+		}
 	}
 	return t, nil
+}
+
+// through says how the image of a tarball was found.
+func through(t *tarball.Tarball) string {
+	indexes := t.Image.Indexes()
+	if len(indexes) == 0 {
+		return ", and no index: if that is what the digest is of, docker-cache adds it"
+	}
+	text := ", found through the index"
+	for _, raw := range indexes {
+		digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // reading from memory does not fail
+		text += " " + digest.String()
+	}
+	return text
 }
