@@ -127,6 +127,13 @@ func (o *Output) print(w io.Writer, text string, err error) {
 // Note prints a line that is no result.
 func (o *Output) Note(line string) { fmt.Fprintln(o.stderr, line) }
 
+// Remind prints a line that is neither a result nor a warning; "" is none.
+func (o *Output) Remind(text string) {
+	if text != "" {
+		o.Note(o.program + ": " + text)
+	}
+}
+
 // Warn prints a warning.
 func (o *Output) Warn(text string) {
 	o.Note(o.program + ": warning: " + text)

@@ -207,7 +207,6 @@ func FlagsOnly(args []string) error {
 // The help of flags that several programs have.
 const (
 	DirUsage     = "the directory of tarballs, `DIR` (default ~/pytorch-data/docker)"
-	RulesUsage   = "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas; the SUFFIX * is made of the branch"
 	VerboseUsage = "log on standard error what is tried"
 )
 
