@@ -240,7 +240,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 					out.Fail(fmt.Errorf("%s: %w", r.What(), imageErr))
 				}
 			}
-			r.End(imageErr)
+			r.End(imageErr, out.Advice(imageErr))
 			results[i] = r
 			out.Print(r, r.Text())
 			return nil

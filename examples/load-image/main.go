@@ -132,7 +132,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		case err != nil:
 			out.Fail(fmt.Errorf("%q: %w", image, err))
 		}
-		r.End(err, outcome)
+		r.End(err, outcome, out.Advice(err))
 		out.Print(r, r.Text())
 	}
 	if code := out.Code(ctx); code != cli.OK || missing == 0 {
@@ -153,7 +153,7 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	t, err := stocked.Find(ctx, dir, r.Image, names)
 	if t != nil {
 		defer t.Close()
-		r.Tarball, r.BytesTotal = t.Name(), t.Layout.Size()
+		r.Tarball, r.Digest, r.BytesTotal = t.Name(), t.Image.Digest().String(), t.Layout.Size()
 	}
 	if err == nil && o.engine == nil {
 		o.engine, err = loader.Open(ctx, o.host)

@@ -96,7 +96,7 @@ func (o *options) merge(ctx context.Context, out *cli.Output) error {
 		}
 	}
 	for _, i := range build.Outputs {
-		r := &report.Output{Name: i.Name, Reference: i.Reference, Artifact: build.From(i).Name, File: i.File, RunID: build.Run.ID, Branch: build.Run.HeadBranch}
+		r := &report.Output{Name: i.Name, Reference: i.Reference, Artifact: build.From(i).Name, File: i.File, RunID: build.Run.ID, RunAttempt: build.Run.Attempt, Branch: build.Run.HeadBranch}
 		out.Print(r, r.Text())
 	}
 	return nil

@@ -45,12 +45,13 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 		for _, e := range entries {
 			allocated += e.Allocated
 			r := listed{
-				Name: e.Name, Run: e.Run.ID, RunAttempt: e.Run.Attempt, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
-				LastUsed: cli.Stamp(e.LastUsed), Error: cli.ErrorText(e.Err),
+				Name: e.Name, Tarball: filepath.Join(dir.Path(), e.Name), RunID: e.Run.ID, Run: e.Run.ID, RunAttempt: e.Run.Attempt,
+				BytesTotal: e.Size, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
+				LastUsed: cli.Stamp(e.LastUsed), Error: cli.ErrorText(e.Err), Advice: out.Advice(e.Err),
 			}
 			name, used, run := cli.Printable(e.Name), humanize.Time(e.LastUsed), "-"
-			if r.Run != 0 {
-				run = fmt.Sprintf("%d/%d", r.Run, r.RunAttempt)
+			if r.RunID != 0 {
+				run = fmt.Sprintf("%d/%d", r.RunID, r.RunAttempt)
 			}
 			if t := e.Info; t != nil {
 				r.Digest, r.Reference, r.Source, r.Branch = t.Image.Digest().String(), t.Image.Reference(), t.Provenance.Source, t.Provenance.Branch
@@ -67,6 +68,12 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 	return nil
 }
 
+// The outcomes of prune, also of a dry run.
+const (
+	removed = "removed"
+	kept    = "kept"
+)
+
 // Prune removes what is beyond limits, and prints it, what stays all the same, and a
 // summary, which with -json is on standard error.
 func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out *cli.Output) error {
@@ -79,21 +86,24 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 	out.Print(nil, table(func(row func(string, ...any)) {
 		for _, l := range result.Swept {
 			swept += l.Bytes
-			out.Print(pruned{Name: l.Name, Kind: string(l.Kind), Action: "removed", DryRun: limits.DryRun, Why: "leftover", Bytes: l.Bytes}, "")
+			out.Print(pruned{
+				Name: l.Name, Kind: string(l.Kind), Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: "leftover",
+				BytesAllocated: l.Bytes, Bytes: l.Bytes,
+			}, "")
 			row("%s\t%s\t%s\tleftover", done, cli.Printable(l.Name), cli.Bytes(l.Bytes))
 		}
 		for _, p := range slices.Concat(result.Removed, result.Kept) {
 			e := p.Entry
 			r := pruned{
-				Name: e.Name, Kind: "tarball", Action: "removed", DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
-				Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
+				Name: e.Name, Kind: "tarball", Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
+				BytesAllocated: e.Allocated, Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
 			}
 			action, why := done, r.Why
 			if p.Kept != "" {
-				r.Action, action, why = "kept", "kept", why+", but "+r.Kept
+				r.Outcome, r.Action, action, why = kept, kept, kept, why+", but "+r.Kept
 			}
 			out.Print(r, "")
-			row("%s\t%s\t%s\t%s\tlast used %s", action, cli.Printable(r.Name), cli.Bytes(r.Bytes), why, humanize.Time(e.LastUsed))
+			row("%s\t%s\t%s\t%s\tlast used %s", action, cli.Printable(r.Name), cli.Bytes(r.BytesAllocated), why, humanize.Time(e.LastUsed))
 		}
 	}))
 	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), "tarball", ""), cli.Bytes(result.Freed),
@@ -116,8 +126,9 @@ func Info(dir, file string, out *cli.Output) error {
 	}
 	defer t.Close()
 	d := &described{
-		File: t.Name(), Digest: t.Image.Digest().String(), Reference: t.Image.Reference(), Source: t.Provenance.Source, Branch: t.Provenance.Branch,
-		Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
+		Tarball: t.Name(), File: t.Name(), Digest: t.Image.Digest().String(), Reference: t.Image.Reference(), Source: t.Provenance.Source, Branch: t.Provenance.Branch,
+		RunID: t.Provenance.Run.ID, Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(),
+		BytesTotal: t.Layout.Size(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
 	}
 	if c, err := v1.ParseConfigFile(bytes.NewReader(t.Image.Config())); err == nil { // it was parsed before
 		d.Created = cli.Stamp(c.Created.Time)
@@ -138,12 +149,12 @@ func Info(dir, file string, out *cli.Output) error {
 
 func (d *described) text() string {
 	run := ""
-	if d.Run != 0 {
-		run = fmt.Sprintf("%d, attempt %d", d.Run, d.RunAttempt)
+	if d.RunID != 0 {
+		run = fmt.Sprintf("%d, attempt %d", d.RunID, d.RunAttempt)
 	}
 	return table(func(row func(string, ...any)) {
 		for _, r := range [][2]string{
-			{"file", d.File}, {"size", fmt.Sprintf("%s (%d bytes)", cli.Bytes(d.Bytes), d.Bytes)}, {"reference", d.Reference}, {"digest", d.Digest}, {"config", d.Config},
+			{"file", d.Tarball}, {"size", fmt.Sprintf("%s (%d bytes)", cli.Bytes(d.BytesTotal), d.BytesTotal)}, {"reference", d.Reference}, {"digest", d.Digest}, {"config", d.Config},
 			{"platform", d.Platform}, {"created", d.Created}, {"source", d.Source}, {"branch", d.Branch}, {"run", run},
 		} {
 			if r[1] != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -38,7 +39,7 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 			return nil
 		}
 		v := &results[i]
-		r, err := newVerified(v), v.Err
+		r, err := newVerified(v, dir.Path()), v.Err
 		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
 			if client == nil {
 				client, err = repair.Client(out, registry.Options{})
@@ -51,6 +52,7 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 			}
 		}
 		if r.Error = cli.ErrorText(err); err != nil {
+			r.Advice = out.Advice(err)
 			out.Fail(fmt.Errorf("%s: %w", cli.Printable(v.Name), err))
 		}
 		out.Print(r, r.text())
@@ -59,13 +61,14 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 }
 
 // newVerified makes the record of a result, before a repair.
-func newVerified(v *cache.VerifyResult) *verified {
-	r := &verified{Name: v.Name, Outcome: intact, Damaged: []string{}}
+func newVerified(v *cache.VerifyResult, dir string) *verified {
+	r := &verified{Name: v.Name, Tarball: filepath.Join(dir, v.Name), Outcome: intact, Damaged: []string{}}
 	if v.Err != nil {
 		r.Outcome = damaged
 	}
 	if v.Info != nil {
-		r.Digest, r.Bytes = v.Info.Image.Digest().String(), v.Info.Layout.Size()
+		r.Digest, r.BytesTotal = v.Info.Image.Digest().String(), v.Info.Layout.Size()
+		r.Bytes = r.BytesTotal
 	}
 	for _, l := range v.Damaged {
 		r.Damaged = append(r.Damaged, l.String())
@@ -74,7 +77,7 @@ func newVerified(v *cache.VerifyResult) *verified {
 }
 
 func (r *verified) text() string {
-	line := fmt.Sprintf("%-8s  %s  %s", r.Outcome, cli.Printable(r.Name), cli.Bytes(r.Bytes))
+	line := fmt.Sprintf("%-8s  %s  %s", r.Outcome, cli.Printable(r.Name), cli.Bytes(r.BytesTotal))
 	switch {
 	case r.Outcome == repaired:
 		line += fmt.Sprintf(", %s fetched", cli.Bytes(r.BytesDownloaded))

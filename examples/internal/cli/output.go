@@ -153,11 +153,20 @@ func (o *Output) Failed() {
 	o.failures++
 }
 
+// Advice returns what a person can do about an error, "" if that is not known or err is
+// nil.
+func (o *Output) Advice(err error) string {
+	if o.options.advice == nil || err == nil {
+		return ""
+	}
+	return o.options.advice(err)
+}
+
 // Report prints an error and what to do about it.
 func (o *Output) Report(err error) {
 	text := err.Error()
-	if o.options.advice != nil {
-		text += o.options.advice(err)
+	if advice := o.Advice(err); advice != "" {
+		text += "\n  What to do: " + advice
 	}
 	o.Note(o.program + ": " + text)
 	_ = o.commands.Error(o.title(), text)

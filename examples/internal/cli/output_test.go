@@ -98,14 +98,14 @@ func TestAnnotations(t *testing.T) {
 		for _, annotate := range []bool{false, true} {
 			t.Setenv("GITHUB_ACTIONS", actions)
 			var stderr bytes.Buffer
-			out := newOutput("program", &bytes.Buffer{}, &stderr, options{annotate: annotate, advice: func(error) string { return "\n  do this" }})
+			out := newOutput("program", &bytes.Buffer{}, &stderr, options{annotate: annotate, advice: func(error) string { return "do this" }})
 			out.Warn("w")
 			out.Fail(errors.New("e"))
 			out.Notice("n")
 			out.Group("g", []string{"::l"})
-			want := "program: warning: w\nprogram: e\n  do this\ng\n| ::l\n"
+			want := "program: warning: w\nprogram: e\n  What to do: do this\ng\n| ::l\n"
 			if actions != "" && annotate {
-				want = "program: warning: w\n::warning title=program::w\nprogram: e\n  do this\n::error title=program::e%0A  do this\n" +
+				want = "program: warning: w\n::warning title=program::w\nprogram: e\n  What to do: do this\n::error title=program::e%0A  What to do: do this\n" +
 					"::notice title=program::n\n::group::g\n| ::l\n::endgroup::\n"
 			}
 			assert.Equal(t, want, stderr.String())

@@ -57,7 +57,8 @@ func (f *FlagSet) VerboseFlag(usage string) { f.BoolVar(&f.output.verbose, "v", 
 // Annotate makes errors and warnings annotations of the run in GitHub Actions.
 func (f *FlagSet) Annotate() { f.output.annotate = true }
 
-// Advice sets what is printed after an error: what a person can do about it.
+// Advice sets what returns the text that is printed after an error: what a person can do
+// about it, "" for nothing.
 func (f *FlagSet) Advice(advice func(error) string) { f.output.advice = advice }
 
 // Failure marks an error that [Runner.Check] found outside of the command line, such

@@ -115,9 +115,6 @@ func Advice(own ...Tip) func(error) string {
 				found = append(found, t.Text)
 			}
 		}
-		if len(found) == 0 {
-			return ""
-		}
-		return "\n  What to do: " + strings.Join(found, "; ")
+		return strings.Join(found, "; ")
 	}
 }

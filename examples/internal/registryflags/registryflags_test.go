@@ -28,12 +28,12 @@ func TestOrderOfKeychains(t *testing.T) {
 func TestAdvice(t *testing.T) {
 	advice := Advice(Tip{registry.ErrNotFound, "own"}, Tip{Kind: registry.ErrDenied})
 	for want, err := range map[string]error{
-		"":                    fmt.Errorf("x: %w", registry.ErrDenied),
-		"\n  What to do: own": fmt.Errorf("x: %w", registry.ErrNotFound),
-		"\n  What to do: own; check the registry's name and the network, or try again later":                           fmt.Errorf("%w, %w", registry.ErrNotFound, registry.ErrUnreachable),
-		"\n  What to do: make room in the directory":                                                                   syscall.ENOSPC,
-		"\n  What to do: make room in the directory, or give a larger -quota":                                          cache.ErrQuota,
-		"\n  What to do: mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names": registry.ErrNoCredentials,
+		"":    fmt.Errorf("x: %w", registry.ErrDenied),
+		"own": fmt.Errorf("x: %w", registry.ErrNotFound),
+		"own; check the registry's name and the network, or try again later":                           fmt.Errorf("%w, %w", registry.ErrNotFound, registry.ErrUnreachable),
+		"make room in the directory":                                                                   syscall.ENOSPC,
+		"make room in the directory, or give a larger -quota":                                          cache.ErrQuota,
+		"mend Docker's config file (DOCKER_CONFIG, ~/.docker/config.json) or the helper that it names": registry.ErrNoCredentials,
 	} {
 		assert.Equal(t, want, advice(err))
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/cli"
 )
 
-// The names of the records' fields are a contract: other programs parse them. Times
-// are RFC 3339 in UTC, digests have their algorithm, what is not known is "" or 0.
+// The names of the records' fields are a contract: other programs parse them.
+// examples/JSON.md describes them.
 
 // Outcomes beside those of the packages cache and loader.
 const (
@@ -37,8 +37,10 @@ type Stocked struct {
 	BytesReused     int64   `json:"bytes_reused"`     // of layers, from tarballs in the directory
 	BytesCloned     int64   `json:"bytes_cloned"`     // of these, by sharing the space on the disk
 	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
+	BytesResumed    int64   `json:"bytes_resumed"`    // of layers, that an earlier attempt had left
 	Seconds         float64 `json:"seconds"`
 	Error           string  `json:"error"`    // "" unless failed
+	Advice          string  `json:"advice"`   // what to do about the error
 	Platform        string  `json:"platform"` // that was asked for, OS/ARCH[/VARIANT]
 
 	Start        time.Time `json:"-"`
@@ -62,11 +64,11 @@ func (r *Stocked) Put(put *cache.Result) {
 	}
 }
 
-// End ends the work on the image.
-func (r *Stocked) End(err error) {
+// End ends the work on the image. The advice is what to do about the error.
+func (r *Stocked) End(err error, advice string) {
 	r.Seconds = seconds(r.Start)
 	if err != nil {
-		r.Outcome, r.Error = Failed, err.Error()
+		r.Outcome, r.Error, r.Advice = Failed, err.Error(), advice
 	}
 }
 
@@ -132,20 +134,23 @@ They are yours to keep or to remove:
 type Loaded struct {
 	Image         string  `json:"image"`          // as it was asked for
 	Tarball       string  `json:"tarball"`        // path, "" if there is none
+	Digest        string  `json:"digest"`         // of the tarball's manifest
 	Outcome       string  `json:"outcome"`        // present, loaded, loaded-delta, missing, failed
 	BytesStreamed int64   `json:"bytes_streamed"` // to the engine
 	BytesTotal    int64   `json:"bytes_total"`    // of the tarball
 	Seconds       float64 `json:"seconds"`
-	Error         string  `json:"error"` // "" unless missing or failed
+	Error         string  `json:"error"`  // "" unless missing or failed
+	Advice        string  `json:"advice"` // what to do about the error
 
 	Start time.Time `json:"-"`
 }
 
-// End ends the work on the image; with an error by this outcome.
-func (r *Loaded) End(err error, outcome string) {
+// End ends the work on the image; with an error by this outcome. The advice is what to
+// do about the error.
+func (r *Loaded) End(err error, outcome, advice string) {
 	r.Seconds = seconds(r.Start)
 	if err != nil {
-		r.Outcome, r.Error = outcome, err.Error()
+		r.Outcome, r.Error, r.Advice = outcome, err.Error(), advice
 	}
 }
 
@@ -163,12 +168,13 @@ func (r *Loaded) Text() string {
 
 // Output is what merge-artifacts prints for an output.
 type Output struct {
-	Name      string `json:"name"`
-	Reference string `json:"reference"`
-	Artifact  string `json:"artifact"` // that contains it
-	File      string `json:"file"`     // in the directory
-	RunID     int64  `json:"run_id"`
-	Branch    string `json:"branch"` // of the run
+	Name       string `json:"name"`
+	Reference  string `json:"reference"`
+	Artifact   string `json:"artifact"` // that contains it
+	File       string `json:"file"`     // in the directory
+	RunID      int64  `json:"run_id"`
+	RunAttempt int64  `json:"run_attempt"`
+	Branch     string `json:"branch"` // of the run
 }
 
 // Text is the record for people and shells.
