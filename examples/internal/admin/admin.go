@@ -3,7 +3,7 @@
 package admin
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -37,13 +38,12 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	var allocated int64
+	tarballs, allocated, foreignAllocated := 0, int64(0), int64(0)
 	text := table(func(row func(string, ...any)) {
 		if len(entries) > 0 {
-			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tDIGEST\tREFERENCE")
+			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tPLATFORM\tDIGEST\tREFERENCE")
 		}
 		for _, e := range entries {
-			allocated += e.Allocated
 			r := listed{
 				Name: e.Name, Tarball: filepath.Join(dir.Path(), e.Name), RunID: e.Run.ID, Run: e.Run.ID, RunAttempt: e.Run.Attempt,
 				BytesTotal: e.Size, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
@@ -54,17 +54,32 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 				run = fmt.Sprintf("%d/%d", r.RunID, r.RunAttempt)
 			}
 			if t := e.Info; t != nil {
+				r.Kind, r.Platform = ownKind, readConfig(t.Image).platform()
 				r.Digest, r.Reference, r.Source, r.Branch = t.Image.Digest().String(), t.Image.Reference(), t.Provenance.Source, t.Provenance.Branch
-			}
-			out.Print(r, "")
-			if e.Err != nil {
-				row("%s\t%s\t\t%s\t\t\t%s", name, cli.Bytes(e.Size), used, cli.Printable(r.Error))
+				tarballs++
+				allocated += e.Allocated
+				out.Print(r, "")
+				row("%s\t%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, cli.Printable(r.Platform), r.Digest, r.Reference)
 				continue
 			}
-			row("%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, r.Digest, r.Reference)
+			r.Kind = foreignKind
+			why := cli.Printable(r.Error)
+			if references, saved := savedImages(r.Tarball, e.Err); saved {
+				r.Kind, why = savedKind, "archive of docker save, with "+cmp.Or(strings.Join(references, " "), "no name")
+				if len(references) > 0 {
+					r.Reference = references[0]
+				}
+			}
+			foreignAllocated += e.Allocated
+			out.Print(r, "")
+			row("%s\t%s\t\t%s\t\t\t\t%s", name, cli.Bytes(e.Size), used, why)
 		}
 	})
-	out.Print(nil, fmt.Sprintf("%s%s, %s of the disk", text, english.Plural(len(entries), "tarball", ""), cli.Bytes(allocated)))
+	text += fmt.Sprintf("%s, %s of the disk", english.Plural(tarballs, "tarball", ""), cli.Bytes(allocated))
+	if others := len(entries) - tarballs; others > 0 {
+		text += fmt.Sprintf("; %s that this cache has not written or that cannot be read, %s of the disk", english.Plural(others, "file", ""), cli.Bytes(foreignAllocated))
+	}
+	out.Print(nil, text)
 	return nil
 }
 
@@ -95,7 +110,7 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 		for _, p := range slices.Concat(result.Removed, result.Kept) {
 			e := p.Entry
 			r := pruned{
-				Name: e.Name, Kind: "tarball", Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
+				Name: e.Name, Kind: ownKind, Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
 				BytesAllocated: e.Allocated, Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
 			}
 			action, why := done, r.Why
@@ -108,20 +123,54 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 	}))
 	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), "tarball", ""), cli.Bytes(result.Freed),
 		english.Plural(len(result.Swept), "leftover", ""), cli.Bytes(swept), english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes)))
-	return err
+	return errors.Join(err, beyond(limits, result))
+}
+
+// beyond returns an error if the directory is beyond a limit after all, and what can be
+// done about it. That an old tarball stays as it is the newest is no error.
+func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
+	var limit string
+	switch {
+	case limits.Count > 0 && result.Left > limits.Count:
+		limit = fmt.Sprintf("-count %d", limits.Count)
+	case limits.MaxBytes > 0 && result.LeftBytes > limits.MaxBytes:
+		limit = "-bytes " + cli.Bytes(limits.MaxBytes)
+	default:
+		return nil
+	}
+	kept := map[cache.KeepReason]int{}
+	for _, p := range result.Kept {
+		kept[p.Kept]++
+	}
+	var why []string
+	if n := kept[cache.KeepNewest]; n > 0 {
+		why = append(why, fmt.Sprintf("%d as the newest of an image (-newest lets them go)", n))
+	}
+	if n := kept[cache.KeepInUse]; n > 0 {
+		why = append(why, fmt.Sprintf("%d in use (prune again when they are not)", n))
+	}
+	return fmt.Errorf("%s is not reached: %s of %s stay: %s", limit, english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes),
+		cmp.Or(strings.Join(why, ", "), "they could not be removed"))
 }
 
 // Info prints what is in a tarball: file is a path, or if there is none such, a name
-// in the directory.
+// in the directory, both also without ".tar".
 func Info(dir, file string, out *cli.Output) error {
-	t, err := tarball.Open(file)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == file {
-		t, err = tarball.Open(filepath.Join(dir, file))
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s is neither here nor in %s: %w", file, dir, fs.ErrNotExist)
-		}
+	candidates := []string{file, file + ".tar"}
+	if filepath.Base(file) == file {
+		candidates = append(candidates, filepath.Join(dir, file), filepath.Join(dir, file+".tar"))
 	}
-	if err != nil {
+	var t *tarball.Tarball
+	err := fs.ErrNotExist
+	for i := 0; i < len(candidates) && errors.Is(err, fs.ErrNotExist); i++ {
+		t, err = tarball.Open(candidates[i])
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(candidates) > 2:
+		return fmt.Errorf("%s is neither here nor in %s: %w", file, dir, fs.ErrNotExist)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w", file, fs.ErrNotExist)
+	case err != nil:
 		return err
 	}
 	defer t.Close()
@@ -130,12 +179,11 @@ func Info(dir, file string, out *cli.Output) error {
 		RunID: t.Provenance.Run.ID, Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(),
 		BytesTotal: t.Layout.Size(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
 	}
-	if c, err := v1.ParseConfigFile(bytes.NewReader(t.Image.Config())); err == nil { // it was parsed before
-		d.Created = cli.Stamp(c.Created.Time)
-		if p := c.Platform(); p != nil {
-			d.Platform = p.String()
-		}
+	c := readConfig(t.Image)
+	if created, err := time.Parse(time.RFC3339, c.Created); err == nil {
+		d.Created = cli.Stamp(created)
 	}
+	d.Platform = c.platform()
 	types := map[v1.Hash]string{}
 	for _, l := range t.Image.Layers() {
 		types[l.Digest] = string(l.MediaType)

@@ -19,16 +19,25 @@ type listed struct {
 	BytesAllocated int64  `json:"bytes_allocated"` // of the disk
 	BytesShared    int64  `json:"bytes_shared"`    // of layers that another tarball has too
 	LastUsed       string `json:"last_used"`
-	Error          string `json:"error"`  // why it cannot be read
-	Advice         string `json:"advice"` // what to do about the error
+	Error          string `json:"error"`    // why it cannot be read
+	Advice         string `json:"advice"`   // what to do about the error
+	Kind           string `json:"kind"`     // tarball, docker-archive, foreign
+	Platform       string `json:"platform"` // OS/ARCH[/VARIANT], of the config
 }
+
+// The kinds of what has a tarball's name.
+const (
+	ownKind     = "tarball"
+	savedKind   = "docker-archive" // of docker save
+	foreignKind = "foreign"        // what else this cache cannot read
+)
 
 // verified is what verify prints for a tarball.
 type verified struct {
 	Name            string   `json:"name"`
 	Tarball         string   `json:"tarball"` // path
 	Digest          string   `json:"digest"`
-	Outcome         string   `json:"outcome"` // intact, damaged, repaired
+	Outcome         string   `json:"outcome"` // intact, damaged, repaired, missing
 	Damaged         []string `json:"damaged"` // digests of layers
 	BytesTotal      int64    `json:"bytes_total"`
 	Bytes           int64    `json:"bytes"`            // as BytesTotal
