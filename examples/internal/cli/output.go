@@ -154,12 +154,14 @@ func (o *Output) Failed() {
 }
 
 // Advice returns what a person can do about an error, "" if that is not known or err is
-// nil.
+// nil: what the program says of it, or else what all programs say of files.
 func (o *Output) Advice(err error) string {
-	if o.options.advice == nil || err == nil {
-		return ""
+	if o.options.advice != nil && err != nil {
+		if text := o.options.advice(err); text != "" {
+			return text
+		}
 	}
-	return o.options.advice(err)
+	return fileAdvice(err)
 }
 
 // Report prints an error and what to do about it.
