@@ -33,6 +33,16 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if user := os.Getenv(userVar); user != "" {
+		if err := become(user); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+	if dir := os.Getenv(stockDirVar); dir != "" {
+		fmt.Println(stockOnce(dir))
+		os.Exit(0)
+	}
 	if dir := os.Getenv(killDirVar); dir != "" {
 		fmt.Println("error:", victim(dir, os.Getenv(killStepVar)))
 		os.Exit(1) // it should have been killed
@@ -86,6 +96,10 @@ func fileVictim(path, step string) error {
 func dieAt(step string) {
 	sys.AtStep = func(at string) {
 		fmt.Println(at)
+		if "stop at "+at == step {
+			fmt.Println("stopped")
+			select {} // the heartbeats go on
+		}
 		if at == step {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

@@ -12,7 +12,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -28,13 +30,37 @@ import (
 // could replace it by something older. And it says to which group the tarball
 // belongs, where its name does not.
 //
-// It is best effort. A tarball without a record was last used when it was written, and
+// A record is never written over: it may be another user's, or anything that has been put
+// there. A new one takes its place. Where that is not allowed, as in a directory with the
+// sticky bit, it is written beside, as .<tarball>.<user>.mark, and all of them count.
+//
+// A tarball without a record was last used when it was written, and
 // is of the run that is recorded in it.
 type record struct {
 	// Digest is the manifest's: a record of another tarball does not count.
 	Digest v1.Hash `json:"digest"`
 	tarball.Run
 	Group string `json:"group,omitempty"`
+}
+
+// records are all of one tarball, the one that was written last at the end.
+type records []record
+
+// of returns what records say of the tarball with this digest together.
+func (r records) of(digest v1.Hash) record {
+	sum := record{Digest: digest}
+	for _, one := range r {
+		if one.Digest != digest {
+			continue
+		}
+		if isKnownAfter(one.Run, sum.Run) {
+			sum.Run = one.Run
+		}
+		if one.Group != "" {
+			sum.Group = one.Group
+		}
+	}
+	return sum
 }
 
 const (
@@ -47,70 +73,160 @@ const (
 
 func markPath(dir, name string) string { return filepath.Join(dir, "."+name+"."+markKind) }
 
-// readRecord returns the record of the tarball called name, and when that was last
+// userMarkPath is where a record is that cannot be at markPath.
+func userMarkPath(dir, name string) string {
+	return filepath.Join(dir, fmt.Sprintf(".%s.%d.%s", name, os.Geteuid(), markKind))
+}
+
+// marksOf returns the names of the records in a directory, by tarball.
+func marksOf(dir string) map[string][]string {
+	marks := map[string][]string{}
+	entries, _ := os.ReadDir(dir) // what cannot be read is not known
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), "."+markKind) {
+			continue
+		}
+		if kind, tarball := leftoverOf(e.Name()); kind == MarkLeftover {
+			marks[tarball] = append(marks[tarball], e.Name())
+		}
+	}
+	return marks
+}
+
+// readRecord returns the records of the tarball called name, and when that was last
 // used; the zero time if that is not known.
-func readRecord(dir, name string) (r record, used time.Time) {
-	f, err := os.OpenFile(markPath(dir, name), os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
+func readRecord(dir, name string) (records, time.Time) {
+	all, used, _ := readRecords(dir, marksOf(dir)[name])
+	return all, used
+}
+
+// readRecords reads the records in the files called marks. The error is that of one that
+// cannot be read, for it may name a newer run.
+func readRecords(dir string, marks []string) (all records, used time.Time, err error) {
+	type dated struct {
+		record
+		at time.Time
+	}
+	var found []dated
+	for _, mark := range marks {
+		r, at, readErr := readMark(filepath.Join(dir, mark))
+		for range maxReopens { // on NFS another host may have replaced it just now
+			if !errors.Is(readErr, syscall.ESTALE) {
+				break
+			}
+			r, at, readErr = readMark(filepath.Join(dir, mark))
+		}
+		found = append(found, dated{r, at})
+		if at.After(used) {
+			used = at
+		}
+		err = cmp.Or(err, readErr)
+	}
+	slices.SortStableFunc(found, func(a, b dated) int { return a.at.Compare(b.at) })
+	for _, f := range found {
+		all = append(all, f.record)
+	}
+	return all, used, err
+}
+
+// readMark reads one record, which is none if it is no file of this package. The error is
+// that of one that may be.
+func readMark(path string) (r record, used time.Time, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
+	if errors.Is(err, fs.ErrPermission) { // of a version that followed the umask
+		info, statErr := os.Lstat(path)
+		if statErr != nil || sys.IsAlone(info) != nil {
+			return record{}, time.Time{}, nil
+		}
+		return record{}, info.ModTime(), err
+	}
 	if err != nil {
-		return record{}, time.Time{}
+		return record{}, time.Time{}, nil
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return record{}, time.Time{}
+	if err != nil || sys.IsAlone(info) != nil {
+		return record{}, time.Time{}, nil
 	}
-	if raw, err := io.ReadAll(io.LimitReader(f, maxRecord)); err != nil || json.Unmarshal(raw, &r) != nil {
+	raw, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err != nil || json.Unmarshal(raw, &r) != nil {
 		r = record{}
 	}
-	return r, info.ModTime()
+	return r, info.ModTime(), err
 }
 
 // setUsed records that a tarball is used now, for run and group if those are known.
-// It writes only what is new.
-func setUsed(dir, name string, t *tarball.Info, run tarball.Run, group string, now time.Time) {
-	was, used := readRecord(dir, name)
-	is := record{Digest: t.Image.Digest()}
-	if was.Digest == is.Digest {
-		is.Run, is.Group = was.Run, was.Group
-	}
+// It writes only what is new. The error says why a run or a group could not be recorded,
+// or that it is not known whether a newer run is; the time of use is best effort.
+func setUsed(dir, name string, t *tarball.Info, run tarball.Run, group string, now time.Time) error {
+	all, used, unread := readRecords(dir, marksOf(dir)[name])
+	is := all.of(t.Image.Digest())
 	write := false
-	if isKnownAfter(run, runOf(t, was)) {
+	if isKnownAfter(run, runOf(t, all)) {
 		is.Run, write = run, true
 	}
-	if group != "" && group != groupOf(name, t, was) {
+	if group != "" && group != groupOf(name, t, all) {
 		is.Group, write = group, true
 	}
-	touch(dir, name, is, write, used, now)
+	if !write {
+		touch(dir, name, is, used, now)
+		return unread
+	}
+	if err := writeMark(dir, name, is, now); err != nil {
+		return fmt.Errorf("record the build run and group of %s: %w", name, err)
+	}
+	return nil
 }
 
-// touch writes a record where write says so, and makes its time now, if the time
-// before is long ago.
-func touch(dir, name string, r record, write bool, used, now time.Time) {
-	path := markPath(dir, name)
-	if !write && !used.IsZero() {
-		if now.Sub(used).Abs() < touchEvery || !errors.Is(os.Chtimes(path, now, now), fs.ErrPermission) {
-			return
+// touch makes the time of a tarball's record now, if the time before is long ago. Where
+// this user has none, r becomes it.
+func touch(dir, name string, r record, used, now time.Time) {
+	if !used.IsZero() && now.Sub(used).Abs() < touchEvery {
+		return
+	}
+	for _, path := range []string{markPath(dir, name), userMarkPath(dir, name)} {
+		// A full disk is no reason not to.
+		if f, err := sys.OpenOwn(path, 0); err == nil {
+			err = sys.SetTime(f, now)
+			if _ = f.Close(); err == nil {
+				return
+			}
 		}
-		write = r.Run.ID != 0 || r.Group != "" // another user's: one of this user takes its place
 	}
-	const flags = os.O_WRONLY | os.O_CREATE | sys.NoFollow | sys.NonBlock
-	f, err := os.OpenFile(path, flags, 0o666)
-	if errors.Is(err, fs.ErrPermission) && sys.Unlink(path) == nil {
-		f, err = os.OpenFile(path, flags|os.O_EXCL, 0o666)
-	}
-	if err != nil {
-		return // without the permission nothing is recorded
-	}
-	defer f.Close()
-	if write {
+	_ = writeMark(dir, name, r, now)
+}
+
+// writeMark writes a record into a new file, which takes the place of the one before if
+// that is allowed, and stands beside it if not, or if it may say more.
+func writeMark(dir, name string, r record, now time.Time) error {
+	var content bytes.Buffer
+	if r.Run.ID != 0 || r.Group != "" {
 		// Versions before this one read 1 KiB: nothing may grow by escapes.
-		var raw bytes.Buffer
-		e := json.NewEncoder(&raw)
+		e := json.NewEncoder(&content)
 		e.SetEscapeHTML(false)
 		_ = e.Encode(r) // strings and numbers: cannot fail
-		_ = f.Truncate(0)
-		_, _ = f.Write(bytes.TrimSpace(raw.Bytes()))
 	}
+	f, err := sys.CreateTemp(dir, name, "tmp", 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(bytes.TrimSpace(content.Bytes()))
+	if err == nil {
+		_ = sys.ShareWithReaders(f, dir)
+		_ = sys.SetTime(f, now)
+		paths := []string{markPath(dir, name), userMarkPath(dir, name)}
+		if _, _, unread := readMark(paths[0]); unread != nil {
+			paths = paths[1:]
+		}
+		for _, path := range paths {
+			if err = os.Rename(f.Name(), path); err == nil {
+				return nil
+			}
+		}
+	}
+	_ = sys.Unlink(f.Name())
+	return err
 }
 
 // Touch records that the tarball called name is used now, which makes
@@ -128,14 +244,18 @@ func (d *Dir) Touch(ctx context.Context, name string) error {
 	if _, err := os.Stat(path); err != nil {
 		return err
 	}
-	r, used := readRecord(d.path, name)
-	touch(d.path, name, r, false, used, d.now())
+	all, used := readRecord(d.path, name)
+	var r record
+	if len(all) > 0 {
+		r = all.of(all[len(all)-1].Digest) // a new one says what the last one does
+	}
+	touch(d.path, name, r, used, d.now())
 	return nil
 }
 
-// runOf returns the newest run that a tarball is known to be of, with its record.
-func runOf(t *tarball.Info, r record) tarball.Run {
-	if r.Digest == t.Image.Digest() && isKnownAfter(r.Run, t.Provenance.Run) {
+// runOf returns the newest run that a tarball is known to be of, with its records.
+func runOf(t *tarball.Info, all records) tarball.Run {
+	if r := all.of(t.Image.Digest()); isKnownAfter(r.Run, t.Provenance.Run) {
 		return r.Run
 	}
 	return t.Provenance.Run
@@ -147,9 +267,9 @@ func isKnownAfter(run, other tarball.Run) bool {
 	return run.NewerThan(other) || run.ID != 0 && other.ID == 0
 }
 
-// groupOf returns the group of a tarball: what its record says, or else its name.
-func groupOf(name string, t *tarball.Info, r record) string {
-	if r.Digest == t.Image.Digest() && r.Group != "" {
+// groupOf returns the group of a tarball: what its records say, or else its name.
+func groupOf(name string, t *tarball.Info, all records) string {
+	if r := all.of(t.Image.Digest()); r.Group != "" {
 		return r.Group
 	}
 	return nameGroup(name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -142,23 +143,46 @@ func TestRecord(t *testing.T) {
 	assert.WithinDuration(t, first, unchanged(), time.Microsecond)
 }
 
-// Whatever is in the place of a record says nothing, and is not written through.
+// What is in the place of a record and is none says nothing, and is not written to. The
+// record is made all the same, in its place or beside.
 func TestRecordThatIsHostile(t *testing.T) {
-	for name, make := range map[string]func(path, elsewhere string) error{
-		"link":      func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
-		"directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
-		"nonsense":  func(path, _ string) error { return os.WriteFile(path, cachetest.Noise(1, 5000), 0o644) },
+	for name, create := range map[string]func(path, elsewhere string) error{
+		"a link":                            func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
+		"a link to nothing":                 func(path, elsewhere string) error { return os.Symlink(elsewhere+".no", path) },
+		"a second name of a file elsewhere": func(path, elsewhere string) error { return os.Link(elsewhere, path) },
+		"a second name of a tarball": func(path, _ string) error {
+			return os.Link(filepath.Join(filepath.Dir(path), "name_main.tar"), path)
+		},
+		"a named pipe": func(path, _ string) error { return unix.Mkfifo(path, 0o644) },
+		"a directory":  func(path, _ string) error { return os.Mkdir(path, 0o755) },
+		"nonsense":     func(path, _ string) error { return os.WriteFile(path, cachetest.Noise(1, 5000), 0o644) },
 	} {
-		dir, img, src, _ := stocked(t)
+		dir, img, src, path := stocked(t)
 		elsewhere := filepath.Join(t.TempDir(), "file")
 		require.NoError(t, os.WriteFile(elsewhere, []byte("precious"), 0o644))
-		require.NoError(t, make(markPath(dir.Path(), "name_main.tar"), elsewhere))
+		past := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+		require.NoError(t, os.Chtimes(elsewhere, past, past))
+		require.NoError(t, os.Chtimes(path, past, past))
+		require.NoError(t, create(markPath(dir.Path(), "name_main.tar"), elsewhere))
+		dir.now = func() time.Time { return time.Now().Add(2 * touchEvery) }
+		require.NoError(t, dir.Touch(t.Context(), "name_main.tar"))
+		entries, err := dir.List(t.Context())
+		require.NoError(t, err)
+		assert.WithinDuration(t, dir.now(), entries[0].LastUsed, time.Minute, name)
 		result, err := dir.Put(t.Context(), "name_main.tar", img, src, &PutOptions{Provenance: tarball.Provenance{Run: tarball.Run{ID: 9}}})
 		require.NoError(t, err, name)
 		assert.Equal(t, Unchanged, result.Outcome, name)
-		content, err := os.ReadFile(elsewhere)
-		require.NoError(t, err)
-		assert.Equal(t, "precious", string(content))
+		require.NoError(t, result.Unrecorded, name)
+		r, _ := readRecord(dir.Path(), "name_main.tar")
+		assert.Equal(t, tarball.Run{ID: 9}, r.of(img.Digest()).Run, name)
+		assert.Equal(t, "precious", content(t, elsewhere), name)
+		assert.NoFileExists(t, elsewhere+".no")
+		for _, file := range []string{elsewhere, path} {
+			info, err := os.Stat(file)
+			require.NoError(t, err)
+			assert.True(t, past.Equal(info.ModTime()), "%s: %s", name, file)
+		}
+		requireWhole(t, path)
 	}
 }
 
@@ -197,7 +221,7 @@ func TestRecordOfGroup(t *testing.T) {
 	assert.Equal(t, "y", group())
 	put(a, &PutOptions{Group: "x"}, Unchanged)
 	r, _ := readRecord(dir.Path(), name)
-	assert.Equal(t, record{Digest: a.Digest(), Run: tarball.Run{ID: 7}, Group: "x"}, r)
+	assert.Equal(t, record{Digest: a.Digest(), Run: tarball.Run{ID: 7}, Group: "x"}, r.of(a.Digest()))
 	now = now.Add(2 * touchEvery)
 	require.NoError(t, dir.Touch(t.Context(), name))
 	put(a, &PutOptions{Rewrite: true}, Stocked)
@@ -212,7 +236,7 @@ func TestRecordOfGroup(t *testing.T) {
 	put(a, &PutOptions{Force: true, Group: "z"}, Stocked)
 	assert.Equal(t, "z", group())
 	r, _ = readRecord(dir.Path(), name)
-	assert.Equal(t, record{Digest: a.Digest(), Run: tarball.Run{ID: 7}, Group: "z"}, r, "run 7 built this image, run 8 another")
+	assert.Equal(t, record{Digest: a.Digest(), Run: tarball.Run{ID: 7}, Group: "z"}, r.of(a.Digest()), "run 7 built this image, run 8 another")
 	require.NoError(t, dir.Remove(t.Context(), name))
 	assert.Empty(t, names(t, dir.Path()))
 }

@@ -1,15 +1,17 @@
 package cache
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -28,9 +30,8 @@ type Entry struct {
 	// Allocated is how many bytes of the disk it has. Space that it shares with
 	// another file counts for both, as for [Options.Quota].
 	Allocated int64
-	// Shared is the total size of its distinct layers that another tarball of the
-	// directory also has, by their digests. Whether the two also share space on
-	// the disk is for the file system to know.
+	// Shared is how many of these bytes it shares with other files, as the file system
+	// says; 0 where it shares nothing (ext4, tmpfs) or does not say (NFS).
 	Shared int64
 	// Written is when the file was last written, by the clock of the machine or
 	// file server that did.
@@ -48,6 +49,9 @@ type Entry struct {
 	// Err says why the file cannot be read. It wraps [tarball.ErrNotTarball] when it is
 	// none, [ErrInvalidName] when no tarball can have its name, or is the file system's.
 	Err error
+	// Foreign reports that it is an archive of images which another program made, such as
+	// docker save: Err is not nil then. A damaged tarball of this cache is not one.
+	Foreign bool
 
 	file os.FileInfo // that was read
 }
@@ -68,6 +72,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tarballs: %w", err)
 	}
+	marks := marksOf(d.path)
 	found := make([]*Entry, len(names))
 	var group errgroup.Group
 	group.SetLimit(listAtOnce)
@@ -76,7 +81,7 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 			if ctx.Err() != nil {
 				return wait.Err(ctx)
 			}
-			found[i] = d.entry(name)
+			found[i] = d.entry(name, marks[name])
 			return nil
 		})
 	}
@@ -89,12 +94,11 @@ func (d *Dir) List(ctx context.Context) ([]Entry, error) {
 			entries = append(entries, *e)
 		}
 	}
-	countShared(entries)
 	return entries, nil
 }
 
-// entry reads one tarball; nil if there is none any more.
-func (d *Dir) entry(name string) *Entry {
+// entry reads one tarball and its records; nil if there is none any more.
+func (d *Dir) entry(name string, marks []string) *Entry {
 	path := filepath.Join(d.path, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
@@ -105,25 +109,23 @@ func (d *Dir) entry(name string) *Entry {
 		_, e.Err = d.tarballPath(name)
 	}
 	if e.Err == nil {
-		var t *tarball.Tarball
-		if t, e.file, e.Err = openTarball(path, sys.NoFollow); e.Err == nil {
-			e.Info = &t.Info
-			_ = t.Close()
-		}
+		e.read(path)
 	}
 	switch {
 	case errors.Is(e.Err, fs.ErrNotExist):
 		return nil
-	case e.Err == nil:
+	case e.file != nil:
 		info = e.file // what was read, if it was replaced in between
 	}
 	if info != nil {
 		e.Size, e.Allocated, e.Written, e.Inode = info.Size(), sys.Allocated(info), info.ModTime(), sys.Inode(info)
 		e.LastUsed = e.Written
 	}
-	if e.Info != nil {
-		r, used := readRecord(d.path, name)
-		e.Run, e.Group = runOf(e.Info, r), groupOf(name, e.Info, r)
+	if e.file != nil {
+		r, used, _ := readRecords(d.path, marks)
+		if e.Info != nil {
+			e.Run, e.Group = runOf(e.Info, r), groupOf(name, e.Info, r)
+		}
 		if used.After(e.LastUsed) {
 			e.LastUsed = used
 		}
@@ -131,23 +133,32 @@ func (d *Dir) entry(name string) *Entry {
 	return e
 }
 
-// countShared fills in what entries share.
-func countShared(entries []Entry) {
-	holders := map[v1.Hash]int{}
-	each := func(do func(e *Entry, layer tarball.Segment)) {
-		for i := range entries {
-			if entries[i].Info == nil {
-				continue
-			}
-			for _, l := range entries[i].Info.Layout.Layers() {
-				do(&entries[i], l)
-			}
-		}
+// read reads the beginning of the file at path.
+func (e *Entry) read(path string) {
+	f, info, err := openLocked(path, sys.NoFollow)
+	if err != nil {
+		e.Err = err
+		return
 	}
-	each(func(_ *Entry, l tarball.Segment) { holders[l.Blob]++ })
-	each(func(e *Entry, l tarball.Segment) {
-		if holders[l.Blob] > 1 {
-			e.Shared += l.Length
-		}
-	})
+	defer f.Close()
+	e.Shared = sys.Shared(f)
+	t, err := tarball.Read(f, info.Size(), path)
+	if err != nil {
+		e.Err, e.Foreign = err, isForeign(f, info.Size())
+		e.file = info
+		return
+	}
+	e.Info, e.file = &t.Info, info
+}
+
+// foreignStart is how the name of the first entry begins in an archive of images that
+// another program made: docker save since Docker 25 and before, podman save, crane. A
+// tarball of this cache begins with oci-layout.
+var foreignStart = regexp.MustCompile(`^(\./)?(blobs(/|$)|index\.json$|manifest\.json$|repositories$|(sha256:)?[0-9a-f]{64}(/|\.json$|\.tar(\.gz)?$|$))`)
+
+// isForeign reports whether the content of a file is an archive of images that is not of
+// this cache. What cannot be read is none: it may be a tarball that is damaged.
+func isForeign(r io.ReaderAt, size int64) bool {
+	h, err := tar.NewReader(io.NewSectionReader(r, 0, size)).Next()
+	return err == nil && foreignStart.MatchString(h.Name)
 }

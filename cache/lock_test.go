@@ -14,8 +14,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
@@ -136,27 +138,97 @@ func TestLockOfADeadProcess(t *testing.T) {
 	})
 }
 
-// What is no lock of ours is not followed or written through.
+// What is in the place of a lock and is none is not followed or written to. Where it can
+// be removed a fresh file takes its place; where not, the work is done without a lock.
 func TestLockThatIsHostile(t *testing.T) {
-	for name, make := range map[string]func(path, elsewhere string) error{
-		"link":      func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
-		"directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
+	for name, create := range map[string]func(path, elsewhere string) error{
+		"a link":                            func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
+		"a link to nothing":                 func(path, elsewhere string) error { return os.Symlink(elsewhere+".no", path) },
+		"a second name of a file elsewhere": func(path, elsewhere string) error { return os.Link(elsewhere, path) },
+		"a named pipe":                      func(path, _ string) error { return unix.Mkfifo(path, 0o644) },
+		"a socket":                          func(path, _ string) error { return unix.Mknod(path, unix.S_IFSOCK|0o644, 0) },
+		"a directory":                       func(path, _ string) error { return os.Mkdir(path, 0o755) },
+		"another file, moved there":         func(path, _ string) error { return os.WriteFile(path, cachetest.Noise(1, 100_000), 0o644) },
 	} {
 		dir := openTestDir(t)
 		elsewhere := filepath.Join(t.TempDir(), "file")
 		require.NoError(t, os.WriteFile(elsewhere, []byte("precious"), 0o644))
-		require.NoError(t, make(filepath.Join(dir.Path(), lockName), elsewhere))
-		_, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
-		require.ErrorContains(t, err, lockName, name)
-		content, err := os.ReadFile(elsewhere)
+		past := time.Now().Add(-time.Hour).Truncate(time.Second)
+		require.NoError(t, os.Chtimes(elsewhere, past, past))
+		for _, kind := range []string{"", askKind} {
+			require.NoError(t, create(filepath.Join(dir.Path(), lockName+kind), elsewhere))
+		}
+		dir.sleep = func(context.Context, time.Duration) error { return errors.New("it waits") }
+		askFor(filepath.Join(dir.Path(), lockName), owner{ID: "x", Run: tarball.Run{ID: 9}})
+		l, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
+		require.NoError(t, err, name)
+		assert.Equal(t, name != "a directory", l.file != nil, name)
+		l.unlock()
+		if name != "a directory" {
+			assert.Empty(t, names(t, dir.Path()), name)
+		}
+		assert.Equal(t, "precious", content(t, elsewhere), name)
+		info, err := os.Stat(elsewhere)
 		require.NoError(t, err)
-		assert.Equal(t, "precious", string(content))
+		assert.True(t, past.Equal(info.ModTime()), name)
+		assert.NoFileExists(t, elsewhere+".no", name)
 	}
+}
+
+// Who may only read can have locked the file of an earlier version, but not as a writer
+// does; and no lock of this version can be opened by them.
+func TestLockHeldByAReader(t *testing.T) {
 	dir := openTestDir(t)
-	require.NoError(t, os.WriteFile(filepath.Join(dir.Path(), lockName), cachetest.Noise(1, 100_000), 0o644))
+	writeOwner(t, dir, owner{ID: "dead", Host: "any", PID: 1 << 30})
+	reader, err := os.Open(filepath.Join(dir.Path(), lockName))
+	require.NoError(t, err)
+	defer reader.Close()
+	sys.LockShared(reader)
+	dir.sleep = func(context.Context, time.Duration) error { return errors.New("it waits") }
 	l, _, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
-	require.NoError(t, err, "a file that says nothing has no owner")
+	require.NoError(t, err)
+	require.NotNil(t, l.file, "a fresh file")
+	info, err := l.file.Stat()
+	require.NoError(t, err)
+	assert.Zero(t, info.Mode().Perm()&0o007, "%v", info.Mode())
 	l.unlock()
+	l, err = dir.tryLock(t.Context(), "name_main.tar")
+	require.NoError(t, err)
+	require.NotNil(t, l)
+	l.unlock()
+}
+
+// An owner that lives, as far as the kernel says, and shows nothing, is suspended or no
+// writer: nobody waits for it for ever.
+func TestLockOfASilentOwner(t *testing.T) {
+	for _, network := range []bool{false, true} {
+		dir := openTestDir(t)
+		dir.network = network
+		host, err := os.Hostname()
+		require.NoError(t, err)
+		writeOwner(t, dir, owner{ID: "suspended", Host: host, PID: 1})
+		holder, err := os.Open(filepath.Join(dir.Path(), lockName))
+		require.NoError(t, err)
+		defer holder.Close()
+		require.False(t, isLocked(holder))
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			l, ctx, err := dir.lock(t.Context(), "name_main.tar", tarball.Run{}, false)
+			require.NoError(t, err)
+			require.NoError(t, ctx.Err())
+			want := silentAfter
+			if network {
+				want = deadAfter
+			}
+			assert.InDelta(t, want, time.Since(start), float64(2*lookEvery))
+			assert.Nil(t, l.file)
+			l.unlock()
+		})
+		assert.FileExists(t, holder.Name(), "it may live")
+		l, err := dir.tryLock(t.Context(), "name_main.tar")
+		require.NoError(t, err)
+		assert.Nil(t, l, "in use, as far as is known")
+	}
 }
 
 // A newer run makes an older one give up; an older one, and one that does not ask

@@ -39,6 +39,12 @@ type PruneOptions struct {
 	// the limits say. Tarballs of two branches are of one group. The newest is of the
 	// newest build run, or where that is not known, the one that was written last.
 	RemoveNewest bool
+	// Foreign removes archives of images that other programs made, such as docker save,
+	// and that have names of tarballs: those of which [Entry.Foreign] is set. Other files
+	// that are no tarballs of this cache stay, for they may be damaged ones. So does what
+	// is in use, and on a network file system what was written in the last 2 minutes.
+	// Default: they count for nothing and stay.
+	Foreign bool
 	// DryRun removes nothing, and reports what it would remove.
 	DryRun bool
 	// LeftoverAge is [SweepOptions.Age].
@@ -59,13 +65,21 @@ type PruneResult struct {
 	// [PruneOptions.Filter] lets go, and how many bytes of the disk they have.
 	Left      int
 	LeftBytes int64
+	// OverCount, OverAge and OverBytes are by how much a limit could not be reached: how many
+	// tarballs there are beyond [PruneOptions.Count]; how many that were unused for longer
+	// than MaxAge; how many bytes they have beyond MaxBytes. Kept says why, but for those
+	// that could not be removed: the error of Prune names them. 0: the limit holds.
+	OverCount int
+	OverAge   int
+	OverBytes int64
 	// Swept are the leftovers of writers that are gone.
 	Swept []Leftover
 }
 
 // Prune removes tarballs until the directory is within limits, the least recently used
 // first, and sweeps as [Dir.Sweep] does. What is in
-// the directory and is no tarball counts for nothing and stays.
+// the directory and is no tarball counts for nothing and stays, but see
+// [PruneOptions.Foreign].
 //
 // A tarball that is being read or written stays, and another goes in its place.
 // Writers, and readers of this package, are seen on every machine that locks
@@ -103,8 +117,11 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 	if listErr != nil {
 		return r, errors.Join(err, fmt.Errorf("prune: %w", listErr))
 	}
-	var entries []Entry
+	var entries, foreign []Entry
 	for _, e := range all {
+		if e.Foreign && o.Foreign {
+			foreign = append(foreign, e)
+		}
 		if e.Err != nil || o.Filter != nil && !o.Filter(e) {
 			continue
 		}
@@ -115,7 +132,65 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		r.Left++
 		r.LeftBytes += e.Allocated
 	}
-	return r, errors.Join(err, d.prune(ctx, entries, o, r))
+	err = errors.Join(err, d.pruneForeign(ctx, foreign, o, r), d.prune(ctx, entries, o, r))
+	r.measure(entries, o, d.now())
+	return r, err
+}
+
+// measure fills in by how much limits are missed.
+func (r *PruneResult) measure(entries []Entry, o *PruneOptions, now time.Time) {
+	if o.Count > 0 {
+		r.OverCount = max(r.Left-o.Count, 0)
+	}
+	if o.MaxBytes > 0 {
+		r.OverBytes = max(r.LeftBytes-o.MaxBytes, 0)
+	}
+	if o.MaxAge > 0 {
+		gone := map[string]bool{}
+		for _, p := range r.Removed {
+			gone[p.Entry.Name] = true
+		}
+		for _, e := range entries {
+			if !gone[e.Name] && sys.Age(e.LastUsed, now) > o.MaxAge {
+				r.OverAge++
+			}
+		}
+	}
+}
+
+// beingWrittenFor is how long a file that was just written may still be open for writing
+// on another host: where it cannot be seen who has it open.
+const beingWrittenFor = 2 * time.Minute
+
+// pruneForeign removes what is not of this cache.
+func (d *Dir) pruneForeign(ctx context.Context, foreign []Entry, o *PruneOptions, r *PruneResult) error {
+	var errs []error
+	how := removeUnused
+	if o.DryRun {
+		how = removeNothing
+	}
+	for _, e := range foreign {
+		if ctx.Err() != nil {
+			break // prune says so
+		}
+		p := PruneAction{Entry: e, Why: PruneForeign}
+		used := d.network && sys.Age(e.Written, d.now()) < beingWrittenFor
+		var err error
+		if !used {
+			used, err = d.removeTarball(ctx, &e, how)
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("prune %s: %w", e.Name, err))
+		case used:
+			p.Kept = KeepInUse
+			r.Kept = append(r.Kept, p)
+		default:
+			r.Removed = append(r.Removed, p)
+			r.Freed += e.Allocated
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Remove removes the tarball called name, whatever its age, and what is recorded of
@@ -136,7 +211,7 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("remove %s: not a regular file", path)
 	}
-	used, err := d.removeTarball(&Entry{Name: name, file: info}, removeAnyway)
+	used, err := d.removeTarball(ctx, &Entry{Name: name, file: info}, removeAnyway)
 	switch {
 	case err != nil:
 		return fmt.Errorf("remove %s: %w", path, err)
@@ -168,7 +243,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 			if ctx.Err() != nil {
 				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
 			}
-			used, err := d.removeTarball(&p.Entry, how)
+			used, err := d.removeTarball(ctx, &p.Entry, how)
 			switch {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
@@ -207,20 +282,20 @@ const (
 // removeTarball removes a tarball and its mark, unless it is in use. It holds the
 // tarball's lock meanwhile, so that no writer and no other prune is in between.
 // One that another has removed counts as removed.
-func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
+func (d *Dir) removeTarball(ctx context.Context, e *Entry, how removal) (used bool, err error) {
 	if how == removeNothing {
 		if d.isBeingWritten(e.Name) {
 			return true, nil
 		}
 	} else {
-		lock, err := d.tryLock(e.Name)
+		lock, err := d.tryLock(ctx, e.Name)
 		if lock == nil || err != nil {
 			return err == nil, err
 		}
 		defer lock.unlock()
 	}
 	path := filepath.Join(d.path, e.Name)
-	f, err := openToRemove(path)
+	f, err := sys.OpenToLock(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
@@ -247,16 +322,8 @@ func (d *Dir) removeTarball(e *Entry, how removal) (used bool, err error) {
 	if err := sys.Unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	_ = sys.Unlink(markPath(d.path, e.Name)) // one that is left is swept later
-	return false, nil
-}
-
-// openToRemove opens a tarball in such a way that [sys.InUse] sees most: on NFS
-// only a file that is open for writing can be locked against readers.
-func openToRemove(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|sys.NoFollow|sys.NonBlock, 0)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return os.OpenFile(path, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
+	for _, mark := range marksOf(d.path)[e.Name] {
+		_ = sys.Unlink(filepath.Join(d.path, mark)) // one that is left is swept later
 	}
-	return f, err
+	return false, nil
 }

@@ -19,6 +19,8 @@ const (
 	PruneCount PruneReason = "count"
 	PruneAge   PruneReason = "age"
 	PruneBytes PruneReason = "bytes"
+	// PruneForeign: it is not of this cache, see [PruneOptions.Foreign].
+	PruneForeign PruneReason = "foreign"
 )
 
 // A KeepReason says why a tarball that is beyond a limit stays. Programs print its text.
@@ -35,7 +37,7 @@ const (
 type PruneAction struct {
 	// Entry is what [Dir.List] has of it.
 	Entry Entry
-	// Why is the first limit that it is beyond: age, count, bytes.
+	// Why is the first limit that it is beyond, in the order foreign, age, count, bytes.
 	Why PruneReason
 	// Kept says why it stays all the same; "" if it is gone.
 	Kept KeepReason

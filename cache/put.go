@@ -62,6 +62,10 @@ type Result struct {
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
 	Damaged []string
+	// Unrecorded, when not nil, says why it could not be recorded beside the tarball that
+	// it is of a newer build run or another group, or that a record there cannot be read: an
+	// older run may replace the tarball. Put has not failed.
+	Unrecorded error
 }
 
 // PutOptions of [Dir.Put] and [Dir.Stock]. The zero value of each field works.
@@ -187,6 +191,15 @@ func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarb
 	return p.result, p.run(ctx, img, src)
 }
 
+// repository returns a complete reference, as images have it, without its tag.
+func repository(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
+}
+
 // put is one call of Put or of what is like it.
 type put struct {
 	PutOptions
@@ -258,7 +271,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	if current == nil || err != nil {
 		return false, err
 	}
-	was, _ := readRecord(d.path, p.name)
+	was, _, unread := readRecords(d.path, marksOf(d.path)[p.name])
 	p.result.Digest, p.result.Replaced = p.digest, v1.Hash{}
 	outcome := Unchanged
 	switch {
@@ -268,26 +281,26 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		}
 		sweepPartials(d.path, p.name, d.now())
 		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
-		setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now())
+		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now()))
 	case !p.Replace && repository(current.Image.Reference()) != repository(p.reference):
 		return false, fmt.Errorf("%s: %w: it holds %s, and %s is of another repository", p.path, ErrOtherImage, current.Image.Reference(), p.reference)
 	case runOf(&current.Info, was).NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded
 	default:
 		p.result.Replaced = current.Image.Digest()
+		p.result.Unrecorded = p.recorded(ctx, unread)
 		return false, nil
 	}
 	p.result.Outcome, p.result.Total = outcome, current.Layout.Size()
 	return true, nil
 }
 
-// repository returns a complete reference, as images have it, without its tag.
-func repository(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return ref
+// recorded reports an error of recording something beside the tarball.
+func (p *put) recorded(ctx context.Context, err error) error {
+	if err != nil && p.result.Unrecorded == nil {
+		p.dir.log.WarnContext(ctx, "what is known of a tarball cannot be recorded: an older run may replace it", "tarball", p.path, "error", err)
 	}
-	return named.Name()
+	return err
 }
 
 // isDamaged reports whether the tarball that is there is known to be damaged, or is
@@ -361,7 +374,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	p.result.Outcome = Stocked
 	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
 	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
-		setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now())
+		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now()))
 	}
 	return nil
 }

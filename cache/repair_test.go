@@ -219,7 +219,7 @@ func TestRecordIsShort(t *testing.T) {
 		_, err := dir.Put(t.Context(), "name_main.tar", img, src, o)
 		require.NoError(t, err)
 		r, _ := readRecord(dir.path, "name_main.tar")
-		assert.Equal(t, group, r.Group)
+		assert.Equal(t, group, r.of(img.Digest()).Group)
 		info, err := os.Stat(markPath(dir.path, "name_main.tar"))
 		require.NoError(t, err)
 		assert.LessOrEqual(t, info.Size(), int64(1<<10))

@@ -28,7 +28,7 @@ const (
 	JournalLeftover LeftoverKind = "journal"
 	// PreviousLeftover: a version that was replaced, .<tarball>.<time>.<unique>.retired.
 	PreviousLeftover LeftoverKind = "retired"
-	// MarkLeftover: when a tarball was last used, .<tarball>.mark.
+	// MarkLeftover: when a tarball was last used, .<tarball>.mark, .<tarball>.<user>.mark.
 	MarkLeftover LeftoverKind = "mark"
 	// LockLeftover: who writes a tarball, .<tarball>.lock.
 	LockLeftover LeftoverKind = "lock"
@@ -56,7 +56,7 @@ var leftoverForms = sync.OnceValue(func() []leftoverForm {
 		{PartialLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
 		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
 		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
-		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.mark$`)},
+		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)(?:\.[0-9]{1,10})?\.mark$`)},
 		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
 		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
 		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
@@ -116,7 +116,7 @@ func (d *Dir) Sweep(ctx context.Context, o *SweepOptions) ([]Leftover, error) {
 	if o == nil {
 		o = &SweepOptions{}
 	}
-	s := sweeper{dir: d.path, now: d.now(), age: o.Age, grace: d.sweepGrace(), dryRun: o.DryRun}
+	s := sweeper{d: d, dir: d.path, now: d.now(), age: o.Age, grace: d.sweepGrace(), dryRun: o.DryRun}
 	if s.age <= 0 {
 		s.age = DefaultSweepAge
 	}
@@ -138,6 +138,7 @@ func (d *Dir) Sweep(ctx context.Context, o *SweepOptions) ([]Leftover, error) {
 
 // sweeper is one call of Sweep.
 type sweeper struct {
+	d          *Dir
 	dir        string
 	now        time.Time
 	age, grace time.Duration
@@ -159,7 +160,7 @@ func (s *sweeper) sweep(kind LeftoverKind, name, tarball string) {
 		}
 		return
 	case PartialLeftover, TemporaryLeftover:
-		if f := sys.LockDead(path, s.now, s.age); f != nil {
+		if f := sys.LockToRemove(path, s.now, s.age); f != nil {
 			// The journal goes while the lock is held: it may not be the next writer's.
 			s.remove(kind, name)
 			if kind == PartialLeftover {
@@ -169,10 +170,12 @@ func (s *sweeper) sweep(kind LeftoverKind, name, tarball string) {
 		}
 		return
 	case LockLeftover:
-		if f := lockDeadLock(path, s.now, s.age); f != nil {
+		if f, dead := s.d.lockDeadLock(path, s.age); dead {
 			s.remove(WantedLeftover, name+askKind)
 			s.remove(kind, name)
-			_ = f.Close()
+			if f != nil {
+				_ = f.Close()
+			}
 		}
 		return
 	}

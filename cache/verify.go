@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,8 +38,8 @@ type VerifyResult struct {
 	Info *tarball.Info
 	// Damaged are the layers with wrong bytes, in the order of the file.
 	Damaged []v1.Hash
-	// Err is nil when every byte is right. Otherwise it is that of [Dir.Get] or
-	// [tarball.Tarball.Verify].
+	// Err is nil when every byte is right. Otherwise it is that of [Dir.Get], such as
+	// [fs.ErrNotExist] for a name that is not there, or of [tarball.Tarball.Verify].
 	Err error
 
 	file os.FileInfo // which Repair replaces, and no other
@@ -153,6 +154,9 @@ func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Sou
 	}
 	if damaged.file == nil && damaged.Info != nil {
 		return &Result{}, fmt.Errorf("repair %s: a result of Dir.Verify is required, which knows the file that is damaged", damaged.Name)
+	}
+	if damaged.Info == nil && errors.Is(damaged.Err, fs.ErrNotExist) {
+		return &Result{}, fmt.Errorf("repair %s: %w", damaged.Name, damaged.Err)
 	}
 	if damaged.Info == nil {
 		return &Result{}, fmt.Errorf("repair %s: its beginning cannot be read, so that it is not known what was in it: stock it again", damaged.Name)

@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/internal/testtool"
 )
 
 // A disk that is full at any step: the old tarball is intact, nothing else is
@@ -122,4 +124,55 @@ func fill(t *testing.T, ballast, dir string, left int64) {
 			}
 		}
 	}
+}
+
+// An overlay, as a container's root is, of which the upper layer is full: what is in the
+// lower one can be removed, as rm can, for nothing is copied up first.
+func TestRemoveOnAFullOverlay(t *testing.T) {
+	testtool.NeedRoot(t)
+	base := fileSystems[3].mounted(t, 0)
+	lower, small, merged := filepath.Join(base, "lower"), t.TempDir(), t.TempDir()
+	require.NoError(t, os.Mkdir(lower, 0o755))
+	mount(t, small, "-t", "tmpfs", "-o", "size=1m", "tmpfs", small)
+	for _, d := range []string{"upper", "work"} {
+		require.NoError(t, os.Mkdir(filepath.Join(small, d), 0o755))
+	}
+	src := newSource()
+	below, err := cache.Open(lower, nil)
+	require.NoError(t, err)
+	img, err := src.image("example.com/a:1", layer{"a", 5 * mib})
+	require.NoError(t, err)
+	var all []string
+	for _, name := range []string{"a_main.tar", "b_main.tar", "c_main.tar", "d_main.tar"} {
+		_, err = below.Put(t.Context(), name, img, src, nil)
+		require.NoError(t, err)
+		_, err = below.Put(t.Context(), name, img, src, &cache.PutOptions{Group: "x"}) // a mark
+		require.NoError(t, err)
+		all = append(all, name)
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	for _, name := range []string{".gone_main.tar.lock", ".gone_main.tar.0123456789ab.0123456789abcdef.partial", ".gone_main.tar.0123456789abcdef.tmp"} {
+		require.NoError(t, os.WriteFile(filepath.Join(lower, name), make([]byte, 2*mib), 0o644))
+		require.NoError(t, os.Chtimes(filepath.Join(lower, name), old, old))
+	}
+	docker := filepath.Join(lower, "z_main.tar")
+	run(t, "tar", "-C", t.TempDir(), "--transform", "s,.*,blobs/,", "-cf", docker, ".")
+	mount(t, merged, "-t", "overlay", "-o", fmt.Sprintf("lowerdir=%s,upperdir=%[2]s/upper,workdir=%[2]s/work", lower, small), "overlay", merged)
+	fill(t, filepath.Join(small, "ballast"), small, 0)
+	_, err = os.OpenFile(filepath.Join(merged, all[0]), os.O_RDWR, 0)
+	require.ErrorIs(t, err, syscall.ENOSPC, "it would be copied up")
+
+	dir, err := cache.Open(merged, nil)
+	require.NoError(t, err)
+	open, err := dir.Get(t.Context(), all[1])
+	require.NoError(t, err)
+	r, err := dir.Prune(t.Context(), &cache.PruneOptions{MaxBytes: 1, RemoveNewest: true, Foreign: true})
+	require.NoError(t, err)
+	require.NoError(t, open.Close())
+	assert.Len(t, r.Removed, 4)
+	assert.Len(t, r.Swept, 3)
+	require.Len(t, r.Kept, 1)
+	assert.Equal(t, all[1], r.Kept[0].Entry.Name, "it was read")
+	require.NoError(t, dir.Remove(t.Context(), all[1]))
+	assert.Empty(t, names(t, merged))
 }

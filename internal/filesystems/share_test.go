@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -101,6 +102,50 @@ func TestDamagedLayerIsFetched(t *testing.T) {
 			now, err := os.ReadFile(put.Path)
 			require.NoError(t, err)
 			assert.True(t, bytes.Equal(damaged, now), "the damaged one is as it was")
+		})
+	}
+}
+
+// Shared is what the file system shares, and not what layers have in common.
+func TestSharedIsWhatIsShared(t *testing.T) {
+	for _, fs := range fileSystems {
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			dir, err := cache.Open(fs.mounted(t, 600), nil)
+			require.NoError(t, err)
+			src := newSource()
+			shared := func() (all []int64) {
+				f, err := os.Open(dir.Path())
+				require.NoError(t, err)
+				require.NoError(t, unix.Syncfs(int(f.Fd()))) // btrfs counts then
+				require.NoError(t, f.Close())
+				entries, err := dir.List(t.Context())
+				require.NoError(t, err)
+				for _, e := range entries {
+					require.NoError(t, e.Err)
+					all = append(all, e.Shared)
+				}
+				return all
+			}
+			for _, name := range []string{"a_main.tar", "b_main.tar"} {
+				img, err := src.image("example.com/a:1", layer{"base", 20 * mib}, layer{name, 3 * mib})
+				require.NoError(t, err)
+				_, err = dir.Put(t.Context(), name, img, src, nil)
+				require.NoError(t, err)
+			}
+			img, err := src.image("example.com/c:1", layer{"c", 2 * mib})
+			require.NoError(t, err)
+			_, err = dir.Put(t.Context(), "c_main.tar", img, src, nil)
+			require.NoError(t, err)
+			want := 0
+			if fs.clone {
+				want = 20 * mib
+			}
+			have := shared()
+			require.Len(t, have, 3)
+			assert.InDelta(t, want, have[0], mib)
+			assert.InDelta(t, want, have[1], mib)
+			assert.Zero(t, have[2])
 		})
 	}
 }

@@ -23,6 +23,34 @@ func TryLock(f *os.File) (held bool, err error) {
 	return false, err
 }
 
+// TryLockShared locks f for itself and others that do the same, without waiting; held
+// reports whether another open file has an exclusive lock.
+func TryLockShared(f *os.File) (held bool, err error) {
+	err = flock(f, lockShared)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+// OpenToLock opens a file so that it can be locked exclusively, without waiting for
+// another process, and follows no link. It is opened for reading: for writing, an overlay
+// would copy the file first, for which there must be space. NFS alone locks no file
+// exclusively that is not open for writing (flock(2), "NFS details").
+func OpenToLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|NoFollow|NonBlock, 0)
+	if err != nil || !IsNetwork(f) {
+		return f, err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		if w, err := os.OpenFile(path, os.O_RDWR|NoFollow|NonBlock, 0); err == nil {
+			_ = f.Close()
+			return w, nil
+		}
+	}
+	return f, nil
+}
+
 // InUse reports whether another process has the file open of which f is a handle. Until f
 // is closed, others can open it but not lock it.
 //

@@ -24,6 +24,9 @@ func FreeSpace(*os.File) int64 { return -1 }
 // Allocated is the size where nothing better is known.
 func Allocated(info os.FileInfo) int64 { return info.Size() }
 
+// Shared is not known.
+func Shared(*os.File) int64 { return 0 }
+
 // IsNetwork is always careful: a lock alone does not show that a writer is dead.
 func IsNetwork(*os.File) bool { return true }
 

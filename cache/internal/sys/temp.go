@@ -77,13 +77,26 @@ func Temporaries(dir, base, kind string) []string {
 	return found
 }
 
-// LockDead opens and locks a temporary file whose writer is dead and that was not
-// written to for at least age; nil if that is not sure.
+// LockDead opens, as [OpenOwn] does, and locks a temporary file whose writer is dead and
+// that was not written to for at least age; nil if that is not sure.
 func LockDead(path string, now time.Time, age time.Duration) *os.File {
-	f, err := os.OpenFile(path, os.O_RDWR|NoFollow|NonBlock, 0)
+	f, err := OpenOwn(path, 0)
 	if err != nil {
 		return nil
 	}
+	return ifDead(f, path, now, age)
+}
+
+// LockToRemove is [LockDead] for a file that will not be written but removed, of any user.
+func LockToRemove(path string, now time.Time, age time.Duration) *os.File {
+	f, err := OpenToLock(path)
+	if err != nil {
+		return nil
+	}
+	return ifDead(f, path, now, age)
+}
+
+func ifDead(f *os.File, path string, now time.Time, age time.Duration) *os.File {
 	if IsNetwork(f) {
 		age = max(age, quietAfter)
 	}
@@ -102,10 +115,10 @@ func LockDead(path string, now time.Time, age time.Duration) *os.File {
 // [AbandonedAfter].
 func SweepAbandoned(paths []string, now time.Time, beside ...string) {
 	for _, path := range paths {
-		if f := LockDead(path, now, AbandonedAfter); f != nil {
-			_ = os.Remove(path)
+		if f := LockToRemove(path, now, AbandonedAfter); f != nil {
+			_ = Unlink(path)
 			for _, ending := range beside {
-				_ = os.Remove(path + ending)
+				_ = Unlink(path + ending)
 			}
 			_ = f.Close()
 		}
