@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,7 +75,8 @@ func TestScripts(t *testing.T) {
 		// saved FILE REF...: an archive as docker save of Docker 20.10 writes it, with the
 		// manifest behind the layers.
 		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
-			manifest, err := json.Marshal([]map[string]any{{"Config": "0123.json", "RepoTags": args[1:], "Layers": []string{"4567/layer.tar"}}})
+			id := strings.Repeat("0123456789abcdef", 4)
+			manifest, err := json.Marshal([]map[string]any{{"Config": id + ".json", "RepoTags": args[1:], "Layers": []string{id + "/layer.tar"}}})
 			ts.Check(err)
 			f, err := os.Create(ts.MkAbs(args[0]))
 			ts.Check(err)
@@ -83,7 +85,7 @@ func TestScripts(t *testing.T) {
 			for _, e := range []struct {
 				name    string
 				content []byte
-			}{{"0123.json", []byte("{}")}, {"4567/layer.tar", make([]byte, 5000)}, {"manifest.json", manifest}, {"repositories", []byte("{}")}} {
+			}{{id + "/", nil}, {id + "/layer.tar", make([]byte, 5000)}, {id + ".json", []byte("{}")}, {"manifest.json", manifest}, {"repositories", []byte("{}")}} {
 				ts.Check(w.WriteHeader(&tar.Header{Name: e.name, Size: int64(len(e.content)), Mode: 0o644}))
 				_, err := w.Write(e.content)
 				ts.Check(err)

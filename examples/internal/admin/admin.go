@@ -38,7 +38,7 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	tarballs, allocated, foreignAllocated := 0, int64(0), int64(0)
+	tarballs, foreign, allocated, othersAllocated := 0, 0, int64(0), int64(0)
 	text := table(func(row func(string, ...any)) {
 		if len(entries) > 0 {
 			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tPLATFORM\tDIGEST\tREFERENCE")
@@ -62,22 +62,25 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 				row("%s\t%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, cli.Printable(r.Platform), r.Digest, r.Reference)
 				continue
 			}
-			r.Kind = foreignKind
+			r.Kind = unreadableKind
 			why := cli.Printable(r.Error)
-			if references, saved := savedImages(r.Tarball, e.Err); saved {
-				r.Kind, why = savedKind, "archive of docker save, with "+cmp.Or(strings.Join(references, " "), "no name")
-				if len(references) > 0 {
-					r.Reference = references[0]
-				}
+			if e.Foreign {
+				foreign++
+				references := savedReferences(r.Tarball)
+				r.Kind, r.Reference = foreignKind, strings.Join(references[:min(len(references), 1)], "")
+				why = "archive of another program, such as docker save, with " + cli.Printable(cmp.Or(strings.Join(references, " "), "no name"))
 			}
-			foreignAllocated += e.Allocated
+			othersAllocated += e.Allocated
 			out.Print(r, "")
 			row("%s\t%s\t\t%s\t\t\t\t%s", name, cli.Bytes(e.Size), used, why)
 		}
 	})
 	text += fmt.Sprintf("%s, %s of the disk", english.Plural(tarballs, "tarball", ""), cli.Bytes(allocated))
 	if others := len(entries) - tarballs; others > 0 {
-		text += fmt.Sprintf("; %s that this cache has not written or that cannot be read, %s of the disk", english.Plural(others, "file", ""), cli.Bytes(foreignAllocated))
+		text += fmt.Sprintf("; %s that cannot be read as a tarball of this cache, %s of the disk", english.Plural(others, "file", ""), cli.Bytes(othersAllocated))
+	}
+	if foreign > 0 {
+		text += fmt.Sprintf(". Those of other programs, %d, go with \"cache-admin prune -foreign\"", foreign)
 	}
 	out.Print(nil, text)
 	return nil
@@ -113,6 +116,9 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 				Name: e.Name, Kind: ownKind, Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
 				BytesAllocated: e.Allocated, Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
 			}
+			if e.Foreign {
+				r.Kind = foreignKind
+			}
 			action, why := done, r.Why
 			if p.Kept != "" {
 				r.Outcome, r.Action, action, why = kept, kept, kept, why+", but "+r.Kept
@@ -131,16 +137,18 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
 	var limit string
 	switch {
-	case limits.Count > 0 && result.Left > limits.Count:
+	case result.OverCount > 0:
 		limit = fmt.Sprintf("-count %d", limits.Count)
-	case limits.MaxBytes > 0 && result.LeftBytes > limits.MaxBytes:
+	case result.OverBytes > 0:
 		limit = "-bytes " + cli.Bytes(limits.MaxBytes)
 	default:
 		return nil
 	}
 	kept := map[cache.KeepReason]int{}
 	for _, p := range result.Kept {
-		kept[p.Kept]++
+		if p.Why != cache.PruneForeign {
+			kept[p.Kept]++
+		}
 	}
 	var why []string
 	if n := kept[cache.KeepNewest]; n > 0 {

@@ -3,9 +3,9 @@ package admin
 import (
 	"archive/tar"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/dockercache/dockercache/cache/tarball"
 )
@@ -43,38 +43,32 @@ const (
 	maxSavedManifest = 1 << 20
 )
 
-// savedImages returns the references in the archive at path if it is one of docker save,
-// or of a program that writes the same; why is the reason for which it cannot be read as
-// a tarball of this cache. Of the archive no more than the headers are read.
-func savedImages(path string, why error) (references []string, saved bool) {
-	if !errors.Is(why, tarball.ErrNotTarball) {
-		return nil, false
-	}
+// savedReferences returns the references in an archive of docker save, or of a program
+// that writes the same. Of the archive no more than the headers are read.
+func savedReferences(path string) []string {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	defer f.Close()
 	archive := tar.NewReader(f)
-	for i := range maxEntries {
+	for range maxEntries {
 		h, err := archive.Next()
-		switch {
-		case err != nil, i == 0 && h.Name == "oci-layout": // as in ours, which is damaged then
-			return nil, false
-		case h.Name != "manifest.json":
+		if err != nil {
+			return nil
+		}
+		if strings.TrimPrefix(h.Name, "./") != "manifest.json" {
 			continue
 		}
-		var images []struct {
-			Config   string
-			RepoTags []string
+		var images []struct{ RepoTags []string }
+		if json.NewDecoder(io.LimitReader(archive, maxSavedManifest)).Decode(&images) != nil {
+			return nil
 		}
-		if json.NewDecoder(io.LimitReader(archive, maxSavedManifest)).Decode(&images) != nil || len(images) == 0 || images[0].Config == "" {
-			return nil, false
-		}
+		var references []string
 		for _, image := range images {
 			references = append(references, image.RepoTags...)
 		}
-		return references, true
+		return references
 	}
-	return nil, false
+	return nil
 }
