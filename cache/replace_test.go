@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // named is an image of a reference, with a layer of its own.
@@ -113,6 +115,12 @@ func TestPutRefusesAnotherRepositorysNameUnderRaces(t *testing.T) {
 	refs := []string{"registry.test/a:x-1", "registry.test/b:x-1"}
 	for range 20 {
 		dir := openTestDir(t)
+		dir.sleep = func(ctx context.Context, d time.Duration) error {
+			if d == lookEvery {
+				d = time.Millisecond // the second one looks again
+			}
+			return wait.Sleep(ctx, d)
+		}
 		var group sync.WaitGroup
 		errs := make([]error, len(refs))
 		for i, img := range []*tarball.Image{named(t, src, refs[0]), named(t, src, refs[1])} {
