@@ -59,7 +59,9 @@ var program = cli.Program{
        docker-cache -sample
 
 Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
-"docker load". An image that is there already, by digest, is left as it is.
+"docker load". An image that is there already, by digest, is left as it is. The
+name is the tag without its last "-" part, or as -naming and -name say. A tarball of
+another repository's image is not replaced, unless by -replace.
 
 Without IMAGE the images are those that a finished build run names in its
 artifacts: the run of the event that started this workflow, or that of -repo and
