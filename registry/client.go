@@ -1,9 +1,9 @@
 package registry
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,7 +13,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/dockercache/dockercache/internal/httpclient"
+	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // Options of a [Client]. The zero value of each field works.
@@ -101,16 +103,25 @@ func New(options *Options) *Client {
 // parse checks a reference against the grammar of distribution/reference and
 // returns it complete, with the repository that it is in.
 func (c *Client) parse(ref string) (reference.Named, *repository, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
+	named, err := refname.Parse(ref)
 	if err != nil {
-		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrInvalidReference, Err: err}
+		return nil, nil, invalidReference(ref, ErrInvalidReference, err)
+	}
+	if d, ok := named.(reference.Digested); ok {
+		if _, err := imagespec.Digest(d.Digest().String()); err != nil {
+			return nil, nil, invalidReference(ref, ErrUnsupported, err)
+		}
 	}
 	named = reference.TagNameOnly(named)
 	r, err := c.repository(named)
 	if err != nil {
-		return nil, nil, &Error{Op: "parse", Source: fmt.Sprintf("%q", ref), Kind: ErrInvalidReference, Err: err}
+		return nil, nil, invalidReference(ref, ErrInvalidReference, err)
 	}
 	return named, r, nil
+}
+
+func invalidReference(ref string, kind, err error) error {
+	return &Error{Op: "parse", Source: strconv.Quote(refname.Printable(ref)), Kind: kind, Err: err}
 }
 
 // repository returns the one repository value for a name, so that its token is

@@ -16,6 +16,19 @@
 // is asked for by digest, so any of the repositories can serve it. [Client.Image]
 // resolves and loads manifest and config in one call.
 //
+// An index, or an index within one, is resolved to the manifest that is nearest to the
+// platform, by containerd's rules. [Resolved.Indexes] returns the indexes on the way,
+// [Resolved.Companions] counts what they list beside the image, such as attestations.
+//
+// # Images
+//
+// What an engine takes is an image, also when its config or its layers have a media type
+// that the specification does not list; of the config no more is read than is needed. An
+// artifact, such as a Helm chart or a signature, is refused with [ErrUnsupported], and so
+// are schema 1 manifests, documents that could be read in two ways (a manifest that also
+// is an index, a field that is there twice or in two cases), more than 500 layers, and
+// digests other than sha256.
+//
 // # Credentials
 //
 // They come from an authn.Keychain of go-containerregistry. A [Chain] is an

@@ -46,9 +46,14 @@ var (
 	ErrDisagree = errors.New("mirror disagrees")
 	// ErrNoPlatform: an index has no image for the platform.
 	ErrNoPlatform = errors.New("no such platform")
-	// ErrUnsupported: a manifest of a kind that this package does not read.
-	ErrUnsupported = errors.New("unsupported manifest")
+	// ErrUnsupported: a manifest of a kind that this package does not read, or a
+	// digest of another algorithm than sha256.
+	ErrUnsupported = errors.New("unsupported")
 )
+
+// ErrNoImage is wrapped, together with [ErrNoPlatform], when an index has no image for
+// any platform, so that asking for another one is of no use.
+var ErrNoImage = errors.New("the index lists no image at all")
 
 // A TemporaryError is an error that knows whether the same call may succeed
 // later. An error of a keychain may be one; without the method it is permanent.

@@ -21,6 +21,7 @@ import (
 type Image struct {
 	source       string
 	manifest     manifest
+	indexes      [][]byte // outermost first
 	config       []byte
 	sizes        map[v1.Hash]int64 // of every blob that the manifest declares
 	repositories []*repository     // where blobs are read from, in order
@@ -46,6 +47,18 @@ func (i *Image) Manifest() []byte { return slices.Clone(i.manifest.raw) }
 
 // Config returns a copy of the config as served.
 func (i *Image) Config() []byte { return slices.Clone(i.config) }
+
+// Indexes returns copies of the indexes through which the manifest was found, as
+// [Resolved.Indexes].
+func (i *Image) Indexes() [][]byte { return copies(i.indexes) }
+
+func copies(all [][]byte) [][]byte {
+	out := slices.Clone(all) // nil stays nil
+	for n, one := range out {
+		out[n] = slices.Clone(one)
+	}
+	return out
+}
 
 // ReadRange returns length bytes from offset on of a blob that the manifest
 // declares. The bytes are not verified. The reader must be closed; it fails when

@@ -1,68 +1,212 @@
 package registry
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// DefaultPlatform returns linux/amd64.
-func DefaultPlatform() v1.Platform { return v1.Platform{OS: "linux", Architecture: "amd64"} }
+// DefaultPlatform returns linux with the architecture that this program was built for;
+// for arm the variant v7, as containerd takes it where it knows no other.
+func DefaultPlatform() v1.Platform {
+	p := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	if p.Architecture == "arm" {
+		p.Variant = "v7"
+	}
+	return p
+}
 
-var platforms = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+var platforms = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_-]+(/[a-z0-9.]+)?$`)
 
-// ParsePlatform reads OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64.
+// ParsePlatform reads OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64. Other names of an
+// architecture (x86_64, aarch64, i386, armhf, armel) become those that indexes have.
 func ParsePlatform(s string) (v1.Platform, error) {
 	if !platforms.MatchString(s) {
 		return v1.Platform{}, fmt.Errorf("platform %q: want OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64", s)
 	}
-	p, err := v1.ParsePlatform(s)
+	parts := append(strings.Split(s, "/"), "")
+	p := v1.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
+	n := normalize(p)
+	if p.Variant != "" && n.Architecture == p.Architecture && n.Variant == "" {
+		return p, nil // as it was asked for: the name of a variant that needs none
+	}
+	if p.Variant == "" && n.Architecture == p.Architecture {
+		n.Variant = "" // asked for none: linux/arm, not linux/arm/v7
+	}
+	return n, nil
+}
+
+// normalize returns the name that containerd gives a platform (database.go in
+// https://github.com/containerd/platforms). What does not state a system means linux.
+func normalize(p v1.Platform) v1.Platform {
+	p.OS, p.Architecture, p.Variant = cmp.Or(strings.ToLower(p.OS), "linux"), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	if p.OS == "macos" {
+		p.OS = "darwin"
+	}
+	switch p.Architecture {
+	case "i386":
+		p.Architecture, p.Variant = "386", ""
+	case "x86_64", "x86-64", "amd64":
+		p.Architecture = "amd64"
+		if p.Variant == "v1" {
+			p.Variant = ""
+		}
+	case "aarch64", "arm64":
+		p.Architecture = "arm64"
+		switch p.Variant {
+		case "8", "v8", "v8.0":
+			p.Variant = ""
+		case "9", "9.0", "v9.0":
+			p.Variant = "v9"
+		}
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v6"
+	case "arm":
+		switch p.Variant {
+		case "":
+			p.Variant = "v7"
+		case "5", "6", "7", "8":
+			p.Variant = "v" + p.Variant
+		}
+	}
+	return p
+}
+
+// otherArchitecture is the distance of what runs, but is of another architecture.
+const otherArchitecture = 1000
+
+// distance returns how far an image's platform is from what was asked for, 0 if it is
+// that, and false if it may not run there: which of several is nearest, and which is
+// none, is as in containerd's platforms.Only (compare.go in
+// https://github.com/containerd/platforms). So an image for more than was asked for never
+// runs; one for less does, amd64 runs 386, and arm64 runs arm. An architecture of whose
+// variants containerd knows nothing runs its own variant and images without one.
+func distance(have, want v1.Platform) (int, bool) {
+	have, want = normalize(have), normalize(want)
+	if have.OS != want.OS || !runsVersion(have, want) || !runsFeatures(have, want) {
+		return 0, false
+	}
+	switch {
+	case have.Architecture == want.Architecture && have.Variant == want.Variant:
+		return 0, true
+	case have.Architecture == want.Architecture:
+		return variantDistance(want.Architecture, have.Variant, want.Variant)
+	case want.Architecture == "amd64" && have.Architecture == "386":
+		return otherArchitecture, have.Variant == ""
+	case want.Architecture == "arm64" && have.Architecture == "arm":
+		if _, _, known := arm64Version(want.Variant); !known {
+			return 0, false
+		}
+		d, ok := variantDistance("arm", have.Variant, "v8")
+		return otherArchitecture + d, ok
+	}
+	return 0, false
+}
+
+// variantDistance is [distance] for variants of one architecture.
+func variantDistance(architecture, have, want string) (int, bool) {
+	switch architecture {
+	case "amd64", "arm":
+		lowest := 1
+		if architecture == "arm" {
+			lowest = 5
+		}
+		if have == want {
+			return 0, true
+		}
+		h, w := version(cmp.Or(have, "v1")), version(cmp.Or(want, "v1"))
+		return w - h, lowest <= h && h <= w
+	case "arm64":
+		haveMajor, haveMinor, known := arm64Version(have)
+		wantMajor, wantMinor, wantKnown := arm64Version(want)
+		if !known || !wantKnown {
+			return 0, false
+		}
+		if haveMajor == wantMajor {
+			return wantMinor - haveMinor, haveMinor <= wantMinor
+		}
+		// v9.0 has what v8.5 has, v9.1 what v8.6 has, and so on.
+		highest := min(wantMinor+5, 9)
+		return wantMinor + 1 + highest - haveMinor, wantMajor == 9 && haveMinor <= highest
+	}
+	return 1, have == ""
+}
+
+// version returns the number in "v7"; -1 if it is none.
+func version(variant string) int {
+	n, err := strconv.ParseUint(strings.TrimPrefix(variant, "v"), 10, 16)
 	if err != nil {
-		return v1.Platform{}, fmt.Errorf("platform %q: %w", s, err)
+		return -1
 	}
-	return *p, nil
+	return int(n)
 }
 
-// attestation is what BuildKit marks manifests with that are no image but say
-// something about one (https://docs.docker.com/build/metadata/attestations/attestation-storage/).
-const attestation = "vnd.docker.reference.type"
+// arm64Versions has the form of the variants that are known: v8 to v8.9 and v9 to v9.7.
+var arm64Versions = regexp.MustCompile(`^v(?:(8)(?:\.([0-9]))?|(9)(?:\.([0-7]))?)$`)
 
-// maxListed is how many platforms an error lists.
-const maxListed = 20
-
-// choose returns the first image in an index for the platform. Like the field's
-// other tools it takes a descriptor without a platform as linux/amd64.
-func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
-	var have []string
-	for _, d := range index.Manifests {
-		if !d.MediaType.IsImage() || d.Annotations[attestation] != "" {
-			continue
-		}
-		p := DefaultPlatform()
-		if d.Platform != nil {
-			p = *d.Platform
-		}
-		if matches(p, want) {
-			return d, nil
-		}
-		if have = append(have, p.String()); len(have) == maxListed {
-			have = append(have, "…")
-			break
-		}
+func arm64Version(variant string) (major, minor int, known bool) {
+	m := arm64Versions.FindStringSubmatch(cmp.Or(variant, "v8"))
+	if m == nil {
+		return 0, 0, false
 	}
-	if len(have) == 0 {
-		return v1.Descriptor{}, fmt.Errorf("the index lists no image at all, wanted is %s", want)
-	}
-	return v1.Descriptor{}, fmt.Errorf("wanted is %s, the index has %s", want, strings.Join(have, ", "))
+	return version(m[1] + m[3]), max(0, version(m[2]+m[4])), true
 }
 
-// matches: what want leaves open may be anything, and arm64 without a variant
-// is v8, the only one there was for long.
-func matches(have, want v1.Platform) bool {
-	if have.Architecture == "arm64" && have.Variant == "" {
-		have.Variant = "v8"
+// runsFeatures reports whether the machine has the features of the system that the
+// image needs. All of Windows' have win32k, and not all say so.
+func runsFeatures(have, want v1.Platform) bool {
+	for _, f := range have.OSFeatures {
+		if !slices.Contains(want.OSFeatures, f) && (have.OS != "windows" || f != "win32k") {
+			return false
+		}
 	}
-	return have.Satisfies(want)
+	return true
+}
+
+// The builds of Windows from which on containers of an older one run, oldest first
+// (https://learn.microsoft.com/en-us/virtualization/windowscontainers/deploy-containers/version-compatibility).
+var stableWindows = []int{20348, 26100} // Server 2022 and 2025
+
+// runsVersion reports whether a version of Windows runs a container of another: before
+// Server 2022 only its own build, since then also those back to the long-term release
+// before it. A version that is not stated is any. Other systems have none.
+func runsVersion(have, want v1.Platform) bool {
+	if want.OS != "windows" || want.OSVersion == "" || have.OSVersion == "" {
+		return true
+	}
+	var h, w [3]int // major, minor, build
+	if parseVersion(want.OSVersion, &w); w == [3]int{} {
+		return true
+	}
+	parseVersion(have.OSVersion, &h)
+	oldest := w[2]
+	for i, release := range stableWindows {
+		if w[2] >= release {
+			oldest = stableWindows[max(0, i-1)]
+		}
+	}
+	return h[0] == w[0] && h[1] == w[1] && oldest <= h[2] && h[2] <= w[2]
+}
+
+// parseVersion reads the first three numbers of a version; none if one is missing.
+func parseVersion(s string, to *[3]int) {
+	parts := strings.Split(s, ".")
+	if len(parts) < len(to) {
+		return
+	}
+	var numbers [3]int
+	for i := range numbers {
+		if numbers[i] = version(parts[i]); numbers[i] < 0 {
+			return
+		}
+	}
+	*to = numbers
 }

@@ -46,18 +46,6 @@ func randomImage(t testing.TB, layers int64) v1.Image {
 	return image
 }
 
-// amd64 sets the platform in the image's config.
-func amd64(t testing.TB, image v1.Image) v1.Image {
-	t.Helper()
-	config, err := image.ConfigFile()
-	require.NoError(t, err)
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", "amd64"
-	image, err = mutate.ConfigFile(image, config)
-	require.NoError(t, err)
-	return image
-}
-
 func push(t testing.TB, s *registrytest.Server, path string, image v1.Image) string {
 	t.Helper()
 	ref, err := s.Push(path, image)

@@ -22,6 +22,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // maxManifest is the largest manifest that is read, in bytes: what the
@@ -149,7 +151,7 @@ type manifest struct {
 // manifest fetches the manifest called tagOrDigest. With a digest the bytes
 // must have it.
 func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifest, error) {
-	resp, err := r.get(ctx, "manifests/"+tagOrDigest, http.Header{"Accept": accepted}, http.StatusOK)
+	resp, err := r.get(ctx, "manifests/"+tagOrDigest, http.Header{"Accept": {strings.Join(accepted, ", ")}}, http.StatusOK)
 	if err != nil {
 		return nil, err
 	}
@@ -165,23 +167,20 @@ func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifes
 		return fail(ErrUnsupported, "more than %d bytes", maxManifest)
 	}
 	contentType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" if malformed
-	var head struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     types.MediaType `json:"mediaType"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	if err := json.Unmarshal(raw, new(json.RawMessage)); err != nil {
 		return fail(ErrInvalidAnswer, "the manifest is not JSON (%d bytes of type %q): %w", len(raw), contentType, err)
 	}
-	if head.SchemaVersion == 1 {
-		return fail(ErrUnsupported, "schema version 1: push the image again with a current tool")
+	own, err := imagespec.MediaType(raw)
+	if err != nil {
+		return nil, documentError("read manifest", r.name+joiner(tagOrDigest)+tagOrDigest, err)
 	}
-	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: head.MediaType}
+	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: own}
 	served := types.MediaType(contentType)
 	switch {
-	case head.MediaType == "":
+	case own == "":
 		m.mediaType = served
-	case served.IsImage() && served != head.MediaType, served.IsIndex() && served != head.MediaType:
-		return fail(ErrInvalidAnswer, "served as %q, but says of itself %q", served, head.MediaType)
+	case served.IsImage() && served != own, served.IsIndex() && served != own:
+		return fail(ErrInvalidAnswer, "served as %q, but says of itself %q", served, own)
 	}
 	if !m.mediaType.IsImage() && !m.mediaType.IsIndex() {
 		return fail(ErrUnsupported, "media type %q", m.mediaType)
@@ -206,26 +205,45 @@ func joiner(tagOrDigest string) string {
 	return ":"
 }
 
+// listed fetches the manifest or index that an index lists, and checks that it is what
+// the index declares.
+func (r *repository) listed(ctx context.Context, d v1.Descriptor) (*manifest, error) {
+	source := r.name + "@" + d.Digest.String()
+	m, err := r.manifest(ctx, d.Digest.String())
+	if err != nil {
+		return nil, newError(ctx, "read manifest", source, err)
+	}
+	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
+		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrInvalidAnswer,
+			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
+	}
+	return m, nil
+}
+
 // readBlob reads a whole blob of at most limit bytes and verifies its digest. It
-// is for configs, which are kept in memory.
-func (r *repository) readBlob(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
-	if d.Size < 0 || d.Size > limit {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrUnsupported, Err: fmt.Errorf("%d bytes, more than %d", d.Size, limit)}
+// is for configs, which are kept in memory. what is what it is called in errors.
+func (r *repository) readBlob(ctx context.Context, what string, d v1.Descriptor, limit int64) ([]byte, error) {
+	op := "read " + what + " " + d.Digest.String() + " of"
+	fail := func(kind error, format string, args ...any) ([]byte, error) {
+		return nil, &Error{Op: op, Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
+	}
+	if d.Size > limit {
+		return fail(ErrUnsupported, "%d bytes, more than %d", d.Size, limit)
 	}
 	resp, err := r.get(ctx, "blobs/"+d.Digest.String(), http.Header{}, http.StatusOK)
 	if err != nil {
-		return nil, err
+		return nil, newError(ctx, op, r.name, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, d.Size+1))
 	if err != nil {
-		return nil, err
+		return nil, newError(ctx, op, r.name, err)
 	}
 	if int64(len(raw)) != d.Size {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrSize, Err: fmt.Errorf("declared are %d bytes, %s", d.Size, atLeast(int64(len(raw)), d.Size))}
+		return fail(ErrSize, "declared are %d bytes, %s", d.Size, atLeast(int64(len(raw)), d.Size))
 	}
 	if got := sha256Of(raw); got != d.Digest {
-		return nil, &Error{Op: "read blob " + d.Digest.String(), Source: r.name, Kind: ErrDigest, Err: fmt.Errorf("its bytes have the digest %s", got)}
+		return fail(ErrDigest, "its bytes have the digest %s", got)
 	}
 	return raw, nil
 }

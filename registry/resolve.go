@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dockercache/dockercache/internal/imagespec"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -26,9 +27,14 @@ const maxConfig = 16 << 20
 // A caller who has the image with its digest already needs no more; otherwise
 // [Resolved.Content] or [Resolved.Image] go on.
 //
-// An index is resolved to the platform's manifest; a manifest that is not in an
-// index is taken as it is, whatever its platform. The zero platform means
-// [DefaultPlatform]. A reference without tag and digest means the tag "latest".
+// An index is resolved to the manifest that is nearest to the platform, by the rules of
+// containerd (platforms.Only in https://github.com/containerd/platforms): its own variant,
+// else the nearest one below that runs there, and never one that needs more than was
+// asked for; the first of equals. An entry that states no platform is taken if no other
+// fits; to see what it is, it and its config are asked for, and so is an index
+// within the index, at most two levels deep. A manifest that is not in an index is
+// taken as it is, whatever its platform. The zero platform means [DefaultPlatform]. A
+// reference without tag and digest means the tag "latest".
 //
 // A source that failed three times in a row, or that did not answer here, is asked
 // after the others for 30 s, and for longer each time, up to 5 min; until then
@@ -100,6 +106,30 @@ func (r *Resolved) Source() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.search.source()
+}
+
+// Indexes returns copies of the indexes through which the manifest was found, outermost
+// first: the reference names the first one, each lists the next, and the last lists the
+// manifest. It is nil if the reference names a manifest. [Resolved.Image] may change it.
+func (r *Resolved) Indexes() [][]byte {
+	if r == nil || r.turn == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return copies(r.search.indexes)
+}
+
+// Companions returns what the indexes of [Resolved.Indexes] list beside the image:
+// attestations and signatures of it, and artifacts, as far as the indexes show what they
+// are. The image is complete without them. [Resolved.Image] may change it.
+func (r *Resolved) Companions() []Companion {
+	if r == nil || r.turn == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.search.companions)
 }
 
 // Content returns copies of the manifest and config of [Resolved.Image].
@@ -203,8 +233,7 @@ type search struct {
 	at         int // the reference that has the image
 	named      reference.Named
 	repository *repository
-	manifest   *manifest     // nil while it is only listed in an index
-	listed     v1.Descriptor // in the index
+	listing
 }
 
 func (s *search) source() string { return s.named.String() }
@@ -233,7 +262,7 @@ func (s *search) from(ctx context.Context, place int) error {
 // failedWith records why the present reference does not have the image. The error
 // that it returns ends the search.
 func (s *search) failedWith(ctx context.Context, err error) error {
-	ref := s.references[s.at]
+	ref := refname.Printable(s.references[s.at])
 	err = newError(ctx, "resolve", ref, err)
 	if ctx.Err() != nil {
 		return err
@@ -258,7 +287,7 @@ func (s *search) locate(ctx context.Context, ref string, alternative bool) (err 
 		return &asideError{err}
 	}
 	defer func() { r.resolved(ctx, err) }()
-	s.manifest, s.listed = nil, v1.Descriptor{}
+	s.listing = listing{}
 	m, err := r.manifest(ctx, tagOrDigest(s.named))
 	if err != nil {
 		return err
@@ -267,15 +296,11 @@ func (s *search) locate(ctx context.Context, ref string, alternative bool) (err 
 		s.manifest = m
 		return nil
 	}
-	parsed, err := v1.ParseIndexManifest(bytes.NewReader(m.raw))
+	found, err := (&finder{repository: r, want: s.platform}).find(ctx, m)
 	if err != nil {
-		return &Error{Op: "read index", Source: s.source(), Kind: ErrInvalidAnswer, Err: err}
+		return err
 	}
-	d, err := choose(parsed, s.platform)
-	if err != nil {
-		return &Error{Op: "resolve", Source: s.source(), Kind: ErrNoPlatform, Err: err}
-	}
-	s.listed = d
+	s.listing = *found
 	return nil
 }
 
@@ -293,10 +318,10 @@ func (s *search) mustAgree(ctx context.Context) error {
 	if !s.client.options.MirrorsMustAgree || s.at == last {
 		return nil
 	}
-	own := s.references[last]
+	own := refname.Printable(s.references[last])
 	op := "compare " + s.source() + " with"
 	there := &search{client: s.client, platform: s.platform}
-	if err := there.locate(ctx, own, false); err != nil {
+	if err := there.locate(ctx, s.references[last], false); err != nil {
 		err = newError(ctx, "resolve", own, err)
 		if ctx.Err() != nil {
 			return err
@@ -331,49 +356,39 @@ func (s *search) image(ctx context.Context) (*Image, error) {
 func (s *search) load(ctx context.Context) (*Image, error) {
 	r, source := s.repository, s.source()
 	if s.manifest == nil {
-		m, err := s.fetchListed(ctx)
+		m, err := r.listed(ctx, s.listed)
 		if err != nil {
 			return nil, err
 		}
 		s.manifest = m
 	}
-	parsed, err := v1.ParseManifest(bytes.NewReader(s.manifest.raw))
+	parsed, err := imagespec.Manifest(s.manifest.raw)
 	if err != nil {
-		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrInvalidAnswer, Err: err}
+		return nil, documentError("read manifest", source, err)
 	}
-	if !parsed.Config.MediaType.IsConfig() {
-		return nil, &Error{Op: "read manifest", Source: source, Kind: ErrUnsupported,
-			Err: fmt.Errorf("config media type %q: an artifact, not a container image", parsed.Config.MediaType)}
+	config := s.config
+	if config == nil {
+		if config, err = r.readBlob(ctx, "config", parsed.Config, maxConfig); err != nil {
+			return nil, err
+		}
 	}
-	config, err := r.readBlob(ctx, parsed.Config, maxConfig)
+	file, err := imagespec.Config(config)
 	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, documentError("read config "+parsed.Config.Digest.String()+" of", r.name, err)
 	}
-	image := &Image{source: source, manifest: *s.manifest, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
+	image := &Image{source: source, manifest: *s.manifest, indexes: s.indexes, config: config, repositories: []*repository{r}, sizes: map[v1.Hash]int64{}}
 	for _, d := range append(parsed.Layers, parsed.Config) {
 		image.sizes[d.Digest] = d.Size
 	}
 	// Only an index says what a manifest is for before it is fetched, so a
 	// manifest alone passes; a caller who wants another platform is warned.
-	if have, err := v1.ParseConfigFile(bytes.NewReader(config)); err == nil && have.Platform() != nil && !matches(*have.Platform(), s.platform) {
-		r.log.WarnContext(ctx, "the image is for another platform", "source", image.source, "platform", have.Platform().String(), "wanted", s.platform.String())
+	if have := file.Platform; have.OS != "" || have.Architecture != "" {
+		if _, runs := distance(have, s.platform); !runs {
+			r.log.WarnContext(ctx, "the image is for another platform", "source", image.source, "platform", have.String(), "wanted", s.platform.String())
+		}
 	}
 	r.log.InfoContext(ctx, "resolved", "source", image.source, "digest", image.Digest().String())
 	return image, nil
-}
-
-// fetchListed fetches the manifest that the index lists.
-func (s *search) fetchListed(ctx context.Context) (*manifest, error) {
-	d := s.listed
-	m, err := s.repository.manifest(ctx, d.Digest.String())
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(m.raw)) != d.Size || m.mediaType != d.MediaType {
-		return nil, &Error{Op: "read manifest", Source: s.repository.name + "@" + d.Digest.String(), Kind: ErrInvalidAnswer,
-			Err: fmt.Errorf("the index declares %d bytes of type %q, there are %d of type %q", d.Size, d.MediaType, len(m.raw), m.mediaType)}
-	}
-	return m, nil
 }
 
 // addOthers adds further sources: the references after the one that an image was

@@ -3,7 +3,9 @@ package registry_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -48,7 +50,7 @@ func TestResolveLatest(t *testing.T) {
 
 func TestResolvePlatform(t *testing.T) {
 	server := registrytest.New(t)
-	images := map[string]v1.Image{"linux/amd64": amd64(t, randomImage(t, 1)), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
+	images := map[string]v1.Image{"linux/amd64": forPlatform(t, "linux/amd64"), "linux/arm64/v8": randomImage(t, 1), "linux/arm/v7": randomImage(t, 1), "linux/s390x": randomImage(t, 1)}
 	ref, err := server.PushIndex("image:tag", indexOf(t, images, "linux/arm/v7", "linux/arm64/v8", "linux/s390x", "linux/amd64"))
 	require.NoError(t, err)
 	client := newClient(nil)
@@ -126,6 +128,21 @@ func TestResolveFails(t *testing.T) {
 		"huge config":         {ref: "/bad/config:tag", kind: registry.ErrUnsupported, says: "more than"},
 		"huge manifest":       {ref: "/bad/huge:tag", kind: registry.ErrUnsupported, says: "more than"},
 		"malformed reference": {ref: "/a/../b:tag", kind: registry.ErrInvalidReference},
+		"two tags":            {ref: "/a/b:one:two", kind: registry.ErrInvalidReference, says: `it has two tags, "one" and "two": leave one of them out`},
+		"upper case":          {ref: "/Team/image:tag", kind: registry.ErrInvalidReference, says: "a repository is written in lower case"},
+		"sha512 reference":    {ref: "/team/image:tag@" + sha512, kind: registry.ErrUnsupported, says: "is not sha256: other algorithms are not supported"},
+		"sha384 reference":    {ref: "/team/image@sha384:" + sha512[7:7+96], kind: registry.ErrUnsupported, says: "is not sha256: other algorithms are not supported"},
+		"sha512 entry":        {ref: "/bad/entry512:tag", kind: registry.ErrUnsupported, says: "entry for linux/" + registry.DefaultPlatform().Architecture + `: the digest "sha512:`},
+		"sha512 config":       {ref: "/bad/config512:tag", kind: registry.ErrUnsupported, says: "config: the digest \"sha512:"},
+		"sha512 layer":        {ref: "/bad/layer512:tag", kind: registry.ErrUnsupported, says: "layer 0: the digest \"sha512:"},
+		"negative config":     {ref: "/bad/negative:tag", kind: registry.ErrUnsupported, says: "its size is negative: -1 bytes"},
+		"immense config":      {ref: "/bad/immense:tag", kind: registry.ErrInvalidAnswer, says: `its field "config.size" is a number 1e30`},
+		"ambiguous manifest":  {ref: "/bad/both:tag", kind: registry.ErrUnsupported, says: `it is ambiguous: an image manifest that also has "manifests"`},
+		"ambiguous index":     {ref: "/bad/bothindex:tag", kind: registry.ErrUnsupported, says: `it is ambiguous: an index that also has "layers"`},
+		"in two cases":        {ref: "/bad/cases:tag", kind: registry.ErrUnsupported, says: `"Layers": the name must be "layers" exactly`},
+		"type in two cases":   {ref: "/bad/types:tag", kind: registry.ErrUnsupported, says: "ambiguous"},
+		"many layers":         {ref: "/bad/layers:tag", kind: registry.ErrUnsupported, says: "20000 layers, more than 500"},
+		"no image's config":   {ref: "/bad/noconfig:tag", kind: registry.ErrUnsupported, says: "it has no rootfs: not the config of a container image"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := registrytest.New(t)
@@ -136,6 +153,22 @@ func TestResolveFails(t *testing.T) {
 			server.PushManifest("bad/lie:tag", []byte(`{"schemaVersion":2,"mediaType":"`+types.OCIImageIndex+`"}`), types.OCIManifestSchema1)
 			server.PushManifest("bad/artifact:tag", []byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json"}}`), types.OCIManifestSchema1)
 			server.PushManifest("bad/config:tag", []byte(`{"schemaVersion":2,"config":{"mediaType":"`+string(types.OCIConfigJSON)+`","size":99999999999,"digest":"`+digestOf(t, image).String()+`"}}`), types.OCIManifestSchema1)
+			good := `{"mediaType":"` + string(types.OCIConfigJSON) + `","size":2,"digest":"sha256:` + zeros + `"}`
+			bad := func(name, format string, args ...any) {
+				server.PushManifest("bad/"+name+":tag", fmt.Appendf(nil, `{"schemaVersion":2,`+format+`}`, args...), types.OCIManifestSchema1)
+			}
+			bad("config512", `"config":{"digest":%q},"layers":[]`, sha512)
+			bad("layer512", `"config":%s,"layers":[{"digest":%q}]`, good, sha512)
+			bad("negative", `"config":%s,"layers":[]`, strings.Replace(good, ":2", ":-1", 1))
+			bad("immense", `"config":%s,"layers":[]`, strings.Replace(good, ":2", ":1e30", 1))
+			bad("both", `"config":%s,"layers":[],"manifests":[]`, good)
+			bad("cases", `"config":%s,"Layers":[],"layers":[]`, good)
+			bad("types", `"config":%s,"layers":[],"MediaType":"x"`, good)
+			bad("layers", `"config":%s,"layers":[%s{}]`, good, strings.Repeat(`{"size":1},`, 19999))
+			server.PushBlob("bad/noconfig", []byte("{}"), true)
+			bad("noconfig", `"config":%s,"layers":[]`, strings.Replace(good, "sha256:"+zeros, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 1))
+			server.PushManifest("bad/bothindex:tag", []byte(`{"schemaVersion":2,"manifests":[],"layers":[]}`), types.OCIImageIndex)
+			server.PushManifest("bad/entry512:tag", index(t, entry{"mediaType": types.OCIManifestSchema1, "size": 1, "digest": sha512}.on(registry.DefaultPlatform().String())), types.OCIImageIndex)
 			server.PushManifest("bad/huge:tag", bytes.Repeat([]byte(" "), 5<<20), types.OCIManifestSchema1)
 			server.SetQuirks(c.quirks)
 			ref := server.Host() + "/team/image:tag"
@@ -151,6 +184,95 @@ func TestResolveFails(t *testing.T) {
 			var typed *registry.Error
 			require.ErrorAs(t, err, &typed)
 		})
+	}
+}
+
+const sha512 = "sha512:" + zeros + zeros
+
+// A config that is missing, or that the registry blocks, is named, as layers are, and so
+// is the repository that it is missing in.
+func TestResolveConfigIsNamed(t *testing.T) {
+	for status, kind := range map[int]error{404: registry.ErrNotFound, 403: registry.ErrDenied, 451: registry.ErrInvalidAnswer, 503: registry.ErrUnreachable} {
+		server := registrytest.New(t)
+		image := randomImage(t, 1)
+		ref := push(t, server, "team/image:tag", image)
+		config, err := image.ConfigName()
+		require.NoError(t, err)
+		r := resolve(t, nil, ref)
+		server.SetQuirks(registrytest.Quirks{Status: status})
+		_, err = r.Image(t.Context())
+		require.ErrorIs(t, err, kind)
+		assert.ErrorContains(t, err, "read config "+config.String()+" of "+server.Host()+"/team/image: ")
+	}
+}
+
+// What is listed and missing is named too.
+func TestResolveManifestIsNamed(t *testing.T) {
+	server := registrytest.New(t)
+	missing := entry{"mediaType": types.OCIManifestSchema1, "size": 1, "digest": "sha256:" + zeros}
+	ref := server.PushManifest("image:tag", index(t, missing.on("linux/amd64")), types.OCIImageIndex)
+	_, err := newClient(nil).Image(t.Context(), linuxAMD64, ref)
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	assert.ErrorContains(t, err, server.Host()+"/image@sha256:"+zeros)
+}
+
+// Some registries read the first line of Accept alone.
+func TestResolveAccept(t *testing.T) {
+	server := registrytest.New(t)
+	resolve(t, nil, push(t, server, "image:tag", randomImage(t, 1)))
+	requests := server.Requests()
+	accept := requests[len(requests)-1].Header["Accept"]
+	require.Len(t, accept, 1)
+	for _, mediaType := range []types.MediaType{types.DockerManifestSchema2, types.OCIManifestSchema1, types.DockerManifestList, types.OCIImageIndex} {
+		assert.Contains(t, accept[0], mediaType)
+	}
+}
+
+// A password in a reference is in no error and no log line.
+func TestResolveReferenceWithPassword(t *testing.T) {
+	for _, ref := range []string{"user:topsecret@ghcr.io/a/b:t", "https://user:topsecret@ghcr.io/a/b:t", "ghcr.io/a/b:t?token=topsecret", "user:topsecret@localhost:5000"} {
+		var log bytes.Buffer
+		client := newClient(func(o *registry.Options) { o.Logger = logTo(&log) })
+		_, err := client.Resolve(t.Context(), linuxAMD64, ref, ref)
+		require.ErrorIs(t, err, registry.ErrInvalidReference)
+		assert.ErrorContains(t, err, "leave ")
+		assert.NotContains(t, err.Error()+log.String(), "topsecret")
+	}
+}
+
+// An image of the days of Docker 1.10: types that say nothing, and a config with texts
+// where lists should be. Its bytes stay as they are.
+func TestResolveOldImage(t *testing.T) {
+	server := registrytest.New(t)
+	config := []byte(`{"os":"linux","architecture":"amd64","created":"?","config":{"Entrypoint":"sh -c","Cmd":"x","Env":null,"ExposedPorts":[]},"history":"odd","rootfs":{"type":"layers","diff_ids":[]}}`)
+	server.PushBlob("image", config, true)
+	for _, mediaType := range []string{"application/octet-stream", "text/html", ""} {
+		raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"size":%d,"digest":"sha256:%x"},"layers":[]}`, types.DockerManifestSchema2, mediaType, len(config), sha256.Sum256(config))
+		var log bytes.Buffer
+		got, err := newClient(func(o *registry.Options) { o.Logger = logTo(&log) }).Image(t.Context(), v1.Platform{OS: "linux", Architecture: "arm64"}, server.PushManifest("image:tag", raw, types.DockerManifestSchema2))
+		require.NoError(t, err, mediaType)
+		assert.Equal(t, raw, got.Manifest())
+		assert.Equal(t, config, got.Config())
+		assert.Contains(t, log.String(), `"the image is for another platform"`)
+	}
+}
+
+// The warning is by the rules of the choice: what runs is not for another platform.
+func TestResolveWarnsOfAnotherPlatform(t *testing.T) {
+	server := registrytest.New(t)
+	for _, c := range []struct {
+		have, want string
+		warns      bool
+	}{
+		{"linux/amd64", "linux/amd64/v3", false}, {"linux/386", "linux/amd64", false}, {"linux/arm64", "linux/arm64/v8", false}, {"linux/x86_64", "linux/amd64", false},
+		{"linux/amd64", "linux/386", true}, {"linux/arm64", "linux/arm", true}, {"windows/amd64", "linux/amd64", true}, {"", "linux/amd64", false},
+	} {
+		want, err := registry.ParsePlatform(c.want)
+		require.NoError(t, err)
+		var log bytes.Buffer
+		_, err = newClient(func(o *registry.Options) { o.Logger = logTo(&log) }).Image(t.Context(), want, push(t, server, "image:tag", forPlatform(t, c.have)))
+		require.NoError(t, err)
+		assert.Equal(t, c.warns, strings.Contains(log.String(), "the image is for another platform"), c)
 	}
 }
 

@@ -58,7 +58,8 @@ func asked(s *registrytest.Server) (paths []string) {
 // To resolve is one request; what is asked for later is asked for once, whatever
 // needs it first and however many at the same time.
 func TestResolvedAsksOnce(t *testing.T) {
-	image := amd64(t, randomImage(t, 1))
+	own := registry.DefaultPlatform().String()
+	image := forPlatform(t, own)
 	layer := layersOf(t, image)[0]
 	for name, use := range map[string]func(*registry.Resolved) error{
 		"content": func(r *registry.Resolved) error { _, _, err := r.Content(t.Context()); return err },
@@ -72,7 +73,7 @@ func TestResolvedAsksOnce(t *testing.T) {
 		},
 	} {
 		server := registrytest.New(t)
-		ref, err := server.PushIndex("image:tag", indexOf(t, map[string]v1.Image{"linux/amd64": image}, "linux/amd64"))
+		ref, err := server.PushIndex("image:tag", indexOf(t, map[string]v1.Image{own: image}, own))
 		require.NoError(t, err)
 		r := resolve(t, nil, ref)
 		assert.Equal(t, ref, r.Source())
@@ -184,8 +185,9 @@ func (nothing) Refused(authn.AuthConfig)                              {}
 // Nil and zero values have a default or are an error.
 func TestZeroValues(t *testing.T) {
 	server := registrytest.New(t)
-	s390x, image := randomImage(t, 1), amd64(t, randomImage(t, 1))
-	ref, err := server.PushIndex("image:tag", indexOf(t, map[string]v1.Image{"linux/s390x": s390x, "linux/amd64": image}, "linux/s390x", "linux/amd64"))
+	own := registry.DefaultPlatform().String()
+	mips, image := randomImage(t, 1), forPlatform(t, own)
+	ref, err := server.PushIndex("image:tag", indexOf(t, map[string]v1.Image{"linux/mips": mips, own: image}, "linux/mips", own))
 	require.NoError(t, err)
 
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
@@ -195,7 +197,7 @@ func TestZeroValues(t *testing.T) {
 	} {
 		r, err := registry.New(options).Resolve(t.Context(), v1.Platform{}, ref)
 		require.NoError(t, err, name)
-		assert.Equal(t, digestOf(t, image), r.Digest(), "%s: the default is linux/amd64", name)
+		assert.Equal(t, digestOf(t, image), r.Digest(), "%s: the default is this machine's", name)
 	}
 	server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password"})
 	for _, keychain := range []authn.Keychain{registry.Chain{{Name: "nothing", Keychain: nothing{}}}, registry.Chain{{Name: "nothing", Keychain: nothing{auth: nothing{}}}}} {

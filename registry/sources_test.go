@@ -236,7 +236,7 @@ func TestMirrorsMustAgree(t *testing.T) {
 // An index at one and the platform's manifest alone at the other are the same image.
 func TestMirrorsMustAgreeOnThePlatform(t *testing.T) {
 	p := newPair(t)
-	_, err := p.own.PushIndex("own/image:tag", indexOf(t, map[string]v1.Image{"linux/amd64": p.image}, "linux/amd64"))
+	_, err := p.own.PushIndex("own/image:tag", indexOf(t, map[string]v1.Image{registry.DefaultPlatform().String(): p.image}, registry.DefaultPlatform().String()))
 	require.NoError(t, err)
 	p.resolved(t, func(o *registry.Options) { o.MirrorsMustAgree = true })
 }

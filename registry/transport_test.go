@@ -168,14 +168,3 @@ func FuzzParseContentRange(f *testing.F) {
 		}
 	})
 }
-
-func TestParsePlatform(t *testing.T) {
-	p, err := ParsePlatform("linux/arm64/v8")
-	require.NoError(t, err)
-	assert.Equal(t, "linux/arm64/v8", p.String())
-	for _, s := range []string{"", "linux", "linux/", "/amd64", "linux/arm64/v8/x", "linux/amd64:10", "Linux/amd64", "linux amd64"} {
-		_, err := ParsePlatform(s)
-		require.Error(t, err, s)
-		assert.ErrorContains(t, err, "want OS/ARCH")
-	}
-}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/distribution/reference"
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // ErrMirror is wrapped by every error about a [MirrorRule].
@@ -50,16 +50,14 @@ func ParseMirrorRule(text string) (MirrorRule, error) {
 func checkPrefix(s string) (string, error) {
 	host, _, _ := strings.Cut(s, "/")
 	const below = "/x/x" // with two elements nothing is added in front
-	named, err := reference.ParseNormalizedNamed(s + below)
-	switch scheme, _, found := strings.Cut(s, "://"); {
-	case found && !strings.ContainsAny(scheme, "@?#"):
-		return "", fmt.Errorf("%s: leave %q out: want HOST or HOST/PATH", shown(s), scheme+"://")
-	case strings.HasSuffix(s, "/"):
-		return "", fmt.Errorf("%s: leave the \"/\" at its end out", shown(s))
-	case !strings.ContainsAny(host, ".:") && host != "localhost":
-		return "", fmt.Errorf("%s begins with no host: want HOST or HOST/PATH, such as docker.io or docker.io/library/debian", shown(s))
+	named, err := refname.Parse(s + below)
+	switch shown := refname.Printable(s); {
+	case strings.HasSuffix(s, "/") && !strings.HasSuffix(s, "://"):
+		return "", fmt.Errorf("%q: leave the \"/\" at its end out", shown)
+	case s == "" || err == nil && !strings.ContainsAny(host, ".:") && host != "localhost":
+		return "", fmt.Errorf("%q begins with no host: want HOST or HOST/PATH, such as docker.io or docker.io/library/debian", shown)
 	case err != nil:
-		return "", fmt.Errorf("%s: %w: want HOST or HOST/PATH", shown(s), err)
+		return "", fmt.Errorf("%q: %w", shown, err)
 	}
 	return strings.TrimSuffix(named.Name(), below), nil
 }

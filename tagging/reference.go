@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // ErrReference is wrapped by every error about an image reference, or about
@@ -27,9 +29,9 @@ func parse(image string) (ref, error) {
 	if image == "" {
 		return ref{}, fmt.Errorf("%w: it is empty: did the build that should have named it fail?", ErrReference)
 	}
-	named, err := reference.ParseNormalizedNamed(image)
+	named, err := refname.Parse(image)
 	if err != nil {
-		return ref{}, fmt.Errorf("%w %q: %w", ErrReference, image, err)
+		return ref{}, fmt.Errorf("%w %q: %w", ErrReference, refname.Printable(image), err)
 	}
 	r := ref{named: reference.TrimNamed(named)}
 	if d, ok := named.(reference.Digested); ok {
@@ -102,24 +104,15 @@ func Mirror(image, repository string) (string, error) {
 }
 
 func mirrorRepository(repository string) (string, error) {
-	mirror, err := reference.ParseNormalizedNamed(repository)
+	mirror, err := refname.Parse(repository)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("mirror repository %s: %w", shown(repository), err)
+		return "", fmt.Errorf("mirror repository %q: %w", refname.Printable(repository), err)
 	case !strings.Contains(repository, "/"):
 		// The grammar would take "ghcr.io" for an image of that name at Docker.
-		return "", fmt.Errorf("mirror repository %s: want HOST/PATH", shown(repository))
+		return "", fmt.Errorf("mirror repository %q: want HOST/PATH", repository)
 	case !reference.IsNameOnly(mirror):
-		return "", fmt.Errorf("mirror repository %s has a tag or a digest: want HOST/REPOSITORY", shown(repository))
+		return "", fmt.Errorf("mirror repository %q has a tag or a digest: want HOST/REPOSITORY", repository)
 	}
 	return mirror.Name(), nil
-}
-
-// shown returns a text that should be a repository, quoted. A URL with a password or a
-// signature in it is not quoted.
-func shown(text string) string {
-	if strings.ContainsAny(text, "@?#") {
-		return "(not shown, as it has a \"@\", \"?\" or \"#\")"
-	}
-	return fmt.Sprintf("%q", text)
 }

@@ -41,6 +41,26 @@ func TestMirrorRefuses(t *testing.T) {
 	}
 }
 
+// A malformed reference has an error that says what to change, without the password in it.
+func TestReferenceIsExplained(t *testing.T) {
+	for image, says := range map[string]string{
+		"https://ghcr.io/a/b:t":         `leave "https://" out`,
+		"docker://ghcr.io/a/b:t":        `leave "docker://" out`,
+		"ghcr.io/a/b:one:two":           `it has two tags, "one" and "two"`,
+		"ghcr.io/Org/b:t":               `in lower case: "ghcr.io/org/b"`,
+		"Org/b:t":                       `in lower case: "org/b"`,
+		"ghcr.io/a/b:t ":                "leave out the spaces",
+		"ghcr.io/a/b/:t":                "leave out the slash at the end",
+		"user:topsecret@ghcr.io/a/b:t":  `"***@ghcr.io/a/b:t": invalid reference format: leave out what is before the "@"`,
+		"https://u:topsecret@ghcr.io/a": `"https://***@ghcr.io/a"`,
+	} {
+		_, err := Scheme{}.Names(image, "main", "")
+		require.ErrorIs(t, err, ErrReference)
+		assert.ErrorContains(t, err, says)
+		assert.NotContains(t, err.Error(), "topsecret")
+	}
+}
+
 func FuzzMirror(f *testing.F) {
 	f.Add("x:t", "ghcr.io/a/b")
 	f.Add(ecr+":a-"+hash+sha, "localhost:5000/x")

@@ -1,16 +1,16 @@
 package tarball
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // Limits of what is held in memory and read back by [Read].
@@ -20,9 +20,6 @@ const (
 	// maxConfig: configs grow with the history; the largest seen have some
 	// 100 KiB.
 	maxConfig = 16 << 20
-	// maxLayer keeps the sum of all sizes in a manifest below 2^63. 64 TiB is
-	// a thousand times what registries accept.
-	maxLayer = 64 << 40
 )
 
 // An Image is what identifies a container image: its manifest and config, byte
@@ -35,6 +32,7 @@ type Image struct {
 	digest    v1.Hash
 	parsed    v1.Manifest
 	diffIDs   []v1.Hash
+	platform  v1.Platform
 }
 
 // NewImage checks a manifest and its config and returns the image.
@@ -44,10 +42,11 @@ type Image struct {
 // ("debian:12" -> "docker.io/library/debian:12").
 //
 // The error wraps [ErrInvalidImage]: a reference that names nothing loadable; a
-// manifest that is not JSON, has schema version 1, is an index, has an unknown
-// media type, or a digest other than sha256; a config that is not the one that
-// the manifest declares, or is not an image's; layers that may not be
-// distributed, are encrypted, or do not match the config's list.
+// manifest that is not JSON, has schema version 1, is an index or an artifact's, or could
+// be read as something else too; a digest other than sha256; more than 500 layers; a
+// config that is not the one that the manifest declares, or is not an image's; layers that
+// may not be distributed, are encrypted, or do not match the config's list. Of the config
+// no more is read than its platform and its list of layers.
 func NewImage(ref string, manifest, config []byte) (*Image, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -75,29 +74,20 @@ func (i *Image) parse() error {
 	if len(i.manifest) > maxManifest {
 		return fmt.Errorf("%d bytes, more than %d", len(i.manifest), maxManifest)
 	}
-	if err := json.Unmarshal(i.manifest, &i.parsed); err != nil {
-		return fmt.Errorf("not JSON: %w", err)
+	m, err := imagespec.Manifest(i.manifest)
+	if err != nil {
+		return err
 	}
-	m := &i.parsed
-	if m.SchemaVersion != 2 {
-		return fmt.Errorf("schema version %d is not supported, only 2: push the image again with a current tool", m.SchemaVersion)
-	}
-	switch m.MediaType {
-	case types.DockerManifestSchema2, types.OCIManifestSchema1:
-	case "":
+	if m.MediaType == "" {
 		m.MediaType = types.OCIManifestSchema1 // only OCI lets it be left out
-	default:
-		return fmt.Errorf("media type %q is not an image manifest's: an index needs a platform chosen first", m.MediaType)
 	}
-	if m.Config.MediaType != types.DockerConfigJSON && m.Config.MediaType != types.OCIConfigJSON {
-		return fmt.Errorf("config media type %q: an artifact, not a container image", m.Config.MediaType)
-	}
+	i.parsed = *m
 	if err := i.checkConfig(); err != nil {
 		return err
 	}
 	sizes := map[v1.Hash]int64{}
 	for n, l := range m.Layers {
-		if err := checkLayer(l); err != nil {
+		if err := imagespec.CheckLayer(l); err != nil {
 			return fmt.Errorf("layer %d: %w", n, err)
 		}
 		if l.Digest == m.Config.Digest || l.Digest == i.digest {
@@ -125,40 +115,13 @@ func (i *Image) checkConfig() error {
 	if int64(len(i.config)) != want.Size {
 		return fmt.Errorf("config: %d bytes, declared are %d", len(i.config), want.Size)
 	}
-	cfg, err := v1.ParseConfigFile(bytes.NewReader(i.config))
+	cfg, err := imagespec.Config(i.config)
 	if err != nil {
-		return fmt.Errorf("config %s: not JSON: %w", want.Digest, err)
+		return fmt.Errorf("config %s: %w", want.Digest, err)
 	}
-	i.diffIDs = cfg.RootFS.DiffIDs
+	i.diffIDs, i.platform = cfg.DiffIDs, cfg.Platform
 	if have, need := len(i.diffIDs), len(i.parsed.Layers); have != need {
 		return fmt.Errorf("config %s lists %d layers, the manifest %d", want.Digest, have, need)
-	}
-	return nil
-}
-
-func checkLayer(l v1.Descriptor) error {
-	switch l.MediaType {
-	case types.DockerLayer, types.DockerUncompressedLayer,
-		types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd,
-		"application/vnd.docker.image.rootfs.diff.tar.zstd": // as containerd and BuildKit name it
-	case types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCIUncompressedRestrictedLayer,
-		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
-		return fmt.Errorf("%s may not be distributed (media type %q): registries do not hold it", l.Digest, l.MediaType)
-	default:
-		return fmt.Errorf("%s has media type %q, which is not a layer that engines load", l.Digest, l.MediaType)
-	}
-	if err := checkSHA256(l.Digest); err != nil {
-		return err
-	}
-	if l.Size < 0 || l.Size > maxLayer {
-		return fmt.Errorf("%s: a size of %d bytes is not plausible", l.Digest, l.Size)
-	}
-	return nil
-}
-
-func checkSHA256(h v1.Hash) error {
-	if raw, err := hex.DecodeString(h.Hex); h.Algorithm != "sha256" || err != nil || len(raw) != sha256.Size {
-		return fmt.Errorf("digest %q is not sha256", h)
 	}
 	return nil
 }
@@ -190,6 +153,10 @@ func (i *Image) ConfigDigest() v1.Hash { return i.parsed.Config.Digest }
 // DiffIDs returns the digests of the layers unpacked, as the config lists them, in
 // the order of [Image.Layers].
 func (i *Image) DiffIDs() []v1.Hash { return slices.Clone(i.diffIDs) }
+
+// Platform returns what the config states of the platform; fields that it does not
+// state are empty.
+func (i *Image) Platform() v1.Platform { return i.platform }
 
 // Layers returns the descriptors of the layers in the manifest's order, bottom
 // first. The same digest may occur more than once.

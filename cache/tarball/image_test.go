@@ -2,6 +2,7 @@ package tarball
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,6 +52,39 @@ func TestImageIsImmutable(t *testing.T) {
 	assert.Equal(t, int64(5), img.Layers()[0].Size)
 }
 
+// Types and configs that are not as the specification has them, but that engines take.
+func TestNewImageTakes(t *testing.T) {
+	layer := cachetest.Blobs{}.Add([]byte("layer"))
+	for _, mediaType := range []types.MediaType{"application/octet-stream", "application/json", "text/html", "", "application/x-unknown"} {
+		manifest, config := cachetest.Pair(layer)
+		manifest.Config.MediaType = mediaType
+		img, err := NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
+		require.NoError(t, err, mediaType)
+		assert.Equal(t, cachetest.Marshal(manifest), img.Manifest())
+	}
+	for _, mediaType := range []types.MediaType{"application/octet-stream", "application/vnd.docker.image.rootfs.diff.tar.gz", "application/vnd.oci.image.layer.v1.tar+xz", "application/x-gzip", ""} {
+		manifest, config := cachetest.Pair(layer)
+		manifest.Layers[0].MediaType = mediaType
+		img, err := NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
+		require.NoError(t, err, mediaType)
+		assert.Equal(t, mediaType, img.Layers()[0].MediaType)
+	}
+	for _, more := range []string{`"config":{"Entrypoint":"sh -c x"}`, `"config":{"Cmd":"x","Env":null,"ExposedPorts":[80]}`, `"created":"?"`, `"history":{}`, `"config":7`} {
+		manifest, config := cachetest.Pair(layer)
+		config = []byte(strings.TrimSuffix(string(config), "}") + "," + more + "}")
+		manifest.Config.Digest, manifest.Config.Size = sha256Of(config), int64(len(config))
+		img, err := NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
+		require.NoError(t, err, more)
+		assert.Equal(t, config, img.Config())
+		assert.Equal(t, "linux/amd64", img.Platform().String())
+		assert.Len(t, img.DiffIDs(), 1)
+	}
+	many := slices.Repeat([]v1.Descriptor{layer}, 500)
+	manifest, config := cachetest.Pair(many...)
+	_, err := NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
+	require.NoError(t, err, "as many as Linux' overlay file system takes")
+}
+
 func TestNewImageRefuses(t *testing.T) {
 	layer := cachetest.Blobs{}.Add([]byte("layer"))
 	for name, c := range map[string]struct {
@@ -72,9 +106,15 @@ func TestNewImageRefuses(t *testing.T) {
 		"restricted zstd": {change: func(m *v1.Manifest) {
 			m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 		}, reason: "may not be distributed"},
-		"encrypted layer":      {change: func(m *v1.Manifest) { m.Layers[0].MediaType += "+encrypted" }, reason: "not a layer that engines load"},
+		"sha512 config":        {change: func(m *v1.Manifest) { m.Config.Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("a", 128)} }, reason: "not sha256: other algorithms are not supported"},
+		"artifact type":        {change: func(m *v1.Manifest) { m.ArtifactType = "application/vnd.example" }, reason: "an artifact, not a container image"},
+		"cosign signature":     {change: func(m *v1.Manifest) { m.Layers[0].MediaType = "application/vnd.dev.cosign.simplesigning.v1+json" }, reason: "an artifact, not a container image"},
+		"attestation":          {change: func(m *v1.Manifest) { m.Layers[0].MediaType = "application/vnd.in-toto+json" }, reason: "an artifact, not a container image"},
+		"empty artifact":       {change: func(m *v1.Manifest) { m.Config.MediaType = "application/vnd.oci.empty.v1+json" }, reason: "an artifact, not a container image"},
+		"20,000 layers":        {change: func(m *v1.Manifest) { m.Layers = slices.Repeat(m.Layers, 20_000) }, reason: "it has 20000 layers, more than 500"},
+		"encrypted layer":      {change: func(m *v1.Manifest) { m.Layers[0].MediaType += "+encrypted" }, reason: "is encrypted"},
 		"sha512 layer":         {change: func(m *v1.Manifest) { m.Layers[0].Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("a", 128)} }, reason: "not sha256"},
-		"negative size":        {change: func(m *v1.Manifest) { m.Layers[0].Size = -1 }, reason: "not plausible"},
+		"negative size":        {change: func(m *v1.Manifest) { m.Layers[0].Size = -1 }, reason: "its size is negative: -1 bytes"},
 		"size beyond any disk": {change: func(m *v1.Manifest) { m.Layers[0].Size = 1 << 62 }, reason: "not plausible"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +150,15 @@ func TestNewImageRefuses(t *testing.T) {
 	_, err = NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
 	require.ErrorIs(t, err, ErrInvalidImage)
 	assert.ErrorContains(t, err, "is declared with 5 and with 6 bytes")
+
+	// What is read in two ways.
+	manifest, config = cachetest.Pair(layer)
+	good := string(cachetest.Marshal(manifest))
+	for _, more := range []string{`"manifests":[]`, `"fsLayers":[]`, `"Layers":[]`, `"layers":[]`, `"CONFIG":{}`} {
+		_, err := NewImage(cachetest.Ref, []byte(strings.TrimSuffix(good, "}")+","+more+"}"), config)
+		require.ErrorIs(t, err, ErrInvalidImage, more)
+		require.ErrorContains(t, err, "ambiguous", more)
+	}
 
 	_, config = cachetest.Pair()
 	for _, raw := range []string{"", "null", "[]", "<html>", `{"schemaVersion":2}`, `{"schemaVersion":"2"}`} {

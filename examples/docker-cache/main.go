@@ -29,6 +29,7 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/sample"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
@@ -148,6 +149,7 @@ func (o *options) Check(args []string) (err error) {
 		return err
 	}
 	for _, image := range args { // the same reference twice is one image, asked for twice
+		image = refname.Printable(image) // one with a password is refused, and in the error
 		if !slices.Contains(o.images, image) {
 			o.images = append(o.images, image)
 		}
@@ -277,6 +279,9 @@ func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache
 	remote, err := client.Resolve(ctx, platform, append(mirrors, r.Image)...)
 	if err != nil {
 		return err
+	}
+	if beside := remote.Companions(); len(beside) > 0 {
+		out.Note(fmt.Sprintf("docker-cache: %q: not stocked, though the index lists it beside the image: %s", r.Image, registryflags.Companions(beside)))
 	}
 	put := o.put
 	put.Provenance, put.Group = tarball.Provenance{Branch: o.branch, Run: o.run}, names.Group

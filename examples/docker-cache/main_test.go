@@ -1,10 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,6 +104,9 @@ func TestScripts(t *testing.T) {
 		own.PushManifest("team/html:t-1", []byte("<html>"), types.OCIManifestSchema1)
 		own.PushManifest("team/schema1:t-1", []byte(`{"schemaVersion":1}`), types.DockerManifestSchema1)
 		own.PushManifest("team/index:t-1", []byte(`{"schemaVersion":2,"mediaType":"`+string(types.OCIImageIndex)+`","manifests":[{"mediaType":"`+string(types.OCIManifestSchema1)+`","digest":"sha256:`+fmt.Sprintf("%064d", 0)+`","size":1,"platform":{"os":"linux","architecture":"s390x"}}]}`), types.OCIImageIndex)
+		if err := pushOdd(own); err != nil {
+			return err
+		}
 		api, err := artifactstest.Start()
 		if err != nil {
 			return err
@@ -110,6 +115,51 @@ func TestScripts(t *testing.T) {
 		addRuns(api, own.Host()).SetUp(env)
 		return os.Mkdir(filepath.Join(env.WorkDir, "dir"), 0o755)
 	}, commands)
+}
+
+// pushOdd adds images that are not as the specification has them, in team/odd:
+//
+//	old-1     config and layer are of the type application/octet-stream, and the config has strings where lists should be
+//	beside-1  in an index, beside attestations and signatures
+//	empty-1   an index of nothing but attestations
+func pushOdd(s *registrytest.Server) error {
+	image, err := random.Image(1000, 1)
+	if err != nil {
+		return err
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return err
+	}
+	diffID, err := layers[0].DiffID()
+	if err != nil {
+		return err
+	}
+	if _, err := s.Push("team/odd:plain-1", image); err != nil {
+		return err
+	}
+	m, err := image.Manifest()
+	if err != nil {
+		return err
+	}
+	config := fmt.Appendf(nil, `{"os":"linux","architecture":%q,"created":"?","config":{"Entrypoint":"sh","Env":null},"rootfs":{"type":"layers","diff_ids":[%q]}}`, runtime.GOARCH, diffID)
+	s.PushBlob("team/odd", config, true)
+	const octets = "application/octet-stream"
+	entry := func(mediaType string, content []byte, more string) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%x","size":%d%s}`, mediaType, sha256.Sum256(content), len(content), more)
+	}
+	old := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
+		types.DockerManifestSchema2, entry(octets, config, ""), octets, m.Layers[0].Digest, m.Layers[0].Size)
+	s.PushManifest("team/odd:old-1", old, types.DockerManifestSchema2)
+
+	index := func(tag string, entries ...string) {
+		s.PushManifest("team/odd:"+tag, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, types.OCIImageIndex, strings.Join(entries, ",")), types.OCIImageIndex)
+	}
+	attestation := entry(string(types.OCIManifestSchema1), nil, `,"annotations":{"vnd.docker.reference.type":"attestation-manifest"},"platform":{"os":"unknown","architecture":"unknown"}`)
+	signature := entry(string(types.OCIManifestSchema1), nil, `,"artifactType":"application/vnd.cncf.notary.signature"`)
+	index("beside-1", attestation, entry(string(types.DockerManifestSchema2), old, fmt.Sprintf(`,"platform":{"os":"linux","architecture":%q}`, runtime.GOARCH)), attestation, signature)
+	index("empty-1", attestation)
+	return nil
 }
 
 // A signal in the middle of a layer: exit code 130, nothing under the final

@@ -5,6 +5,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,7 +55,7 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 				run = fmt.Sprintf("%d/%d", r.RunID, r.RunAttempt)
 			}
 			if t := e.Info; t != nil {
-				r.Kind, r.Platform = ownKind, readConfig(t.Image).platform()
+				r.Kind, r.Platform = ownKind, t.Image.Platform().String()
 				r.Digest, r.Reference, r.Source, r.Branch = t.Image.Digest().String(), t.Image.Reference(), t.Provenance.Source, t.Provenance.Branch
 				tarballs++
 				allocated += e.Allocated
@@ -187,11 +188,11 @@ func Info(dir, file string, out *cli.Output) error {
 		RunID: t.Provenance.Run.ID, Run: t.Provenance.Run.ID, RunAttempt: t.Provenance.Run.Attempt, Config: t.Image.ConfigDigest().String(),
 		BytesTotal: t.Layout.Size(), Bytes: t.Layout.Size(), Layers: []describedLayer{},
 	}
-	c := readConfig(t.Image)
-	if created, err := time.Parse(time.RFC3339, c.Created); err == nil {
-		d.Created = cli.Stamp(created)
+	d.Platform = t.Image.Platform().String()
+	var config struct{ Created time.Time }
+	if json.Unmarshal(t.Image.Config(), &config) == nil { // any field may be malformed but those that an image needs
+		d.Created = cli.Stamp(config.Created)
 	}
-	d.Platform = c.platform()
 	types := map[v1.Hash]string{}
 	for _, l := range t.Image.Layers() {
 		types[l.Digest] = string(l.MediaType)

@@ -6,34 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
-
-	"github.com/dockercache/dockercache/cache/tarball"
 )
-
-// A config is what is read of an image's config. In other fields images have what no
-// type foresees.
-type config struct {
-	OS           string `json:"os"`
-	Architecture string `json:"architecture"`
-	Variant      string `json:"variant"`
-	Created      string `json:"created"`
-}
-
-func readConfig(image *tarball.Image) (c config) {
-	_ = json.Unmarshal(image.Config(), &c) // what can be read was read
-	return c
-}
-
-// platform returns OS/ARCH[/VARIANT], "" if the config does not say.
-func (c config) platform() string {
-	switch {
-	case c.OS == "" || c.Architecture == "":
-		return ""
-	case c.Variant != "":
-		return c.OS + "/" + c.Architecture + "/" + c.Variant
-	}
-	return c.OS + "/" + c.Architecture
-}
 
 const (
 	// maxEntries bounds how much of a tar file is looked at: an archive of docker save

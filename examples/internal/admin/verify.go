@@ -105,11 +105,7 @@ func (r *verified) text() string {
 func fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, client *registry.Client) (int64, error) {
 	img := v.Info.Image
 	// By the digest there is no choice; the image's own platform avoids a warning.
-	platform := registry.DefaultPlatform()
-	if p, err := registry.ParsePlatform(readConfig(img).platform()); err == nil {
-		platform = p
-	}
-	remote, err := client.Image(ctx, platform, v.Info.Sources()...)
+	remote, err := client.Image(ctx, img.Platform(), v.Info.Sources()...)
 	if err != nil {
 		return 0, err
 	}

@@ -78,6 +78,15 @@ func (f *Flags) keychain(out *cli.Output) (authn.Keychain, error) {
 	return append(registry.Chain{{Name: "AWS", Keychain: aws}}, registry.DefaultChain()...), nil
 }
 
+// Companions lists what an index has beside an image.
+func Companions(all []registry.Companion) string {
+	texts := make([]string, len(all))
+	for i, c := range all {
+		texts[i] = c.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
 // A Tip is what a person can do about a kind of error.
 type Tip struct {
 	Kind error
@@ -110,6 +119,9 @@ func Advice(own ...Tip) func(error) string {
 		for _, t := range all {
 			if t.Kind == registry.ErrNoCredentials && errors.As(err, new(*awsauth.Error)) {
 				continue // it says itself what to do
+			}
+			if t.Kind == registry.ErrNoPlatform && errors.Is(err, registry.ErrNoImage) {
+				continue // there is none to ask for
 			}
 			if t.Text != "" && errors.Is(err, t.Kind) && !slices.Contains(found, t.Text) {
 				found = append(found, t.Text)

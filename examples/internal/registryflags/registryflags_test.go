@@ -37,5 +37,9 @@ func TestAdvice(t *testing.T) {
 	} {
 		assert.Equal(t, want, advice(err))
 	}
+	none := &registry.Error{Kind: registry.ErrNoPlatform}
+	assert.Contains(t, advice(none), "ask for one of these with -platform")
+	none.Err = fmt.Errorf("%w, wanted is x", registry.ErrNoImage)
+	assert.Empty(t, advice(none), "there is none to ask for")
 	assert.Empty(t, advice(fmt.Errorf("%w: %w", registry.ErrNoCredentials, &awsauth.Error{Kind: awsauth.ErrNoRole})), "it says itself what to do")
 }

@@ -1,0 +1,205 @@
+package imagespec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/strictjson"
+)
+
+// ErrMalformed is wrapped by errors about what is no JSON, or has a value of a wrong
+// kind. Other errors are about documents that are well formed and not supported.
+var ErrMalformed = errors.New("malformed")
+
+// ErrArtifact is wrapped by errors about a manifest that is no image's.
+var ErrArtifact = errors.New("an artifact, not a container image")
+
+const (
+	// MaxLayers is the most layers that an image may have. Docker stops at 125
+	// (maxLayerDepth in moby's layer store), Linux' overlay file system at 500
+	// (OVL_MAX_STACK).
+	MaxLayers = 500
+	// MaxBlob is the largest size that a blob may declare, in bytes: 64 TiB, a
+	// thousand times what registries accept. The sum of all sizes in a manifest
+	// stays below 2^63.
+	MaxBlob = 64 << 40
+)
+
+// A descriptor is one of a manifest or index before its digest is checked.
+type descriptor struct {
+	v1.Descriptor
+	Digest string `json:"digest"`
+}
+
+type document struct {
+	SchemaVersion int64           `json:"schemaVersion"`
+	MediaType     types.MediaType `json:"mediaType"`
+	ArtifactType  string          `json:"artifactType"`
+	Config        *descriptor     `json:"config"`
+	Layers        []descriptor    `json:"layers"`
+	Manifests     []descriptor    `json:"manifests"`
+}
+
+// Manifest reads an image manifest, and checks that it is no other kind of document
+// too and no artifact's, that it has at most [MaxLayers] layers, and the digest and size
+// of config and layers. What has a config of an unknown type may still be no image: only
+// [Config] shows that.
+func Manifest(raw []byte) (*v1.Manifest, error) {
+	if mediaType, err := MediaType(raw); err != nil {
+		return nil, err
+	} else if mediaType != "" && !mediaType.IsImage() {
+		return nil, fmt.Errorf("media type %q is not an image manifest's: an index needs a platform chosen first", mediaType)
+	}
+	d, err := read(raw, "an image manifest", "manifests")
+	if err != nil {
+		return nil, err
+	}
+	if d.SchemaVersion != 2 {
+		return nil, fmt.Errorf("schema version %d is not supported, only 2: push the image again with a current tool", d.SchemaVersion)
+	}
+	if artifact := d.artifact(); artifact != "" {
+		return nil, fmt.Errorf("%s: %w", artifact, ErrArtifact)
+	}
+	if d.Config == nil {
+		return nil, errors.New("it has no config")
+	}
+	if n := len(d.Layers); n > MaxLayers {
+		return nil, fmt.Errorf("it has %d layers, more than %d: no engine loads that many", n, MaxLayers)
+	}
+	m := &v1.Manifest{SchemaVersion: d.SchemaVersion, MediaType: d.MediaType, ArtifactType: d.ArtifactType, Layers: []v1.Descriptor{}}
+	if m.Config, err = d.Config.check(); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	for i, l := range d.Layers {
+		layer, err := l.check()
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		m.Layers = append(m.Layers, layer)
+	}
+	return m, nil
+}
+
+// An Entry is what an index lists.
+type Entry struct {
+	// Descriptor has a zero digest when Err is not nil.
+	v1.Descriptor
+	// Err is why what the entry names cannot be asked for: an index is not unusable
+	// because of an entry that nobody needs.
+	Err error
+}
+
+// Index reads an index, and checks that it is no other kind of document too.
+func Index(raw []byte) ([]Entry, error) {
+	d, err := read(raw, "an index", "config", "layers")
+	if err != nil {
+		return nil, err
+	}
+	if d.SchemaVersion != 2 && d.SchemaVersion != 0 { // engines do not ask for it
+		return nil, fmt.Errorf("schema version %d is not supported, only 2", d.SchemaVersion)
+	}
+	entries := make([]Entry, len(d.Manifests))
+	for i, m := range d.Manifests {
+		entries[i].Descriptor, entries[i].Err = m.check()
+	}
+	return entries, nil
+}
+
+// MediaType returns what a document says of its own type, "" if nothing. Schema version 1
+// has none that is of use.
+func MediaType(raw []byte) (types.MediaType, error) {
+	var head struct {
+		SchemaVersion int64           `json:"schemaVersion"`
+		MediaType     types.MediaType `json:"mediaType"`
+	}
+	if err := strictjson.Unmarshal(raw, &head); err != nil {
+		return "", malformed(err)
+	}
+	if head.SchemaVersion == 1 {
+		return "", errors.New("schema version 1: push the image again with a current tool")
+	}
+	return head.MediaType, nil
+}
+
+// check returns the descriptor; without its digest if that is an error.
+func (d *descriptor) check() (v1.Descriptor, error) {
+	out := d.Descriptor
+	digest, err := Digest(d.Digest)
+	if err != nil {
+		return out, err
+	}
+	switch {
+	case d.Size < 0:
+		return out, fmt.Errorf("%s: its size is negative: %d bytes", digest, d.Size)
+	case d.Size > MaxBlob:
+		return out, fmt.Errorf("%s: a size of %d bytes is not plausible: more than %d", digest, d.Size, int64(MaxBlob))
+	}
+	out.Digest = digest
+	return out, nil
+}
+
+// Digest reads a digest. One of another algorithm than sha256 is unsupported.
+func Digest(text string) (v1.Hash, error) {
+	algorithm, hex, ok := strings.Cut(text, ":")
+	switch {
+	case !ok:
+		return v1.Hash{}, fmt.Errorf("%.100q is not a digest: want sha256: and 64 hexadecimal digits", text)
+	case algorithm != "sha256":
+		return v1.Hash{}, fmt.Errorf("the digest %.100q is not sha256: other algorithms are not supported", text)
+	case len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "":
+		return v1.Hash{}, fmt.Errorf("the digest %.100q is not sha256: and 64 hexadecimal digits in lower case", text)
+	}
+	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
+}
+
+// read decodes a document of a kind that must not have some fields, nor those of schema
+// version 1: readers that go by the fields would take it for something else.
+// containerd and containers/image refuse these documents too.
+func read(raw []byte, kind string, not ...string) (*document, error) {
+	var d document
+	if err := strictjson.Unmarshal(raw, &d); err != nil {
+		return nil, malformed(err)
+	}
+	var present struct {
+		Config    json.RawMessage `json:"config"`
+		Layers    json.RawMessage `json:"layers"`
+		Manifests json.RawMessage `json:"manifests"`
+		FSLayers  json.RawMessage `json:"fsLayers"` // of schema version 1, as the next
+		History   json.RawMessage `json:"history"`
+	}
+	if err := strictjson.Unmarshal(raw, &present); err != nil {
+		return nil, malformed(err)
+	}
+	for _, field := range []struct {
+		name  string
+		value json.RawMessage
+	}{
+		{"manifests", present.Manifests}, {"config", present.Config}, {"layers", present.Layers}, {"fsLayers", present.FSLayers}, {"history", present.History},
+	} {
+		if field.value != nil && slices.Contains(append(not, "fsLayers", "history"), field.name) {
+			return nil, fmt.Errorf("it is ambiguous: %s that also has %q", kind, field.name)
+		}
+	}
+	return &d, nil
+}
+
+// malformed says what is wrong with the document; the decoder's own errors name Go's
+// types.
+func malformed(err error) error {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if wrong.Field == "" {
+			return fmt.Errorf("%w: a JSON %.100s, not an object", ErrMalformed, wrong.Value)
+		}
+		return fmt.Errorf("%w: its field %q is a %.100s", ErrMalformed, strings.ReplaceAll(wrong.Field, "Descriptor.", ""), wrong.Value)
+	}
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("%w: not JSON: %w", ErrMalformed, err)
+	}
+	return fmt.Errorf("it is ambiguous: %w", err)
+}
