@@ -8,6 +8,10 @@ var (
 	// byte, and has at most 200 bytes.
 	ErrInvalidName = errors.New("unusable tarball name")
 
+	// ErrOtherImage is wrapped when a tarball holds an image of another repository, which
+	// would be lost, see [PutOptions.Replace]. The text has both references.
+	ErrOtherImage = errors.New("another image has this name")
+
 	// ErrReplaced is wrapped when a file is no longer the one that was read, and that
 	// one cannot be read any more.
 	ErrReplaced = errors.New("replaced by another file since it was read")

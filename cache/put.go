@@ -89,6 +89,9 @@ type PutOptions struct {
 	Progress func(tarball.Progress)
 	// Force lets an older build run replace the tarball of a newer one.
 	Force bool
+	// Replace lets the tarball be replaced that holds an image of another repository.
+	// Default: [ErrOtherImage], and what is there stays.
+	Replace bool
 	// Rewrite writes the tarball even if it looks unchanged. Use it when a layer is known
 	// to be damaged: intact layers are taken from it, the others come from the source.
 	Rewrite bool
@@ -178,10 +181,14 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // indexes, and the size that its layout needs, nothing is done but to record that
 // it was used, and the outcome is [Unchanged]. If all that it lacks is an index, it is
 // written again with the layers that it has; where there is no space for that, it is
-// [Unchanged] too. When what is there comes from a
+// [Unchanged] too. When what is there is an image of another
+// repository, by the reference in it without the tag, nothing is done either, and the
+// error is [ErrOtherImage], see [PutOptions.Replace]. When what is there comes from a
 // newer build run, the outcome is [Superseded]. Otherwise it is written to a
 // partial file, verified, flushed, and renamed; what was under the name stays
-// until then, and stays when anything fails. Put may be called concurrently, for
+// until then, and stays when anything fails. A file that is no complete tarball of this
+// package, such as one of docker save, or that cannot be read, counts as none: the name
+// is this image's, and the file is replaced. Put may be called concurrently, for
 // the same name too: one works, the others wait for it and look again.
 //
 // When it is interrupted, by a crash, a signal or a source that fails, the
@@ -193,8 +200,8 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // each at less than 1 KiB/s or within a second. A layer with wrong bytes is fetched once more. What an error
 // of src says by [tarball.TemporaryError] and the like is obeyed.
 //
-// The result is never nil. The errors: [ErrInvalidName]; [*SpaceError]; [ErrPreempted];
-// [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the layer's; those of
+// The result is never nil. The errors: [ErrInvalidName]; [ErrOtherImage]; [*SpaceError];
+// [ErrPreempted]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the layer's; those of
 // src and of the file system; when ctx ends, both ctx.Err() and its cause.
 func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
 	p, err := d.newPut(ctx, name, o)
@@ -205,6 +212,15 @@ func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarb
 		return p.result, fmt.Errorf("stock %s: an image and a source are required", name)
 	}
 	return p.result, p.run(ctx, img, src)
+}
+
+// repository returns a complete reference, as images have it, without its tag.
+func repository(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
 }
 
 // put is one call of Put or of what is like it.
@@ -311,6 +327,8 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		sweepPartials(d.path, p.name, d.now())
 		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now()))
+	case !p.Replace && repository(current.Image.Reference()) != repository(p.reference):
+		return false, fmt.Errorf("%s: %w: it holds %s, and %s is of another repository", p.path, ErrOtherImage, current.Image.Reference(), p.reference)
 	case run.NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded
 	case isSame:
@@ -412,7 +430,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	// Where locks do not work another one may have published meanwhile. The flush takes
 	// longest, and so it is looked for after it.
 	if done, err := p.isDone(ctx); done || err != nil {
-		partial.discard = done || errors.Is(err, ErrReplaced)
+		partial.discard = done || errors.Is(err, ErrReplaced) || errors.Is(err, ErrOtherImage)
 		return err
 	}
 	if d.grace > 0 {

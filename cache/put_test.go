@@ -169,7 +169,9 @@ func TestPutReplacesAnotherReference(t *testing.T) {
 	dir, img, src, _ := stocked(t)
 	other, err := tarball.NewImage("ghcr.io/pytorch/ci-image:name-2f5e", img.Manifest(), img.Config())
 	require.NoError(t, err)
-	result, err := dir.Put(t.Context(), "name_main.tar", other, src, nil)
+	_, err = dir.Put(t.Context(), "name_main.tar", other, none, nil)
+	require.ErrorIs(t, err, ErrOtherImage)
+	result, err := dir.Put(t.Context(), "name_main.tar", other, src, &PutOptions{Replace: true})
 	require.NoError(t, err)
 	assert.Equal(t, Stocked, result.Outcome)
 }

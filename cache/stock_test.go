@@ -96,14 +96,14 @@ func TestStock(t *testing.T) {
 func TestStockOfAnotherReference(t *testing.T) {
 	dir, img, src, _ := stocked(t)
 	r := remoteOf(img, src)
-	result, err := dir.Stock(t.Context(), "name_main.tar", "ghcr.io/pytorch/ci-image:name-2f5e", r, nil)
+	result, err := dir.Stock(t.Context(), "name_main.tar", "ghcr.io/pytorch/ci-image:name-2f5e", r, &PutOptions{Replace: true})
 	require.NoError(t, err)
 	assert.Equal(t, Stocked, result.Outcome)
 	assert.EqualValues(t, 1, r.asked.Load())
 	assert.Equal(t, "ghcr.io/pytorch/ci-image:name-2f5e", requireStocked(t, dir, "name_main.tar").Image.Reference())
 
 	// A short name is completed before it is compared.
-	_, err = dir.Stock(t.Context(), "name_main.tar", "debian:12", remoteOf(img, src), nil)
+	_, err = dir.Stock(t.Context(), "name_main.tar", "debian:12", remoteOf(img, src), &PutOptions{Replace: true})
 	require.NoError(t, err)
 	r = remoteOf(img, none)
 	result, err = dir.Stock(t.Context(), "name_main.tar", "docker.io/library/debian:12", r, nil)

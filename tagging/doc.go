@@ -14,15 +14,17 @@
 // The last "-" part of the tag is the hash of the recipe that the image was
 // built from. It changes whenever the recipe does, so it is left out of the
 // tarball's name: a job asks for "the jammy image of main" and gets the newest.
+// Tags that end otherwise lose what distinguishes them, see [Scheme.Stripped].
 // A [Scheme] makes other names: with the whole tag, the repository, the
-// platform. [Rules] map branches to suffixes.
+// platform, without the suffix, or of a name that is given. [Rules] map branches to
+// suffixes, [MirrorRules] repositories to their mirrors.
 //
 // # What is guaranteed
 //
 // A name that these functions return is safe as one element of a path, by
 // [CheckElement]. Input that does not lead to such a name is refused with an
-// error that wraps [ErrReference], [ErrBranch], [ErrRules] or [ErrScheme]; it is
-// never repaired.
+// error that wraps [ErrReference], [ErrBranch], [ErrRules], [ErrScheme] or [ErrMirror];
+// it is never repaired.
 //
 // All functions and methods but the two called Set are safe for concurrent use.
 package tagging

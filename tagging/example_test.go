@@ -77,6 +77,25 @@ func ExampleScheme() {
 	// ghcr.io+org+images@jammy@linux+arm64_main.tar of group ghcr.io+org+images@jammy@linux+arm64
 }
 
+func ExampleMirrorRules() {
+	var rules tagging.MirrorRules
+	for _, text := range []string{"docker.io=mirror.example", "ghcr.io/org/images=mirror.example/org"} {
+		rule, err := tagging.ParseMirrorRule(text)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		rules = append(rules, rule)
+	}
+	fmt.Println(rules.Mirrors("debian:bookworm"))
+	fmt.Println(rules.Mirrors("ghcr.io/org/images:jammy-2f5e"))
+	fmt.Println(rules.Mirrors("quay.io/org/images:jammy-2f5e"))
+	// Output:
+	// [mirror.example/library/debian:bookworm] <nil>
+	// [mirror.example/org:jammy-2f5e] <nil>
+	// [] <nil>
+}
+
 func ExampleCheckElement() {
 	fmt.Println(tagging.CheckElement("jammy_main.tar"))
 	fmt.Println(tagging.CheckElement("../jammy_main.tar"))

@@ -8,11 +8,11 @@ package tagging
 // malformed reference, one without a tag, or a tag that leaves nothing or a
 // ".." in the name.
 func Name(image string) (string, error) {
-	ref, err := parse(image)
+	r, err := parse(image)
 	if err != nil {
 		return "", err
 	}
-	return Scheme{}.group(image, ref, "")
+	return Scheme{}.group(image, r, "")
 }
 
 // Tarball returns the file name under which an image that was built from a

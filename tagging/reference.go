@@ -14,8 +14,8 @@ import (
 // the repository of a mirror.
 var ErrReference = errors.New("unusable image reference")
 
-// tagged is an image reference whose grammar was checked and that has a tag.
-type tagged struct {
+// A ref is an image reference whose grammar was checked and that has a tag or a digest.
+type ref struct {
 	named  reference.Named // repository only
 	tag    string
 	digest reference.Digested // nil when the reference has no digest
@@ -25,28 +25,25 @@ type tagged struct {
 // that Docker and the registries use. go-containerregistry's parser is not
 // enough to make a path from: it lets "a/../b", ":-t" and ":.t" through and
 // drops the tag of "x:tag@sha256:…".
-func parse(image string) (tagged, error) {
+func parse(image string) (ref, error) {
 	if image == "" {
-		return tagged{}, fmt.Errorf("%w: it is empty: did the build that should have named it fail?", ErrReference)
+		return ref{}, fmt.Errorf("%w: it is empty: did the build that should have named it fail?", ErrReference)
 	}
 	named, err := refname.Parse(image)
 	if err != nil {
-		return tagged{}, fmt.Errorf("%w %q: %w", ErrReference, refname.Printable(image), err)
+		return ref{}, fmt.Errorf("%w %q: %w", ErrReference, refname.Printable(image), err)
 	}
-	t := tagged{named: reference.TrimNamed(named)}
+	r := ref{named: reference.TrimNamed(named)}
 	if d, ok := named.(reference.Digested); ok {
-		t.digest = d
+		r.digest = d
 	}
-	withTag, ok := named.(reference.Tagged)
-	if !ok {
-		const want = "the tarball is named after the tag: want REPOSITORY:TAG"
-		if t.digest != nil {
-			return tagged{}, fmt.Errorf("%w %q: it has a digest but no tag: %s", ErrReference, image, want)
-		}
-		return tagged{}, fmt.Errorf("%w %q: it has no tag: %s", ErrReference, image, want)
+	if t, ok := named.(reference.Tagged); ok {
+		r.tag = t.Tag()
 	}
-	t.tag = withTag.Tag()
-	return t, nil
+	if r.tag == "" && r.digest == nil {
+		return ref{}, fmt.Errorf("%w %q: it has no tag: the tarball is named after the tag: want REPOSITORY:TAG", ErrReference, image)
+	}
+	return r, nil
 }
 
 // RepoTag returns the complete name that an image has in an engine: its own
@@ -54,44 +51,68 @@ func parse(image string) (tagged, error) {
 //
 //	RepoTag("debian:bookworm")  // docker.io/library/debian:bookworm
 //
-// The error wraps [ErrReference], as that of [Name].
+// A reference that has a digest and no tag gets the tag "digest-" and the digest's
+// hexadecimal digits: engines need a tag, and no image of a registry has this one.
+//
+// The error wraps [ErrReference]: an empty or malformed reference, or one without a
+// tag and a digest.
 func RepoTag(image string) (string, error) {
-	ref, err := parse(image)
+	r, err := parse(image)
 	if err != nil {
 		return "", err
 	}
-	return ref.repoTag(), nil
+	return r.repoTag(), nil
 }
 
-func (t tagged) repoTag() string { return t.named.Name() + ":" + t.tag }
+func (r ref) repoTag() string {
+	if r.tag == "" {
+		return r.named.Name() + ":digest-" + r.digest.Digest().Encoded()
+	}
+	return r.named.Name() + ":" + r.tag
+}
+
+// in returns the reference in another repository.
+func (r ref) in(repository string) string {
+	if r.tag != "" {
+		repository += ":" + r.tag
+	}
+	if r.digest != nil {
+		repository += "@" + r.digest.Digest().String()
+	}
+	return repository
+}
 
 // Mirror returns the reference that an image has in a mirror: the mirror's
-// repository with the image's whole tag, and its digest if it has one.
+// repository with the image's whole tag, and its digest if it has one. [MirrorRules]
+// say which repositories have which mirror.
 //
 //	Mirror("308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:T", "ghcr.io/pytorch/ci-image")
 //	// ghcr.io/pytorch/ci-image:T
 //
-// The error wraps [ErrReference]: a reference that [Name] refuses, or a
+// The error wraps [ErrReference]: a reference that [RepoTag] refuses, or a
 // repository that is malformed or has a tag or a digest itself.
 func Mirror(image, repository string) (string, error) {
-	ref, err := parse(image)
+	r, err := parse(image)
 	if err != nil {
 		return "", err
 	}
-	mirror, err := reference.ParseNormalizedNamed(repository)
+	mirror, err := mirrorRepository(repository)
 	if err != nil {
-		return "", fmt.Errorf("%w: mirror repository %q: %w", ErrReference, repository, err)
+		return "", fmt.Errorf("%w: %w", ErrReference, err)
 	}
-	if !strings.Contains(repository, "/") {
+	return r.in(mirror), nil
+}
+
+func mirrorRepository(repository string) (string, error) {
+	mirror, err := refname.Parse(repository)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("mirror repository %q: %w", refname.Printable(repository), err)
+	case !strings.Contains(repository, "/"):
 		// The grammar would take "ghcr.io" for an image of that name at Docker.
-		return "", fmt.Errorf("%w: mirror repository %q: want HOST/PATH", ErrReference, repository)
+		return "", fmt.Errorf("mirror repository %q: want HOST/PATH", repository)
+	case !reference.IsNameOnly(mirror):
+		return "", fmt.Errorf("mirror repository %q has a tag or a digest: want HOST/REPOSITORY", repository)
 	}
-	if !reference.IsNameOnly(mirror) {
-		return "", fmt.Errorf("%w: mirror repository %q has a tag or a digest: want HOST/REPOSITORY", ErrReference, repository)
-	}
-	out := mirror.Name() + ":" + ref.tag
-	if ref.digest != nil {
-		out += "@" + ref.digest.Digest().String()
-	}
-	return out, nil
+	return mirror.Name(), nil
 }

@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,6 +13,7 @@ func TestMirror(t *testing.T) {
 		{ecr + ":name-" + hash, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash},
 		{"localhost:5000/x:name-" + hash, "localhost:5001/y/z", "localhost:5001/y/z:name-" + hash},
 		{ecr + ":name-" + hash + sha, "ghcr.io/pytorch/ci-image", "ghcr.io/pytorch/ci-image:name-" + hash + sha},
+		{"x.io/a" + sha, "ghcr.io/b", "ghcr.io/b" + sha},
 		{"x:t", "library/debian", "docker.io/library/debian:t"},
 		{"debian:bookworm", "mirror.example.com/library/debian", "mirror.example.com/library/debian:bookworm"},
 	} {
@@ -81,12 +83,13 @@ func TestRepoTag(t *testing.T) {
 		ecr + ":name-" + hash + sha: ecr + ":name-" + hash,
 		"localhost:5000/x:t":        "localhost:5000/x:t",
 		"debian:bookworm":           "docker.io/library/debian:bookworm",
+		ecr + sha:                   ecr + ":digest-" + strings.TrimPrefix(sha, "@sha256:"),
 	} {
 		got, err := RepoTag(image)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
-	for _, image := range []string{"", ecr, ecr + sha, "a/../b:t"} {
+	for _, image := range []string{"", ecr, ecr + "@sha256:abc", "a/../b:t"} {
 		_, err := RepoTag(image)
 		require.ErrorIs(t, err, ErrReference, image)
 	}

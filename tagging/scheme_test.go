@@ -18,6 +18,8 @@ func TestScheme(t *testing.T) {
 		{"strip+repository", "ghcr.io/a/b:jammy-2f5e", "ghcr.io+a+b@jammy_main.tar"},
 		{"tag+repository", "debian:bookworm-slim", "docker.io+library+debian@bookworm-slim_main.tar"},
 		{"strip+platform", "ghcr.io/a/b:jammy-2f5e", "jammy@linux+arm64+v8_main.tar"},
+		{"tag+nosuffix", "debian:bookworm-slim", "bookworm-slim.tar"},
+		{"strip+repository+platform+nosuffix", "ghcr.io/a/b:jammy-2f5e", "ghcr.io+a+b@jammy@linux+arm64+v8.tar"},
 		{"tag+repository+platform", "localhost:5000/a:t" + sha, "localhost@5000+a@t@linux+arm64+v8_main.tar"},
 	} {
 		scheme, err := ParseScheme(c.scheme)
@@ -27,7 +29,11 @@ func TestScheme(t *testing.T) {
 		require.NoError(t, err)
 		repoTag, err := RepoTag(c.image)
 		require.NoError(t, err)
-		assert.Equal(t, Names{Tarball: c.tarball, Group: strings.TrimSuffix(c.tarball, "_main.tar"), Suffix: "main", RepoTag: repoTag}, names)
+		want := Names{Tarball: c.tarball, Group: strings.TrimSuffix(c.tarball, "_main.tar"), Suffix: "main", RepoTag: repoTag}
+		if scheme.NoSuffix {
+			want.Group, want.Suffix = strings.TrimSuffix(c.tarball, ".tar"), ""
+		}
+		assert.Equal(t, want, names)
 		require.NoError(t, CheckElement(names.Group))
 	}
 	// The zero value is today's names, which need no platform.
@@ -35,6 +41,78 @@ func TestScheme(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "jammy_release.tar", names.Tarball)
 	assert.Equal(t, "jammy", names.Group)
+}
+
+// Without a suffix no branch is needed, and none is refused.
+func TestSchemeWithoutSuffix(t *testing.T) {
+	for _, branch := range []string{"", "main", "nightly", "../x"} {
+		names, err := Scheme{NoSuffix: true}.Names("x:a-b", branch, "")
+		require.NoError(t, err, branch)
+		assert.Equal(t, "a.tar", names.Tarball)
+	}
+}
+
+func TestSchemeWithAName(t *testing.T) {
+	named := Scheme{Name: "tool_1.2-x"}
+	for image, repoTag := range map[string]string{
+		"x.io/a:t":          "x.io/a:t",
+		"x.io/a:a..b-c":     "x.io/a:a..b-c",
+		"x.io/a:t" + sha:    "x.io/a:t",
+		"x.io:50/a/b" + sha: "x.io:50/a/b:digest-" + strings.TrimPrefix(sha, "@sha256:"),
+		"debian" + sha:      "docker.io/library/debian:digest-" + strings.TrimPrefix(sha, "@sha256:"),
+	} {
+		names, err := named.Names(image, "main", "")
+		require.NoError(t, err, image)
+		assert.Equal(t, Names{Tarball: "tool_1.2-x_main.tar", Group: "tool_1.2-x", Suffix: "main", RepoTag: repoTag}, names)
+	}
+	names, err := Scheme{Name: "x", Repository: true, Platform: true, NoSuffix: true}.Names("a.io/b"+sha, "", "linux/arm64")
+	require.NoError(t, err)
+	assert.Equal(t, "a.io+b@x@linux+arm64.tar", names.Tarball)
+
+	for _, image := range []string{"", "x.io/a", "a/../b:t"} {
+		_, err := named.Names(image, "main", "")
+		require.ErrorIs(t, err, ErrReference, image)
+	}
+	for _, name := range []string{".x", "-x", "a/b", "a+b", "a@b", "a b", "a:b", "..", "a..b", "x.tar", "é", strings.Repeat("x", 129), "a\n"} {
+		_, err := Scheme{Name: name}.Names("x:t", "main", "")
+		require.ErrorIs(t, err, ErrScheme, name)
+	}
+	_, err = Scheme{KeepTag: true}.Names("x"+sha, "main", "")
+	require.ErrorIs(t, err, ErrReference)
+	assert.ErrorContains(t, err, "or a name for the tarball")
+}
+
+func TestStripped(t *testing.T) {
+	for image, want := range map[string]struct {
+		part   string
+		isHash bool
+	}{
+		ecr + ":pytorch-linux-jammy-rocm-n-py3-" + hash: {hash, true},
+		"x:v1.2-14-g2f5ec0d":                            {"g2f5ec0d", true},
+		"x:sha-2f5ec0d":                                 {"2f5ec0d", true},
+		"x:a-" + strings.Repeat("0f", 32):               {strings.Repeat("0f", 32), true},
+		"debian:bookworm-20240612":                      {"20240612", true},
+		"x:a-2f5ec0" + sha:                              {"2f5ec0", false}, // six digits
+		"x:a-2F5EC0D":                                   {"2F5EC0D", false},
+		"x:a-" + strings.Repeat("0f", 32) + "0":         {strings.Repeat("0f", 32) + "0", false},
+		"python:3.12-slim":                              {"slim", false},
+		"python:3.12-alpine3.19":                        {"alpine3.19", false},
+		"x:jdk-17":                                      {"17", false},
+		"x:1.0-rc1":                                     {"rc1", false},
+		"x:a-":                                          {"", false},
+		"x:latest":                                      {"", false},
+		"x" + sha:                                       {"", false},
+		"":                                              {"", false},
+	} {
+		part, isHash := Scheme{}.Stripped(image)
+		assert.Equal(t, want.part, part, image)
+		assert.Equal(t, want.isHash, isHash, image)
+		for _, s := range []Scheme{{KeepTag: true}, {Name: "x"}} {
+			part, isHash := s.Stripped(image)
+			assert.Empty(t, part, image)
+			assert.False(t, isHash, image)
+		}
+	}
 }
 
 // With the repository in the name, different images have different names:
@@ -64,7 +142,7 @@ func TestRepositoryNamesAreUnique(t *testing.T) {
 }
 
 func TestSchemeRefuses(t *testing.T) {
-	for _, text := range []string{"", "+", "Strip", "strip+", "tag+strip", "strip+tag", "tag+tag", "platform+platform", "repository,platform"} {
+	for _, text := range []string{"", "+", "Strip", "strip+", "nosuffix+nosuffix", "tag+strip", "strip+tag", "tag+tag", "platform+platform", "repository,platform"} {
 		_, err := ParseScheme(text)
 		require.ErrorIs(t, err, ErrScheme, text)
 	}
@@ -84,12 +162,12 @@ func TestSchemeRefuses(t *testing.T) {
 }
 
 func TestSchemeAsFlag(t *testing.T) {
-	scheme := Scheme{Rules: Rules{{Branch: "trunk", Suffix: "dev"}}}
+	scheme := Scheme{Name: "x", Rules: Rules{{Branch: "trunk", Suffix: "dev"}}}
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Var(&scheme, "naming", "")
 	require.NoError(t, flags.Parse([]string{"-naming", "repository"}))
-	assert.Equal(t, Scheme{Repository: true, Rules: Rules{{Branch: "trunk", Suffix: "dev"}}}, scheme)
+	assert.Equal(t, Scheme{Name: "x", Repository: true, Rules: Rules{{Branch: "trunk", Suffix: "dev"}}}, scheme)
 	require.ErrorContains(t, flags.Parse([]string{"-naming", "name"}), "want strip, tag")
 }
 
@@ -142,7 +220,7 @@ func FuzzScheme(f *testing.F) {
 	f.Add("ghcr.io/a/b:c-1", "hotfix/1", true, true)
 	f.Add("[::1]:5000/x:t", "a-b_c", false, false)
 	f.Fuzz(func(t *testing.T, image, branch string, keep, platform bool) {
-		names, err := Scheme{keep, true, platform, Rules{{Prefix: true, Suffix: "*"}}}.Names(image, branch, "linux/arm64")
+		names, err := Scheme{KeepTag: keep, Repository: true, Platform: platform, Rules: Rules{{Prefix: true, Suffix: "*"}}}.Names(image, branch, "linux/arm64")
 		if err != nil {
 			require.Zero(t, names)
 			return

@@ -62,7 +62,7 @@ func (s *shelf) stockOf(run tarball.Run, name, ref string, layers ...string) *ta
 	require.NoError(s.t, err)
 	image, err := tarball.NewImage(ref, manifest, config)
 	require.NoError(s.t, err)
-	_, err = s.dir.Put(s.t.Context(), name+".tar", image, source, &cache.PutOptions{Provenance: tarball.Provenance{Run: run}})
+	_, err = s.dir.Put(s.t.Context(), name+".tar", image, source, &cache.PutOptions{Provenance: tarball.Provenance{Run: run}, Replace: true})
 	require.NoError(s.t, err)
 	file := s.open(name + ".tar")
 	require.NoError(s.t, file.Close()) // not in use

@@ -92,6 +92,7 @@ func pruneFlags(o *options, f *cli.FlagSet) {
 	f.Var((*cli.Size)(&o.limits.MaxBytes), "bytes", "how much of the disk all tarballs may have, `SIZE`, such as 500GB or 500GiB")
 	f.Var((*cli.Size)(&o.limits.LowWater), "low-water", "when they have more than -bytes, remove until they have no more than this `SIZE` (default that of -bytes)")
 	f.BoolVar(&o.limits.RemoveNewest, "newest", false, "let the newest tarball of an image go too; those of all branches belong to one image")
+	f.BoolVar(&o.limits.Foreign, "foreign", false, "remove what other programs, such as docker save, have left under names of tarballs; what may be a damaged tarball stays")
 	f.BoolVar(&o.limits.DryRun, "dry-run", false, "remove nothing, and print what would be removed")
 }
 

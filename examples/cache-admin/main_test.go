@@ -1,10 +1,16 @@
 package main
 
 import (
+	"archive/tar"
+	"context"
+	"encoding/json"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -39,6 +45,16 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			if tag == "a" { // b's config states no platform
+				config, err := image.ConfigFile()
+				if err != nil {
+					return err
+				}
+				config.OS, config.Architecture, config.Variant = "linux", "arm64", "v8"
+				if image, err = mutate.ConfigFile(image, config); err != nil {
+					return err
+				}
+			}
 			ref, err := own.Push("team/image:"+tag+"-1", image)
 			if err != nil {
 				return err
@@ -56,6 +72,39 @@ func TestScripts(t *testing.T) {
 		}
 		return nil
 	}, scripttest.Commands{
+		// saved FILE REF...: an archive as docker save of Docker 20.10 writes it, with the
+		// manifest behind the layers.
+		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
+			id := strings.Repeat("0123456789abcdef", 4)
+			manifest, err := json.Marshal([]map[string]any{{"Config": id + ".json", "RepoTags": args[1:], "Layers": []string{id + "/layer.tar"}}})
+			ts.Check(err)
+			f, err := os.Create(ts.MkAbs(args[0]))
+			ts.Check(err)
+			defer f.Close()
+			w := tar.NewWriter(f)
+			for _, e := range []struct {
+				name    string
+				content []byte
+			}{{id + "/", nil}, {id + "/layer.tar", make([]byte, 5000)}, {id + ".json", []byte("{}")}, {"manifest.json", manifest}, {"repositories", []byte("{}")}} {
+				ts.Check(w.WriteHeader(&tar.Header{Name: e.name, Size: int64(len(e.content)), Mode: 0o644}))
+				_, err := w.Write(e.content)
+				ts.Check(err)
+			}
+			ts.Check(w.Close())
+		},
+		// truncated FROM TO: all but the last bytes.
+		"truncated": func(ts *testscript.TestScript, _ bool, args []string) {
+			raw := []byte(ts.ReadFile(args[0]))
+			ts.Check(os.WriteFile(ts.MkAbs(args[1]), raw[:len(raw)-1024], 0o644))
+		},
+		// use FILE: it is being read, until the end of the script.
+		"use": func(ts *testscript.TestScript, _ bool, args []string) {
+			dir, err := cache.Open(filepath.Dir(ts.MkAbs(args[0])), nil)
+			ts.Check(err)
+			file, err := dir.Get(context.Background(), filepath.Base(args[0]))
+			ts.Check(err)
+			ts.Defer(func() { _ = file.Close() })
+		},
 		// age FILE DURATION: it was written so long ago.
 		"age": func(ts *testscript.TestScript, _ bool, args []string) {
 			d, err := time.ParseDuration(args[1])

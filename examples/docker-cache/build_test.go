@@ -25,7 +25,7 @@ func addRuns(s *artifactstest.Server, host string) *scripttest.Build {
 	for name, r := range map[string]artifactstest.Run{
 		"good": {RunAttempt: 2}, "release": {HeadBranch: "release/2.9"}, "nightly": {HeadBranch: "nightly"}, "failed": {Conclusion: "failure"},
 		"request": {Event: "pull_request"}, "fork": {HeadRepository: "evil/project"}, "other": {Repository: "example/other"},
-		"empty": {}, "elsewhere": {}, "hostile": {}, "conflict": {}, "override": {}, "partly": {},
+		"empty": {}, "elsewhere": {}, "hostile": {}, "conflict": {}, "override": {}, "partly": {}, "two": {},
 	} {
 		run := s.AddRun(r)
 		found[name] = run
@@ -40,6 +40,7 @@ func addRuns(s *artifactstest.Server, host string) *scripttest.Build {
 	add(found["conflict"], "docker-builds-artifacts-zz", "docker-builds-output-jammy.txt", "jammy="+image("noble"))
 	add(found["override"], "docker-builds-artifacts-zz", "zz.txt", "jammy="+image("own"))
 	add(found["partly"], "docker-builds-artifacts-focal", "docker-builds-output-focal.txt", "focal="+image("focal"))
+	add(found["two"], "docker-builds-artifacts-debian", "docker-builds-output-debian.txt", "debian="+host+"/team/debian:bookworm-slim\n")
 	return &scripttest.Build{API: s, Runs: found}
 }
 

@@ -3,17 +3,17 @@
 //	docker-cache [flags] IMAGE...
 //
 // Each IMAGE becomes DIR/<name>_<suffix>.tar: the name is its tag without the
-// last "-" part, the suffix comes from the branch. See -h for the flags and the
-// exit codes.
+// last "-" part, the suffix comes from the branch; -naming and -name make others. See -h
+// for the flags and the exit codes.
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -25,6 +25,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/buildflags"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/sample"
@@ -36,29 +37,32 @@ import (
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	dir, branch, os string // os is -platform
-	platform        v1.Platform
-	scheme          tagging.Scheme
-	mirrors, images []string
-	registry        registryflags.Flags
-	client          registry.Options
-	build           buildflags.Flags
-	request         *artifacts.Request // for the images of a build run; nil with IMAGE
-	run             tarball.Run        // that the images come from
-	put             cache.PutOptions
-	open            cache.Options
-	jobs            int
-	sample          bool
+	dir, branch string
+	platform    string        // -platform
+	platforms   []v1.Platform // the same, each once
+	naming      naming.Flags
+	images      []string
+	registry    registryflags.Flags
+	client      registry.Options
+	build       buildflags.Flags
+	request     *artifacts.Request // for the images of a build run; nil with IMAGE
+	run         tarball.Run        // that the images come from
+	put         cache.PutOptions
+	open        cache.Options
+	jobs        int
+	sample      bool
 }
 
 var program = cli.Program{
 	Name: "docker-cache",
-	Usage: `Usage: docker-cache [flags] -branch BRANCH IMAGE...
+	Usage: `Usage: docker-cache [flags] [-branch BRANCH] IMAGE...
        docker-cache [flags] -allow HOST/REPOSITORY
        docker-cache -sample
 
 Stocks DIR with one tarball for each IMAGE, <name>_<suffix>.tar, ready for
-"docker load". An image that is there already, by digest, is left as it is.
+"docker load". An image that is there already, by digest, is left as it is. The
+name is the tag without its last "-" part, or as -naming and -name say. A tarball of
+another repository's image is not replaced, unless by -replace.
 
 Without IMAGE the images are those that a finished build run names in its
 artifacts: the run of the event that started this workflow, or that of -repo and
@@ -76,14 +80,15 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{scheme: tagging.Scheme{Rules: tagging.PyTorchRules()}}
+		o := &options{}
 		f.StringVar(&o.dir, "dir", "", "the directory to stock, `DIR`; it must exist (default ~/pytorch-data/docker)")
-		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from; required with IMAGE, else it must be the run's")
-		f.Var(&o.scheme.Rules, "rules", cli.RulesUsage)
-		f.Var((*cli.List)(&o.mirrors), "mirror", "a `REPOSITORY` to try before the image's own, as HOST/PATH; may be repeated, in order")
+		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+"); without IMAGE it must be the run's")
+		o.naming.Register(f.FlagSet)
+		f.BoolVar(&o.put.Replace, "replace", false, "replace the tarball of another repository's image too")
+		o.naming.RegisterMirrors(f.FlagSet, ", and is tried before the image's own registry, in order")
 		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
 		f.BoolVar(&o.client.AllSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
-		f.StringVar(&o.os, "platform", registry.DefaultPlatform().String(), "which image of an index, as `OS/ARCH`[/VARIANT]; one that is in no index is taken as it is")
+		f.StringVar(&o.platform, "platform", registry.DefaultPlatform().String(), "which image of an index, as `OS/ARCH`[/VARIANT], or several with commas, where names have the platform; an image that is in no index is taken as it is")
 		o.registry.Register(f.FlagSet, "")
 		o.registry.RoleDuration = cli.Seconds(time.Hour)
 		f.Var(&o.registry.RoleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
@@ -104,14 +109,17 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.VerboseFlag(cli.VerboseUsage)
 		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
 		f.Annotate()
-		f.Advice(registryflags.Advice())
+		f.Advice(registryflags.Advice(registryflags.Tip{
+			Kind: cache.ErrOtherImage,
+			Text: "give the tarball another name with -name NAME, or all of them with -naming tag+repository, also where they are loaded; or replace what is there with -replace",
+		}))
 		return o
 	},
 }
 
 // Check finds what is wrong with the flags together, and fills in defaults.
 func (o *options) Check(args []string) (err error) {
-	if o.platform, err = registry.ParsePlatform(o.os); err != nil {
+	if err := o.checkPlatforms(); err != nil {
 		return err
 	}
 	if err := o.registry.Check(); err != nil {
@@ -127,22 +135,18 @@ func (o *options) Check(args []string) (err error) {
 		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
 	case o.sample && o.registry.RoleARN != "":
 		return errors.New("-sample needs no credentials: leave -role-arn out")
-	case o.sample && (len(args) > 0 || len(o.mirrors) > 0 || len(build.Allow) > 0 || build.RunID != 0 || build.Repository != ""):
-		return errors.New("-sample brings its own images and mirror: leave IMAGE, -mirror and what is about a build out")
-	case len(o.mirrors) == 0 && !o.sample && (o.client.MirrorsMustAgree || o.client.AllSources):
+	case o.sample && (len(args) > 0 || o.naming.HasMirrors() || o.naming.Scheme.Name != "" || len(build.Allow) > 0 || build.RunID != 0 || build.Repository != ""):
+		return errors.New("-sample brings its own images and mirror: leave IMAGE, -name, -mirror and what is about a build out")
+	case !o.naming.HasMirrors() && !o.sample && (o.client.MirrorsMustAgree || o.client.AllSources):
 		return errors.New("-mirrors-must-agree and -all-sources need a -mirror")
-	case o.sample:
-		o.branch = cmp.Or(o.branch, "main")
-	case len(args) > 0 && o.branch == "":
-		return errors.New("-branch is required: which branch were the images built from?")
 	}
-	if o.branch != "" {
-		if _, err := tagging.Suffix(o.branch, o.scheme.Rules); err != nil {
-			return err
-		}
+	if len(args) > 0 || o.sample {
+		o.branch, err = o.naming.Branch(o.branch)
+	} else if o.branch != "" {
+		err = o.naming.CheckBranch(o.branch)
 	}
-	if o.sample {
-		return nil
+	if o.sample || err != nil {
+		return err
 	}
 	for _, image := range args { // the same reference twice is one image, asked for twice
 		image = refname.Printable(image) // one with a password is refused, and in the error
@@ -153,13 +157,28 @@ func (o *options) Check(args []string) (err error) {
 	if o.request, o.run, err = o.build.Choose(o.images, o.branch, os.Getenv); err != nil {
 		return err
 	}
-	for _, m := range o.mirrors {
-		if _, err := tagging.Mirror("x:check-the-mirror-alone", m); err != nil {
-			return fmt.Errorf("-mirror: %w", err)
-		}
+	if err := o.naming.Check(o.images); err != nil {
+		return err
 	}
 	o.dir, err = cli.Dir(o.dir)
 	return err
+}
+
+// checkPlatforms finds out which platforms are wanted.
+func (o *options) checkPlatforms() error {
+	for text := range strings.SplitSeq(o.platform, ",") {
+		p, err := registry.ParsePlatform(text)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(o.platforms, p.Equals) {
+			o.platforms = append(o.platforms, p)
+		}
+	}
+	if len(o.platforms) > 1 {
+		return o.naming.NeedsPlatform("-platform " + o.platform)
+	}
+	return nil
 }
 
 // Run does what was asked for, and reports it in full also when it fails.
@@ -169,10 +188,14 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	}
 	if o.request != nil {
 		var err error
-		if o.images, o.branch, o.run, err = buildflags.Images(ctx, o.request, o.scheme.Rules, os.Getenv, out); err != nil {
+		if o.images, o.branch, o.run, err = buildflags.Images(ctx, o.request, o.naming.CheckBranch, os.Getenv, out); err != nil {
+			return buildflags.Code(ctx, err, out)
+		}
+		if err := o.naming.CheckMirrors(o.images); err != nil {
 			return buildflags.Code(ctx, err, out)
 		}
 	}
+	out.Remind(o.naming.Remark(o.images, o.branch))
 	results := o.stockAll(ctx, out)
 	report.Summarize(out, results, os.Getenv("GITHUB_STEP_SUMMARY"))
 	return out.Code(ctx)
@@ -185,7 +208,7 @@ func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
 		out.Fail(fmt.Errorf("set up the sample: %w", err))
 		return out.Code(ctx)
 	}
-	o.images, o.mirrors, o.dir = s.Images, []string{s.Mirror}, s.Dir
+	o.images, o.dir, o.naming.Mirrors = s.Images, s.Dir, tagging.MirrorRules{{At: s.Mirror}}
 	o.client.Keychain = authn.NewMultiKeychain() // empty: the sample needs no credentials
 	results := o.stockAll(ctx, out)
 	out.Stop()
@@ -209,15 +232,16 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	if err != nil {
 		out.Fail(err) // once for all images
 	}
-	results := make([]*report.Stocked, len(o.images))
+	results := make([]*report.Stocked, len(o.images)*len(o.platforms))
 	var group errgroup.Group
 	group.SetLimit(o.jobs)
-	for i, image := range o.images {
+	for i := range results {
+		image, platform := o.images[i/len(o.platforms)], o.platforms[i%len(o.platforms)]
 		group.Go(func() error {
-			r, imageErr := &report.Stocked{Image: image, Start: time.Now()}, err
+			r, imageErr := &report.Stocked{Image: image, Platform: platform.String(), OneOfSeveral: len(o.platforms) > 1, Start: time.Now()}, err
 			if err == nil {
-				if imageErr = o.stock(ctx, client, dir, r, out); imageErr != nil {
-					out.Fail(fmt.Errorf("%q: %w", image, imageErr))
+				if imageErr = o.stock(ctx, client, dir, platform, r, out); imageErr != nil {
+					out.Fail(fmt.Errorf("%s: %w", r.What(), imageErr))
 				}
 			}
 			r.End(imageErr, out.Advice(imageErr))
@@ -231,7 +255,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 }
 
 // stock does the whole job for an image: names, resolve, stock.
-func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache.Dir, r *report.Stocked, out *cli.Output) error {
+func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache.Dir, platform v1.Platform, r *report.Stocked, out *cli.Output) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -241,22 +265,18 @@ func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache
 			return err
 		}
 	}
-	names, err := o.scheme.Names(r.Image, o.branch, o.platform.String())
+	names, err := o.naming.Names(r.Image, o.branch, platform.String())
 	if err != nil {
 		return err
 	}
-	if err := o.checkNames(r.Image, names); err != nil {
+	if err := o.checkNames(r.Image, platform, names); err != nil {
 		return err
 	}
-	var sources []string
-	for _, m := range o.mirrors {
-		mirror, err := tagging.Mirror(r.Image, m)
-		if err != nil {
-			return err
-		}
-		sources = append(sources, mirror)
+	mirrors, err := o.naming.Mirrors.Mirrors(r.Image)
+	if err != nil {
+		return err
 	}
-	remote, err := client.Resolve(ctx, o.platform, append(sources, r.Image)...)
+	remote, err := client.Resolve(ctx, platform, append(mirrors, r.Image)...)
 	if err != nil {
 		return err
 	}
@@ -279,10 +299,10 @@ func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache
 
 // checkNames returns an error if another image would be written to the same tarball.
 // Neither is stocked: which of the two should be is the caller's choice.
-func (o *options) checkNames(image string, names tagging.Names) error {
+func (o *options) checkNames(image string, platform v1.Platform, names tagging.Names) error {
 	for i, other := range o.images {
-		if n, err := o.scheme.Names(other, o.branch, o.platform.String()); err == nil && other != image && n.Tarball == names.Tarball {
-			return fmt.Errorf("argument %d would be written to %s, and so would argument %d, %s: leave one of them out", slices.Index(o.images, image)+1, names.Tarball, i+1, other)
+		if n, err := o.naming.Names(other, o.branch, platform.String()); err == nil && other != image && n.Tarball == names.Tarball {
+			return fmt.Errorf("argument %d would be written to %s, and so would argument %d, %s: leave one of them out, or give them other names, as with -naming tag+repository", slices.Index(o.images, image)+1, names.Tarball, i+1, other)
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // has made it one.
 func TestScripts(t *testing.T) {
 	commands := scripttest.BuildCommands()
-	commands["untouched"] = untouched
+	commands["untouched"], commands["digest"] = untouched, digest
 	// quirks own|mirror|api JSON: what a server does wrong from now on.
 	commands["quirks"] = func(ts *testscript.TestScript, neg bool, args []string) {
 		if args[0] == "api" {
@@ -97,6 +97,9 @@ func TestScripts(t *testing.T) {
 			if _, err := mirror.Push("team/image:"+tag, image); err != nil {
 				return err
 			}
+		}
+		if err := addNames(own); err != nil {
+			return err
 		}
 		own.PushManifest("team/html:t-1", []byte("<html>"), types.OCIManifestSchema1)
 		own.PushManifest("team/schema1:t-1", []byte(`{"schemaVersion":1}`), types.DockerManifestSchema1)

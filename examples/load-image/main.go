@@ -16,9 +16,10 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/stocked"
-	"github.com/dockercache/dockercache/tagging"
+	"github.com/dockercache/dockercache/registry"
 )
 
 var program = cli.Program{
@@ -41,10 +42,11 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 3 tarballs are missing and nothing else failed, 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{scheme: tagging.Scheme{Rules: tagging.PyTorchRules()}}
+		o := &options{}
 		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
-		f.StringVar(&o.branch, "branch", "main", "the `BRANCH` that the images were built from")
-		f.Var(&o.scheme.Rules, "rules", cli.RulesUsage)
+		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
+		o.naming.Register(f.FlagSet)
+		f.StringVar(&o.platform, "platform", "", "the platform of the images, as `OS/ARCH`[/VARIANT], where it is part of the tarball's name (default "+registry.DefaultPlatform().String()+", this machine's)")
 		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
 		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which processes that load the same image find each other (default: in the temporary one)")
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
@@ -63,12 +65,12 @@ const noTarball = 3
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	dir, branch, address string
-	scheme               tagging.Scheme
-	load                 loader.Options
-	images               []string
-	host                 loader.Host
-	engine               loader.Engine
+	dir, branch, address, platform string
+	naming                         naming.Flags
+	load                           loader.Options
+	images                         []string
+	host                           loader.Host
+	engine                         loader.Engine
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -76,7 +78,13 @@ func (o *options) Check(args []string) (err error) {
 	if err := cli.Images(args); err != nil {
 		return err
 	}
-	if _, err := tagging.Suffix(o.branch, o.scheme.Rules); err != nil {
+	if err := o.naming.Check(args); err != nil {
+		return err
+	}
+	if o.branch, err = o.naming.Branch(o.branch); err != nil {
+		return err
+	}
+	if err := o.checkPlatform(); err != nil {
 		return err
 	}
 	if o.address == "" {
@@ -89,6 +97,22 @@ func (o *options) Check(args []string) (err error) {
 	}
 	o.dir, err = cli.Dir(o.dir)
 	return err
+}
+
+// checkPlatform makes the platform what docker-cache has put into names.
+func (o *options) checkPlatform() error {
+	platform := registry.DefaultPlatform()
+	if o.platform != "" {
+		if err := o.naming.NeedsPlatform("-platform " + o.platform + " would choose nothing"); err != nil {
+			return err
+		}
+		var err error
+		if platform, err = registry.ParsePlatform(o.platform); err != nil {
+			return err
+		}
+	}
+	o.platform = platform.String()
+	return nil
 }
 
 // Run loads one image after the other: an engine unpacks on one processor, and writes
@@ -118,7 +142,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 }
 
 func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Output) error {
-	names, err := o.scheme.Names(r.Image, o.branch, "")
+	names, err := o.naming.Names(r.Image, o.branch, o.platform)
 	if err != nil {
 		return err
 	}

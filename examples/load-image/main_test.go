@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/internal/enginetest"
@@ -49,6 +50,14 @@ func runScripts(t *testing.T, o enginetest.Options) {
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a", "b"),
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "a", "b", "c"))
 	}, scripttest.Commands{
+		// digest FILE: $DIGEST is that of the manifest in a tarball, $HEX its digits.
+		"digest": func(ts *testscript.TestScript, _ bool, args []string) {
+			file, err := tarball.Open(ts.MkAbs(args[0]))
+			ts.Check(err)
+			defer file.Close()
+			ts.Setenv("DIGEST", file.Image.Digest().String())
+			ts.Setenv("HEX", file.Image.Digest().Hex)
+		},
 		"quirks": scripttest.Quirks[*enginetest.Engine](enginetest.Quirks{}),
 		// named REF...: these references, and no other, name images that can be
 		// used, and nothing is left of the verification.

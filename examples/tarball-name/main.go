@@ -1,7 +1,7 @@
 // Tarball-name prints the names that this project derives from an image's
 // reference and the branch that it was built from.
 //
-//	tarball-name [-rules RULES] [-mirror REPOSITORY] IMAGE BRANCH
+//	tarball-name [-naming SCHEME] [-name NAME] [-mirror PREFIX=AT] IMAGE BRANCH
 package main
 
 import (
@@ -9,21 +9,23 @@ import (
 	"fmt"
 
 	"github.com/dockercache/dockercache/examples/internal/cli"
-	"github.com/dockercache/dockercache/tagging"
+	"github.com/dockercache/dockercache/examples/internal/naming"
 )
 
 var program = cli.Program{
 	Name: "tarball-name",
 	Usage: `Usage: tarball-name [flags] IMAGE BRANCH
 
-Prints the names derived from an image and the branch it was built from.
+Prints the names derived from an image and the branch it was built from. BRANCH may be
+left out where names have no suffix.
 `,
 	Notes: `Exit codes: 0 printed, 1 there is no such name, 2 wrong usage, 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{scheme: tagging.Scheme{Rules: tagging.PyTorchRules()}}
-		f.Var(&o.scheme.Rules, "rules", cli.RulesUsage)
-		f.StringVar(&o.mirror, "mirror", "", "also print the reference in this mirror `REPOSITORY`")
+		o := &options{}
+		o.naming.Register(f.FlagSet)
+		o.naming.RegisterMirrors(f.FlagSet, "; the references there are printed too")
+		f.StringVar(&o.platform, "platform", "", "the image's platform, as `OS/ARCH`[/VARIANT], where it is part of the name")
 		return o
 	},
 }
@@ -31,19 +33,22 @@ Prints the names derived from an image and the branch it was built from.
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	scheme                tagging.Scheme
-	mirror, image, branch string
+	naming                  naming.Flags
+	platform, image, branch string
 }
 
 func (o *options) Check(args []string) error {
 	if err := cli.FlagsFirst(args, "an argument"); err != nil {
 		return err
 	}
+	if len(args) == 1 && o.naming.Scheme.NoSuffix {
+		args = append(args, "")
+	}
 	if len(args) != 2 {
 		return fmt.Errorf("want IMAGE and BRANCH, got %d arguments", len(args))
 	}
 	o.image, o.branch = args[0], args[1]
-	return nil
+	return o.naming.Check(args[:1])
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
@@ -51,6 +56,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		out.Fail(err)
 	} else {
 		out.Print(nil, text)
+		out.Remind(o.naming.Remark([]string{o.image}, o.branch))
 	}
 	return out.Code(ctx)
 }
@@ -58,17 +64,17 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 // names returns all names or none, as NAME=VALUE for a shell to read: no value can
 // contain a space or a line's end.
 func (o *options) names() (string, error) {
-	names, err := o.scheme.Names(o.image, o.branch, "")
+	names, err := o.naming.Names(o.image, o.branch, o.platform)
 	if err != nil {
 		return "", err
 	}
 	text := "tarball=" + names.Tarball + "\nrepotag=" + names.RepoTag
-	if o.mirror != "" {
-		ref, err := tagging.Mirror(o.image, o.mirror)
-		if err != nil {
-			return "", err
-		}
-		text += "\nmirror=" + ref
+	mirrors, err := o.naming.Mirrors.Mirrors(o.image)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mirrors {
+		text += "\nmirror=" + m
 	}
 	return text, nil
 }

@@ -94,7 +94,10 @@ func TestPackagesAreLean(t *testing.T) {
 // Pure functions: what tagging imports itself opens no file and reads no clock.
 // (fmt depends on os all the same.)
 func TestTaggingIsPure(t *testing.T) {
-	assert.Subset(t, []string{"errors", "fmt", "regexp", "strings", "github.com/distribution/reference"}, list(t, "./tagging")[0].Imports)
+	const refname = module + "/internal/refname"
+	for _, dir := range []string{"./tagging", "./internal/refname"} {
+		assert.Subset(t, []string{"errors", "fmt", "regexp", "strings", "github.com/distribution/reference", refname}, list(t, dir)[0].Imports, dir)
+	}
 }
 
 // A fetch writes into a sink that it is given: it names no file.

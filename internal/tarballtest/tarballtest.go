@@ -52,7 +52,7 @@ func Image(ref string, layers ...v1.Layer) (*tarball.Image, tarball.Source, erro
 }
 
 // Stock writes the tarball of an image of layers with these names, each of size bytes,
-// as docker-cache does.
+// as docker-cache does with -replace.
 func Stock(dir *cache.Dir, file, ref string, size int, names ...string) error {
 	var layers []v1.Layer
 	for _, n := range names {
@@ -66,6 +66,6 @@ func Stock(dir *cache.Dir, file, ref string, size int, names ...string) error {
 	if err != nil {
 		return err
 	}
-	_, err = dir.Put(context.Background(), file, image, source, nil)
+	_, err = dir.Put(context.Background(), file, image, source, &cache.PutOptions{Replace: true})
 	return err
 }

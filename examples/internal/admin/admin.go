@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,13 +39,12 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	var allocated int64
+	tarballs, foreign, allocated, othersAllocated := 0, 0, int64(0), int64(0)
 	text := table(func(row func(string, ...any)) {
 		if len(entries) > 0 {
-			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tDIGEST\tREFERENCE")
+			row("NAME\tSIZE\tSHARED\tLAST USED\tRUN\tPLATFORM\tDIGEST\tREFERENCE")
 		}
 		for _, e := range entries {
-			allocated += e.Allocated
 			r := listed{
 				Name: e.Name, Tarball: filepath.Join(dir.Path(), e.Name), RunID: e.Run.ID, Run: e.Run.ID, RunAttempt: e.Run.Attempt,
 				BytesTotal: e.Size, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
@@ -55,17 +55,35 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 				run = fmt.Sprintf("%d/%d", r.RunID, r.RunAttempt)
 			}
 			if t := e.Info; t != nil {
+				r.Kind, r.Platform = ownKind, t.Image.Platform().String()
 				r.Digest, r.Reference, r.Source, r.Branch = t.Image.Digest().String(), t.Image.Reference(), t.Provenance.Source, t.Provenance.Branch
-			}
-			out.Print(r, "")
-			if e.Err != nil {
-				row("%s\t%s\t\t%s\t\t\t%s", name, cli.Bytes(e.Size), used, cli.Printable(r.Error))
+				tarballs++
+				allocated += e.Allocated
+				out.Print(r, "")
+				row("%s\t%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, cli.Printable(r.Platform), r.Digest, r.Reference)
 				continue
 			}
-			row("%s\t%s\t%s\t%s\t%s\t%.19s\t%s", name, cli.Bytes(e.Size), cli.Bytes(e.Shared), used, run, r.Digest, r.Reference)
+			r.Kind = unreadableKind
+			why := cli.Printable(r.Error)
+			if e.Foreign {
+				foreign++
+				references := savedReferences(r.Tarball)
+				r.Kind, r.Reference = foreignKind, strings.Join(references[:min(len(references), 1)], "")
+				why = "archive of another program, such as docker save, with " + cli.Printable(cmp.Or(strings.Join(references, " "), "no name"))
+			}
+			othersAllocated += e.Allocated
+			out.Print(r, "")
+			row("%s\t%s\t\t%s\t\t\t\t%s", name, cli.Bytes(e.Size), used, why)
 		}
 	})
-	out.Print(nil, fmt.Sprintf("%s%s, %s of the disk", text, english.Plural(len(entries), "tarball", ""), cli.Bytes(allocated)))
+	text += fmt.Sprintf("%s, %s of the disk", english.Plural(tarballs, "tarball", ""), cli.Bytes(allocated))
+	if others := len(entries) - tarballs; others > 0 {
+		text += fmt.Sprintf("; %s that cannot be read as a tarball of this cache, %s of the disk", english.Plural(others, "file", ""), cli.Bytes(othersAllocated))
+	}
+	if foreign > 0 {
+		text += fmt.Sprintf(". Those of other programs, %d, go with \"cache-admin prune -foreign\"", foreign)
+	}
+	out.Print(nil, text)
 	return nil
 }
 
@@ -96,8 +114,11 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 		for _, p := range slices.Concat(result.Removed, result.Kept) {
 			e := p.Entry
 			r := pruned{
-				Name: e.Name, Kind: "tarball", Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
+				Name: e.Name, Kind: ownKind, Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
 				BytesAllocated: e.Allocated, Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
+			}
+			if e.Foreign {
+				r.Kind = foreignKind
 			}
 			action, why := done, r.Why
 			if p.Kept != "" {
@@ -109,20 +130,56 @@ func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out 
 	}))
 	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), "tarball", ""), cli.Bytes(result.Freed),
 		english.Plural(len(result.Swept), "leftover", ""), cli.Bytes(swept), english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes)))
-	return err
+	return errors.Join(err, beyond(limits, result))
+}
+
+// beyond returns an error if the directory is beyond a limit after all, and what can be
+// done about it. That an old tarball stays as it is the newest is no error.
+func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
+	var limit string
+	switch {
+	case result.OverCount > 0:
+		limit = fmt.Sprintf("-count %d", limits.Count)
+	case result.OverBytes > 0:
+		limit = "-bytes " + cli.Bytes(limits.MaxBytes)
+	default:
+		return nil
+	}
+	kept := map[cache.KeepReason]int{}
+	for _, p := range result.Kept {
+		if p.Why != cache.PruneForeign {
+			kept[p.Kept]++
+		}
+	}
+	var why []string
+	if n := kept[cache.KeepNewest]; n > 0 {
+		why = append(why, fmt.Sprintf("%d as the newest of an image (-newest lets them go)", n))
+	}
+	if n := kept[cache.KeepInUse]; n > 0 {
+		why = append(why, fmt.Sprintf("%d in use (prune again when they are not)", n))
+	}
+	return fmt.Errorf("%s is not reached: %s of %s stay: %s", limit, english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes),
+		cmp.Or(strings.Join(why, ", "), "they could not be removed"))
 }
 
 // Info prints what is in a tarball: file is a path, or if there is none such, a name
-// in the directory.
+// in the directory, both also without ".tar".
 func Info(dir, file string, out *cli.Output) error {
-	t, err := tarball.Open(file)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == file {
-		t, err = tarball.Open(filepath.Join(dir, file))
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s is neither here nor in %s: %w", file, dir, fs.ErrNotExist)
-		}
+	candidates := []string{file, file + ".tar"}
+	if filepath.Base(file) == file {
+		candidates = append(candidates, filepath.Join(dir, file), filepath.Join(dir, file+".tar"))
 	}
-	if err != nil {
+	var t *tarball.Tarball
+	err := fs.ErrNotExist
+	for i := 0; i < len(candidates) && errors.Is(err, fs.ErrNotExist); i++ {
+		t, err = tarball.Open(candidates[i])
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(candidates) > 2:
+		return fmt.Errorf("%s is neither here nor in %s: %w", file, dir, fs.ErrNotExist)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w", file, fs.ErrNotExist)
+	case err != nil:
 		return err
 	}
 	defer t.Close()

@@ -19,16 +19,25 @@ type listed struct {
 	BytesAllocated int64  `json:"bytes_allocated"` // of the disk
 	BytesShared    int64  `json:"bytes_shared"`    // of layers that another tarball has too
 	LastUsed       string `json:"last_used"`
-	Error          string `json:"error"`  // why it cannot be read
-	Advice         string `json:"advice"` // what to do about the error
+	Error          string `json:"error"`    // why it cannot be read
+	Advice         string `json:"advice"`   // what to do about the error
+	Kind           string `json:"kind"`     // tarball, foreign, unreadable
+	Platform       string `json:"platform"` // OS/ARCH[/VARIANT], of the config
 }
+
+// The kinds of what has a tarball's name.
+const (
+	ownKind        = "tarball"
+	foreignKind    = "foreign"    // an archive that another program made
+	unreadableKind = "unreadable" // something else that is no tarball of this cache, or a damaged one
+)
 
 // verified is what verify prints for a tarball.
 type verified struct {
 	Name            string   `json:"name"`
 	Tarball         string   `json:"tarball"` // path
 	Digest          string   `json:"digest"`
-	Outcome         string   `json:"outcome"` // intact, damaged, repaired
+	Outcome         string   `json:"outcome"` // intact, damaged, repaired, missing
 	Damaged         []string `json:"damaged"` // digests of layers
 	BytesTotal      int64    `json:"bytes_total"`
 	Bytes           int64    `json:"bytes"`            // as BytesTotal
@@ -40,11 +49,11 @@ type verified struct {
 // pruned is what prune prints for a tarball or a leftover.
 type pruned struct {
 	Name    string `json:"name"`
-	Kind    string `json:"kind"`    // tarball, partial, journal, retired, mark, lock, wanted, temporary
+	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, lock, wanted, temporary
 	Outcome string `json:"outcome"` // removed, kept
 	Action  string `json:"action"`  // as Outcome
 	DryRun  bool   `json:"dry_run"`
-	Why     string `json:"why"`  // age, count, bytes; leftover
+	Why     string `json:"why"`  // foreign, age, count, bytes; leftover
 	Kept    string `json:"kept"` // why it stays all the same: newest, in-use
 
 	BytesAllocated int64  `json:"bytes_allocated"` // of the disk

@@ -14,9 +14,9 @@ import (
 // The field names and their types are a contract.
 func TestJSONFields(t *testing.T) {
 	for want, record := range map[string]any{
-		`{"name":"","tarball":"","digest":"","reference":"","source":"","branch":"","run_id":0,"run":0,"run_attempt":0,"bytes_total":0,"bytes":0,"bytes_allocated":0,"bytes_shared":0,"last_used":"","error":"","advice":""}`: listed{},
-		`{"name":"","tarball":"","digest":"","outcome":"","damaged":[],"bytes_total":0,"bytes":0,"bytes_downloaded":0,"error":"","advice":""}`:                                                                                verified{Damaged: []string{}},
-		`{"name":"","kind":"","outcome":"","action":"","dry_run":false,"why":"","kept":"","bytes_allocated":0,"bytes":0,"last_used":""}`:                                                                                      pruned{},
+		`{"name":"","tarball":"","digest":"","reference":"","source":"","branch":"","run_id":0,"run":0,"run_attempt":0,"bytes_total":0,"bytes":0,"bytes_allocated":0,"bytes_shared":0,"last_used":"","error":"","advice":"","kind":"","platform":""}`: listed{},
+		`{"name":"","tarball":"","digest":"","outcome":"","damaged":[],"bytes_total":0,"bytes":0,"bytes_downloaded":0,"error":"","advice":""}`:                                                                                                        verified{Damaged: []string{}},
+		`{"name":"","kind":"","outcome":"","action":"","dry_run":false,"why":"","kept":"","bytes_allocated":0,"bytes":0,"last_used":""}`:                                                                                                              pruned{},
 		`{"tarball":"","file":"","digest":"","reference":"","source":"","branch":"","run_id":0,"run":0,"run_attempt":0,"platform":"","created":"","config":"","bytes_total":0,"bytes":0,"layers":[{"digest":"","media_type":"","bytes":0,"offset":0}]}`: described{
 			Layers: []describedLayer{{}}},
 	} {
@@ -28,9 +28,9 @@ func TestJSONFields(t *testing.T) {
 
 func TestJSONDocument(t *testing.T) {
 	const document = "../../JSON.md"
-	jsondoc.Check(t, document, "cache-admin list", listed{})
-	jsondoc.Check(t, document, "cache-admin verify", verified{}, intact, damaged, repaired)
-	jsondoc.Check(t, document, "cache-admin prune", pruned{}, removed, kept,
+	jsondoc.Check(t, document, "cache-admin list", listed{}, ownKind, foreignKind, unreadableKind)
+	jsondoc.Check(t, document, "cache-admin verify", verified{}, intact, damaged, repaired, missing)
+	jsondoc.Check(t, document, "cache-admin prune", pruned{}, removed, kept, ownKind, foreignKind, string(cache.PruneForeign), string(cache.PruneAge), string(cache.PruneCount), string(cache.PruneBytes),
 		string(cache.PartialLeftover), string(cache.JournalLeftover), string(cache.PreviousLeftover), string(cache.MarkLeftover),
 		string(cache.LockLeftover), string(cache.WantedLeftover), string(cache.TemporaryLeftover))
 	jsondoc.Check(t, document, "cache-admin info", described{})

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -19,11 +21,19 @@ const (
 	intact   = "intact"
 	damaged  = "damaged" // also what cannot be read
 	repaired = "repaired"
+	missing  = "missing"
 )
 
-// Verify reads tarballs, those called names or all, and prints each. With a repair
+var errMissing = errors.New("there is no such tarball")
+
+// Verify reads tarballs, those called names, also without ".tar", or all, and prints each. With a repair
 // that is not nil it fetches what is damaged.
 func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registryflags.Flags, out *cli.Output) error {
+	all := len(names) == 0
+	names = slices.Clone(names)
+	for i, name := range names {
+		names[i] = strings.TrimSuffix(name, ".tar") + ".tar"
+	}
 	progress, end := out.Track("verify")
 	results, err := dir.Verify(ctx, names, &cache.VerifyOptions{Progress: progress})
 	end()
@@ -37,6 +47,12 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 		}
 		v := &results[i]
 		r, err := newVerified(v, dir.Path()), v.Err
+		if errors.Is(err, fs.ErrNotExist) {
+			if all { // it was removed meanwhile
+				continue
+			}
+			r.Outcome, err = missing, fmt.Errorf("%w in %s", errMissing, dir.Path())
+		}
 		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
 			if client == nil {
 				client, err = repair.Client(out, registry.Options{})
@@ -105,8 +121,8 @@ const again = "stock it again with docker-cache, or remove it; what is damaged i
 var advice, adviceOnDamage = registryflags.Advice(
 	registryflags.Tip{Kind: registry.ErrNotFound, Text: "the registry does not have the image any more: remove the tarball, or stock a newer one with docker-cache"},
 	registryflags.Tip{Kind: cache.ErrReplaced, Text: "it was stocked again meanwhile: verify it again"},
+	registryflags.Tip{Kind: errMissing, Text: "\"cache-admin list\" shows what there is"},
 	registryflags.Tip{Kind: cache.ErrInvalidName, Text: "give the name of a file in the directory, without a path"},
-	registryflags.Tip{Kind: fs.ErrPermission, Text: "run it as the user that the directory belongs to"},
 	registryflags.Tip{Kind: tarball.ErrDigest}, // where nothing else helps
 ), registryflags.Advice(registryflags.Tip{Kind: tarball.ErrDigest, Text: again}, registryflags.Tip{Kind: tarball.ErrNotTarball, Text: again})
 

@@ -14,7 +14,6 @@ import (
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
-	"github.com/dockercache/dockercache/tagging"
 )
 
 // Flags are the values of the flags; see [Flags.Register].
@@ -181,16 +180,15 @@ func Fetch(ctx context.Context, request *artifacts.Request, getenv func(string) 
 }
 
 // Images fetches which images a build run named, prints them, and returns them with
-// the branch and the run that they come from. A branch that the rules do not cover is
-// an error.
-func Images(ctx context.Context, request *artifacts.Request, rules tagging.Rules, getenv func(string) string, out *cli.Output) (images []string, branch string, run tarball.Run, err error) {
+// the branch and the run that they come from. A branch that check refuses is an error.
+func Images(ctx context.Context, request *artifacts.Request, check func(branch string) error, getenv func(string) string, out *cli.Output) (images []string, branch string, run tarball.Run, err error) {
 	build, err := Fetch(ctx, request, getenv, out)
 	if err != nil {
 		return nil, "", tarball.Run{}, err
 	}
 	title := fmt.Sprintf("run %d of %s", build.Run.ID, build.Run.Repository)
 	branch, run = build.Run.HeadBranch, tarball.Run{ID: build.Run.ID, Attempt: build.Run.Attempt}
-	if _, err := tagging.Suffix(branch, rules); err != nil {
+	if err := check(branch); err != nil {
 		return nil, "", tarball.Run{}, fmt.Errorf("%s: %w", title, err)
 	}
 	var lines []string

@@ -127,6 +127,13 @@ func (o *Output) print(w io.Writer, text string, err error) {
 // Note prints a line that is no result.
 func (o *Output) Note(line string) { fmt.Fprintln(o.stderr, line) }
 
+// Remind prints a line that is neither a result nor a warning; "" is none.
+func (o *Output) Remind(text string) {
+	if text != "" {
+		o.Note(o.program + ": " + text)
+	}
+}
+
 // Warn prints a warning.
 func (o *Output) Warn(text string) {
 	o.Note(o.program + ": warning: " + text)
@@ -147,12 +154,14 @@ func (o *Output) Failed() {
 }
 
 // Advice returns what a person can do about an error, "" if that is not known or err is
-// nil.
+// nil: what the program says of it, or else what all programs say of files.
 func (o *Output) Advice(err error) string {
-	if o.options.advice == nil || err == nil {
-		return ""
+	if o.options.advice != nil && err != nil {
+		if text := o.options.advice(err); text != "" {
+			return text
+		}
 	}
-	return o.options.advice(err)
+	return fileAdvice(err)
 }
 
 // Report prints an error and what to do about it.

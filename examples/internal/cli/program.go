@@ -133,8 +133,13 @@ func (p *Program) parse(f *FlagSet, args []string, stdout io.Writer) error {
 // refuse prints what is wrong with a command line. What it quotes may not be trusted:
 // nothing of it becomes a command to a CI runner.
 func (p *Program) refuse(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "%s: %s\n", p.program(), workflow.Plain(err.Error()))
-	if errors.As(err, new(*failure)) {
+	text := err.Error()
+	failed := errors.As(err, new(*failure))
+	if advice := fileAdvice(err); failed && advice != "" {
+		text += "\n  What to do: " + advice
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", p.program(), workflow.Plain(text))
+	if failed {
 		return Failed
 	}
 	fmt.Fprintf(stderr, "Run \"%s -h\" for help.\n", p.Name)
@@ -208,7 +213,6 @@ func FlagsOnly(args []string) error {
 // The help of flags that several programs have.
 const (
 	DirUsage     = "the directory of tarballs, `DIR` (default ~/pytorch-data/docker)"
-	RulesUsage   = "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas; the SUFFIX * is made of the branch"
 	VerboseUsage = "log on standard error what is tried"
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,10 +39,20 @@ type Stocked struct {
 	BytesCopied     int64   `json:"bytes_copied"`     // of these, by copying
 	BytesResumed    int64   `json:"bytes_resumed"`    // of layers, that an earlier attempt had left
 	Seconds         float64 `json:"seconds"`
-	Error           string  `json:"error"`  // "" unless failed
-	Advice          string  `json:"advice"` // what to do about the error
+	Error           string  `json:"error"`    // "" unless failed
+	Advice          string  `json:"advice"`   // what to do about the error
+	Platform        string  `json:"platform"` // that was asked for, OS/ARCH[/VARIANT]
 
-	Start time.Time `json:"-"`
+	Start        time.Time `json:"-"`
+	OneOfSeveral bool      `json:"-"` // platforms of the image, see What
+}
+
+// What is what was asked for, quoted, with the platform if there are several.
+func (r *Stocked) What() string {
+	if r.OneOfSeveral {
+		return fmt.Sprintf("%q for %s", r.Image, r.Platform)
+	}
+	return strconv.Quote(r.Image)
 }
 
 // Put takes over what [cache.Dir.Put] did.
@@ -83,7 +94,7 @@ func (r *Stocked) Text() string {
 	case cache.Superseded:
 		return fmt.Sprintf("superseded %s  a newer build run's is there, in %.1f s", name, r.Seconds)
 	}
-	return fmt.Sprintf("failed     %q after %.1f s", r.Image, r.Seconds)
+	return fmt.Sprintf("failed     %s after %.1f s", r.What(), r.Seconds)
 }
 
 // Summarize ends the report of docker-cache: in Actions with a notice, and a table in
@@ -93,8 +104,12 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 	rows := make([]workflow.SummaryRow, len(results))
 	for i, r := range results {
 		count[r.Outcome]++
+		image := r.Image
+		if r.OneOfSeveral {
+			image += " for " + r.Platform
+		}
 		rows[i] = workflow.SummaryRow{
-			Image: r.Image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
+			Image: image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
 			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error, Advice: r.Advice,
 		}
 	}

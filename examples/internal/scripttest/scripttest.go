@@ -45,13 +45,15 @@ type Commands map[string]func(ts *testscript.TestScript, neg bool, args []string
 //	quirks SERVER JSON           what a server does wrong from now on
 //	stop SERVER                  it is gone
 //
-// A SERVER is one of the script's values.
+// A SERVER is one of the script's values. The condition [mounts] is for root where file
+// systems can be mounted and capabilities dropped: by unshare, mount and setpriv.
 func Run(t *testing.T, setup func(env *testscript.Env) error, commands Commands) {
 	t.Helper()
 	all := Commands{"exits": exits, "holds": holds, "stock": stock, "damage": damage, "commands": runnerCommands, "stop": stop}
 	maps.Copy(all, commands)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:       "testdata/script",
+		Condition: condition,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
@@ -62,6 +64,27 @@ func Run(t *testing.T, setup func(env *testscript.Env) error, commands Commands)
 		},
 		Cmds: all,
 	})
+}
+
+func condition(name string) (bool, error) {
+	if name != "mounts" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	missing := error(nil)
+	for _, tool := range []string{"setpriv", "unshare", "mount"} {
+		_, err := exec.LookPath(tool)
+		missing = errors.Join(missing, err)
+	}
+	if os.Geteuid() != 0 {
+		missing = errors.Join(missing, errors.New("root"))
+	}
+	if missing != nil {
+		if os.Getenv("CI") == "true" {
+			return false, fmt.Errorf("CI=true: missing: %w", missing)
+		}
+		return false, nil
+	}
+	return exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "none", os.TempDir()).Run() == nil, nil
 }
 
 func exits(ts *testscript.TestScript, _ bool, args []string) {
