@@ -61,6 +61,8 @@ type Quirks struct {
 	WhilePulling func() `json:"-"`
 	// CreateFails creates no container.
 	CreateFails bool
+	// NoSpace creates no container, since the disk is full.
+	NoSpace bool
 	// TagFails gives no image a name, and takes none away.
 	TagFails bool
 

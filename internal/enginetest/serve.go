@@ -211,6 +211,10 @@ func (e *Engine) create(w http.ResponseWriter, r *http.Request, q Quirks) {
 		fail(w, http.StatusInternalServerError, "error creating overlay mount: no such file or directory")
 		return
 	}
+	if q.NoSpace {
+		fail(w, http.StatusInternalServerError, "mkdir /var/lib/docker/overlay2/1-init: no space left on device")
+		return
+	}
 	img, err := e.store.find(asked.Image)
 	if err != nil {
 		fail(w, http.StatusNotFound, err.Error())
