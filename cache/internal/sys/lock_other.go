@@ -5,6 +5,7 @@ package sys
 import (
 	"errors"
 	"os"
+	"time"
 )
 
 // There are no such flags here.
@@ -28,6 +29,15 @@ func IsReadOnly(*os.File) bool { return false }
 
 // Inode is not known here.
 func Inode(os.FileInfo) uint64 { return 0 }
+
+func links(os.FileInfo) uint64 { return 1 }
+
+func isMine(os.FileInfo) bool { return true }
+
+func giveGroup(*os.File, os.FileInfo) error { return nil }
+
+// SetTime is not known here.
+func SetTime(*os.File, time.Time) error { return errors.ErrUnsupported }
 
 // Unlink removes a file.
 func Unlink(path string) error { return os.Remove(path) }

@@ -5,6 +5,7 @@ package sys
 import (
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,40 @@ func Inode(info os.FileInfo) uint64 {
 		return uint64(stat.Ino)
 	}
 	return 0
+}
+
+// links returns how many names a file has.
+func links(info os.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Nlink)
+	}
+	return 1
+}
+
+// isMine reports whether a file belongs to this process's effective user.
+func isMine(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int64(stat.Uid) == int64(os.Geteuid())
+}
+
+// giveGroup gives f the group of another file.
+func giveGroup(f *os.File, of os.FileInfo) error {
+	is, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	have, ok := is.Sys().(*syscall.Stat_t)
+	want, known := of.Sys().(*syscall.Stat_t)
+	if !ok || !known || have.Gid == want.Gid {
+		return nil
+	}
+	return f.Chown(-1, int(want.Gid))
+}
+
+// SetTime makes t the time at which f was last written.
+func SetTime(f *os.File, t time.Time) error {
+	tv := unix.NsecToTimeval(t.UnixNano())
+	return unix.Futimes(int(f.Fd()), []unix.Timeval{tv, tv})
 }
 
 // Unlink removes a file. [os.Remove] would remove a directory too, if one had
