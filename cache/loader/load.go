@@ -44,9 +44,11 @@ type Options struct {
 	Whole bool
 	// NoPull makes it send an archive also to an engine that would rather pull.
 	NoPull bool
-	// LockDir is where the processes of a machine that load the same image find each
-	// other. Default: dockercache-load below [os.TempDir]. What may go wrong with it
-	// costs only that two load the same.
+	// LockDir is where the processes of a user that load the same image on one machine find
+	// each other. Default: dockercache-load below XDG_RUNTIME_DIR, or
+	// dockercache-load-UID below [os.TempDir], which no other user may open. Processes of
+	// different users do not find each other, in no directory: who can open a lock can
+	// hold it. What may go wrong with it costs only that two load the same.
 	LockDir string
 	// Progress, when not nil, is called with how much of what has to be sent was sent,
 	// by one goroutine at a time. A second attempt begins again, with another total. An
@@ -62,8 +64,8 @@ type Options struct {
 
 // Load ensures that the engine has the tarball's image, tagged with its reference.
 //
-// Of several that load the same image into the same engine, on one machine, one
-// does and the others wait for it.
+// Of several processes of a user that load the same image into the same engine, on one
+// machine, one does and the others wait for it, for 15 minutes at most.
 //
 // The result is never nil. The error wraps [ErrEngine], [ErrUnreachable],
 // [ErrUnsupported] or [ErrNotLoaded], [tarball.ErrDigest] when the tarball is damaged, or
