@@ -25,10 +25,11 @@ type daemon struct {
 var (
 	docker              = &daemon{start: startDocker}
 	podman              = &daemon{start: startPodman}
-	containerd          = &daemon{start: startContainerd}
+	containerd          = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, "") }}
+	eagerContainerd     = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, eagerGC) }}
 	newDockerClassic    = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, false) }}
 	newDockerContainerd = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, true) }}
-	daemons             = []*daemon{docker, podman, containerd, newDockerClassic, newDockerContainerd}
+	daemons             = []*daemon{docker, podman, containerd, eagerContainerd, newDockerClassic, newDockerContainerd}
 )
 
 // use returns the address of the daemon, which no other test uses until this one has ended.
@@ -101,10 +102,9 @@ func startDockerd(t *testing.T, d *daemon, program, config string, more ...strin
 	return socket
 }
 
-// startContainerd starts a containerd and returns its address. It collects garbage only when
-// a test asks for it, not after so many changes of all tests before: an import that takes the
-// name of an image while its layers are collected has to be sent again, as a whole.
-func startContainerd(t *testing.T, d *daemon) string {
+// startContainerd starts a containerd with these settings of its garbage collector, and
+// returns its address.
+func startContainerd(t *testing.T, d *daemon, gc string) string {
 	t.Helper()
 	testtool.NeedRoot(t)
 	testtool.Need(t, "ctr")
@@ -117,14 +117,20 @@ state = "%[1]s/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "%[1]s/containerd.sock"
-[plugins."io.containerd.gc.v1.scheduler"]
-  mutation_threshold = 0
-  startup_delay = "24h"
-  pause_threshold = 0.0000001
-`, dir), 0o600))
+%[2]s`, dir, gc), 0o600))
 	start(t, d, "containerd successfully booted", "containerd", "--config", config)
 	return "containerd://" + dir + "/containerd.sock"
 }
+
+// eagerGC makes containerd collect garbage all the time. By default it does after an image
+// was removed or replaced too, but not at once.
+const eagerGC = `
+[plugins."io.containerd.gc.v1.scheduler"]
+  mutation_threshold = 1
+  schedule_delay = "0s"
+  startup_delay = "0s"
+  pause_threshold = 0.5
+`
 
 // startPodman starts podman's service for Docker's API.
 func startPodman(t *testing.T, d *daemon) string {
