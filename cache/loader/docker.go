@@ -336,26 +336,18 @@ func (d *docker) NamesEarly(ctx context.Context) bool {
 	return err == nil && about.containerd
 }
 
-// ReadsZstd implements [ZstdReader]. Docker unpacks zstd since 23.0, whatever the media type
-// says (https://docs.docker.com/engine/release-notes/23.0/); with containerd's store that
-// one unpacks; podman has always done in the versions that are supported, but refuses
-// Docker's media type (https://github.com/containers/image/pull/2906).
+// ReadsZstd implements [ZstdReader]. Docker's classic store unpacks zstd since 23.0, whatever
+// the media type says (https://docs.docker.com/engine/release-notes/23.0/); with containerd's
+// store that one unpacks. podman does in all versions that are supported.
 func (d *docker) ReadsZstd(ctx context.Context, mediaType types.MediaType) error {
 	about, err := d.about(ctx)
-	if err != nil {
+	if err != nil || about.podman {
 		return nil
 	}
-	v, err := parseVersion(about.version)
-	switch {
-	case err != nil:
-		return nil
-	case about.podman:
-		if mediaType == dockerZstd && v < version(5, 7) {
-			return fmt.Errorf("%w: podman %s does not take layers in zstd with Docker's media type, podman 5.7 and later do: build the image with OCI media types, or with gzip", ErrUnsupported, about.version)
-		}
-	case about.containerd:
+	if about.containerd {
 		return containerdReadsZstd(d.containerdVersion(ctx), mediaType)
-	case v < version(23, 0):
+	}
+	if v, err := parseVersion(about.version); err == nil && v < version(23, 0) {
 		return fmt.Errorf("%w: Docker %s does not unpack layers in zstd, Docker 23.0 and later do: update the engine, or build the image with gzip", ErrUnsupported, about.version)
 	}
 	return nil
