@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/internal/testtool"
 )
@@ -20,6 +23,59 @@ type daemon struct {
 	mu      sync.Mutex // held by the test that uses it
 	address string     // "" before it runs
 	ends    []func()
+	// Of one that a single test uses:
+	disk    string      // a small one of its own, in tmpfs's words; "" none
+	dir     string      // of the start before, "" none
+	process *os.Process // that was started last
+}
+
+// own returns a daemon that is started as another one, for this test alone.
+func (d *daemon) own(t *testing.T, disk string) *daemon {
+	t.Helper()
+	mine := &daemon{start: d.start, disk: disk}
+	t.Cleanup(mine.end)
+	mine.Cleanup(func() { // what a killed one has left
+		unmountBelow(mine.dir)
+		_ = os.RemoveAll(mine.dir)
+	})
+	return mine
+}
+
+// unmountBelow unmounts what is mounted below a directory.
+func unmountBelow(dir string) {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	lines := strings.Split(string(mounts), "\n")
+	for _, line := range slices.Backward(lines) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			_ = unix.Unmount(f[1], unix.MNT_DETACH)
+		}
+	}
+}
+
+// kill kills the daemon.
+func (d *daemon) kill(t *testing.T) {
+	t.Helper()
+	require.NoError(t, d.process.Kill())
+	_, err := d.process.Wait() // else its process number still counts as one that runs
+	require.NoError(t, err)
+}
+
+// restart starts the daemon again, with what it has on the disk, as after a start of the
+// machine: nothing else that it has started runs, or is in memory.
+func (d *daemon) restart(t *testing.T) {
+	t.Helper()
+	unmountBelow(d.dir)
+	for _, name := range []string{"exec", "pid", "run", "state"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(d.dir, name)))
+	}
+	require.Equal(t, d.address, d.start(t, d))
+}
+
+// end ends the daemon.
+func (d *daemon) end() {
+	for i := range d.ends {
+		d.ends[len(d.ends)-1-i]()
+	}
 }
 
 var (
@@ -50,11 +106,7 @@ func (d *daemon) Cleanup(end func()) { d.ends = append(d.ends, end) }
 func endDaemons() {
 	var group sync.WaitGroup
 	for _, d := range daemons {
-		group.Go(func() {
-			for i := range d.ends {
-				d.ends[len(d.ends)-1-i]()
-			}
-		})
+		group.Go(d.end)
 	}
 	group.Wait()
 }
