@@ -29,10 +29,11 @@ var ownEngines = map[string]struct {
 	"pull new docker containerd": {newDockerContainerd, connect, true},
 }
 
-// onOwnEngines runs a test on a new engine of each kind, one after the other.
+// onOwnEngines runs a test on a new engine of each kind.
 func onOwnEngines(t *testing.T, disk string, test func(t *testing.T, d *daemon, e engine)) {
 	for name, own := range ownEngines {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := own.daemon.own(t, disk)
 			e := own.connect(t, d)
 			e.pulled = own.pulled
