@@ -212,6 +212,11 @@ func writeMark(dir, name string, r record, now time.Time) error {
 	}
 	defer f.Close()
 	_, err = f.Write(bytes.TrimSpace(content.Bytes()))
+	if err == nil && content.Len() > 0 {
+		// Otherwise a run is believed until the next mount, and an older one replaces
+		// the tarball after it.
+		err = sys.Flush(f)
+	}
 	if err == nil {
 		_ = sys.ShareWithReaders(f, dir)
 		_ = sys.SetTime(f, now)

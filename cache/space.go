@@ -70,7 +70,13 @@ func (d *Dir) beginPartial(ctx context.Context, name string, digest v1.Hash, lay
 		return nil, err
 	}
 	sys.AtStep("quota")
-	if err := d.checkQuota(p.file, layout.Size()); err != nil {
+	err = d.checkQuota(p.file, layout.Size())
+	if err != nil && p.from != nil && p.from.old { // its room is worth more than its bytes
+		p.from.remove()
+		p.from = nil
+		err = d.checkQuota(p.file, layout.Size())
+	}
+	if err != nil {
 		p.discard = true
 		p.close()
 		return nil, err

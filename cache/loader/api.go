@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dockercache/dockercache/internal/wait"
@@ -177,6 +178,8 @@ func unreachable(ctx context.Context, err error) error {
 		tip = ": is an engine running, and its address right (DOCKER_HOST, -host)?"
 	case errors.Is(err, fs.ErrPermission):
 		tip = ": this user may not use the socket (see the group docker)"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		tip = ": nothing listens there: is the engine running?"
 	}
 	return fmt.Errorf("%w: %w%s", ErrUnreachable, err, tip)
 }
@@ -217,8 +220,8 @@ func (d *docker) call(ctx context.Context, method, path string, query url.Values
 }
 
 // readStream reads the answer to a load or a pull to its end.
-func readStream(ctx context.Context, answer io.Reader) error {
-	err := readLoadStream(answer)
+func readStream(ctx context.Context, answer io.Reader, unpacked func(int64)) error {
+	err := readLoadStream(answer, unpacked)
 	if err != nil && ctx.Err() != nil {
 		return wait.Err(ctx)
 	}
@@ -230,7 +233,16 @@ type loadMessage struct {
 	Stream string `json:"stream"`
 	Status string `json:"status"`
 	Error  string `json:"error"`
+	// Of a layer that is being unpacked:
+	ID     string `json:"id"`
+	Detail struct {
+		Current int64 `json:"current"`
+	} `json:"progressDetail"`
 }
+
+// unpackingStatus is the status of the lines that say how many bytes of a layer's file are
+// unpacked (https://github.com/moby/moby/blob/v20.10.24/image/tarexport/load.go).
+const unpackingStatus = "Loading layer"
 
 // maxLine is how long a line of that answer may be.
 const maxLine = 1 << 20
@@ -238,10 +250,13 @@ const maxLine = 1 << 20
 // readLoadStream reads the answer to a load to its end. The status is 200 also when
 // it fails; the reason is in the last line then. Docker 27 to 29 with containerd's
 // store report an image that cannot be unpacked as loaded, in a line of text
-// (https://github.com/moby/moby/issues/48293).
-func readLoadStream(answer io.Reader) error {
+// (https://github.com/moby/moby/issues/48293). unpacked, when not nil, is called with how
+// many bytes of all layers are unpacked.
+func readLoadStream(answer io.Reader, unpacked func(int64)) error {
 	lines := bufio.NewScanner(answer)
 	lines.Buffer(nil, maxLine)
+	layers := map[string]int64{}
+	var done int64
 	for lines.Scan() {
 		var m loadMessage
 		if json.Unmarshal(lines.Bytes(), &m) != nil {
@@ -254,6 +269,11 @@ func readLoadStream(answer io.Reader) error {
 			if strings.HasPrefix(strings.TrimSpace(text), "Error ") {
 				return fmt.Errorf("%w: %s", ErrEngine, strings.TrimSpace(text))
 			}
+		}
+		if more := m.Detail.Current - layers[m.ID]; m.Status == unpackingStatus && more > 0 && unpacked != nil {
+			layers[m.ID] = m.Detail.Current
+			done += more
+			unpacked(done)
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -124,7 +124,7 @@ var answers = map[string]string{
 func TestReadLoadStream(t *testing.T) {
 	for answer, want := range answers {
 		for _, r := range []io.Reader{strings.NewReader(answer), iotest.OneByteReader(strings.NewReader(answer))} {
-			err := readLoadStream(r)
+			err := readLoadStream(r, nil)
 			if want == "" {
 				require.NoError(t, err, answer)
 				continue
@@ -134,10 +134,10 @@ func TestReadLoadStream(t *testing.T) {
 		}
 	}
 	// All of it is read: what is wrong comes last.
-	err := readLoadStream(io.MultiReader(strings.NewReader(`{"stream":"Loaded image: x"}`+"\n"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	err := readLoadStream(io.MultiReader(strings.NewReader(`{"stream":"Loaded image: x"}`+"\n"), iotest.ErrReader(io.ErrUnexpectedEOF)), nil)
 	require.ErrorIs(t, err, ErrEngine)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	err = readLoadStream(strings.NewReader(`{"stream":"` + strings.Repeat("x", maxLine) + `"}`))
+	err = readLoadStream(strings.NewReader(`{"stream":"`+strings.Repeat("x", maxLine)+`"}`), nil)
 	require.ErrorIs(t, err, ErrEngine)
 }
 
@@ -146,7 +146,7 @@ func FuzzReadLoadStream(f *testing.F) {
 		f.Add([]byte(answer))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		err := readLoadStream(bytes.NewReader(answer))
+		err := readLoadStream(bytes.NewReader(answer), nil)
 		if err != nil && !errors.Is(err, ErrEngine) {
 			t.Fatalf("%v is not the engine's", err)
 		}

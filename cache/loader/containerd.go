@@ -3,15 +3,18 @@ package loader
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os/exec"
 	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/wait"
@@ -27,8 +30,9 @@ const containerdScheme = "containerd"
 // The namespace, such as k8s.io, and the snapshotter are ctr's: the variables
 // CONTAINERD_NAMESPACE and, from 2.0 on, CONTAINERD_SNAPSHOTTER say which.
 type containerd struct {
-	socket string
-	ctr    string
+	socket  string
+	ctr     string
+	version string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
 }
 
 // openContainerd connects to the containerd at containerd:///PATH, with the errors of
@@ -42,9 +46,20 @@ func openContainerd(ctx context.Context, address string) (*containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: the program ctr, which comes with containerd, is needed: %w", ErrInvalidHost, address, err)
 	}
-	c := &containerd{socket, ctr}
-	if _, err := c.run(ctx, nil, "version"); err != nil {
+	// ctr tries to connect for 10 s, also where there is no socket.
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("engine at %s: %w", address, unreachable(ctx, err))
+	}
+	_ = conn.Close()
+	c := &containerd{socket: socket, ctr: ctr}
+	out, err := c.run(ctx, nil, "version")
+	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
+	}
+	_, server, _ := strings.Cut(out, "Server:")
+	if _, after, ok := strings.Cut(server, "Version:"); ok {
+		c.version, _, _ = strings.Cut(strings.TrimSpace(after), "\n")
 	}
 	return c, nil
 }
@@ -102,12 +117,31 @@ func (c *containerd) Find(ctx context.Context, reference string) (id v1.Hash, st
 		if err != nil {
 			return v1.Hash{}, Usable, fmt.Errorf("%w: ctr images check: %w", ErrEngine, err)
 		}
-		if fields[3] != "complete" || fields[len(fields)-1] != "true" {
+		if fields[3] != "complete" {
 			return id, Incomplete, nil
+		}
+		if fields[len(fields)-1] != "true" { // it is not unpacked
+			if layerless, err := c.isLayerless(ctx, id); err != nil || !layerless {
+				return id, Incomplete, err
+			}
 		}
 		return id, Usable, nil
 	}
 	return v1.Hash{}, Usable, nil
+}
+
+// isLayerless reports whether an image has no layers: then there is nothing to unpack, and
+// containerd has no snapshot of it.
+func (c *containerd) isLayerless(ctx context.Context, id v1.Hash) (bool, error) {
+	raw, err := c.run(ctx, nil, "content", "get", id.String())
+	if err != nil {
+		return false, err
+	}
+	var manifest v1.Manifest // of an index no field is set
+	if json.Unmarshal([]byte(raw), &manifest) != nil {
+		return false, nil
+	}
+	return manifest.Config.Digest != v1.Hash{} && len(manifest.Layers) == 0, nil
 }
 
 // Has implements [Engine].
@@ -135,6 +169,16 @@ func (c *containerd) Load(ctx context.Context, archive io.Reader, _ int64) error
 
 // Verify implements [Engine]. [containerd.Find] has checked all that there is.
 func (c *containerd) Verify(context.Context, v1.Hash) error { return nil }
+
+// NamesEarly implements [EarlyNamer]. ctr unpacks after containerd has given the image its
+// name. The image that had it before would lose its last name by that, and containerd would
+// remove its layers, also those that this image needs.
+func (c *containerd) NamesEarly(context.Context) bool { return true }
+
+// ReadsZstd implements [ZstdReader].
+func (c *containerd) ReadsZstd(_ context.Context, mediaType types.MediaType) error {
+	return containerdReadsZstd(c.version, mediaType)
+}
 
 // Name implements [Engine]. ctr can only tag an image that already has a name.
 func (c *containerd) Name(ctx context.Context, reference string, id v1.Hash) error {

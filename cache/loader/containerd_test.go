@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,15 +18,49 @@ func fakeCtr(t *testing.T, script string) {
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
 }
 
+// fakeSocket returns the address of a socket on which something listens.
+func fakeSocket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ctr") // short: a socket's path has 108 bytes at most
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.Listen("unix", dir+"/containerd.sock")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return "containerd://" + dir + "/containerd.sock"
+}
+
+// ctr tries for 10 s to connect to a socket that is not there, so it is not started.
+func TestContainerdWithoutASocket(t *testing.T) {
+	fakeCtr(t, "echo it was started >&2; exit 1")
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
+	l, err := net.Listen("unix", dir+"/dead.sock")
+	require.NoError(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, l.Close())
+	for path, want := range map[string]string{
+		"/none.sock": "no such file or directory: is an engine running, and its address right (DOCKER_HOST, -host)?",
+		"/file":      "connection refused: nothing listens there: is the engine running?",
+		"/dead.sock": "connection refused: nothing listens there: is the engine running?",
+	} {
+		_, err := openContainerd(t.Context(), "containerd://"+dir+path)
+		require.ErrorIs(t, err, ErrUnreachable)
+		require.ErrorContains(t, err, "engine at containerd://"+dir+path)
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestContainerdErrors(t *testing.T) {
 	_, err := openContainerd(t.Context(), "unix:///x")
 	require.ErrorIs(t, err, ErrInvalidHost)
+	address := fakeSocket(t)
 	fakeCtr(t, `echo "ctr: failed to dial: connection refused" >&2; exit 1`)
-	_, err = openContainerd(t.Context(), "containerd:///x")
+	_, err = openContainerd(t.Context(), address)
 	require.ErrorIs(t, err, ErrUnreachable)
 	require.ErrorContains(t, err, "ctr version: failed to dial: connection refused")
 	t.Setenv("PATH", t.TempDir())
-	_, err = openContainerd(t.Context(), "containerd:///x")
+	_, err = openContainerd(t.Context(), address)
 	require.ErrorIs(t, err, ErrInvalidHost)
 	require.ErrorContains(t, err, "the program ctr, which comes with containerd, is needed")
 }
@@ -35,18 +70,25 @@ func TestContainerdFind(t *testing.T) {
 	const digest = "sha256:d960f1b545b9c3f34fe44c172f5ab93c79c835937a27bed07a68c8ee71161382"
 	const head = "REF TYPE DIGEST STATUS SIZE UNPACKED"
 	for name, c := range map[string]struct {
-		lines string
-		found bool
-		state State
+		lines    string
+		manifest string // as "ctr content get" prints it
+		found    bool
+		state    State
 	}{
-		"none":       {head, false, Usable},
-		"another":    {"registry.test/b:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", false, Usable},
-		"whole":      {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", true, Usable},
-		"unpacked":   {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB false", true, Incomplete},
-		"incomplete": {"registry.test/a:1 type " + digest + " incomplete (5/6) 1.0 MiB/2.0 MiB true", true, Incomplete},
+		"none":         {head, "", false, Usable},
+		"another":      {"registry.test/b:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", "", false, Usable},
+		"whole":        {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB true", "", true, Usable},
+		"not unpacked": {"registry.test/a:1 type " + digest + " complete (6/6) 1.0 MiB/1.0 MiB false", `{"config":{"digest":"` + digest + `"},"layers":[{"digest":"` + digest + `"}]}`, true, Incomplete},
+		"incomplete":   {"registry.test/a:1 type " + digest + " incomplete (5/6) 1.0 MiB/2.0 MiB true", "", true, Incomplete},
+		// Of an image without layers there is nothing to unpack.
+		"no layers":                {"registry.test/a:1 type " + digest + " complete (2/2) 1.0 KiB/1.0 KiB false", `{"config":{"digest":"` + digest + `"},"layers":[]}`, true, Usable},
+		"no list of layers":        {"registry.test/a:1 type " + digest + " complete (2/2) 1.0 KiB/1.0 KiB false", `{"config":{"digest":"` + digest + `"}}`, true, Usable},
+		"no layers and no config":  {"registry.test/a:1 type " + digest + " incomplete (1/2) 1.0 KiB/1.0 KiB false", `{"config":{"digest":"` + digest + `"}}`, true, Incomplete},
+		"an index, not unpacked":   {"registry.test/a:1 type " + digest + " complete (2/2) 1.0 KiB/1.0 KiB false", `{"manifests":[{"digest":"` + digest + `"}]}`, true, Incomplete},
+		"an index without content": {"registry.test/a:1 type " + digest + " complete (2/2) 1.0 KiB/1.0 KiB false", "nonsense", true, Incomplete},
 	} {
-		fakeCtr(t, "cat <<'EOF'\n"+c.lines+"\nEOF\n")
-		containerd, err := openContainerd(t.Context(), "containerd:///x")
+		fakeCtr(t, "[ \"$3\" != content ] || exec echo '"+c.manifest+"'\ncat <<'EOF'\n"+c.lines+"\nEOF\n")
+		containerd, err := openContainerd(t.Context(), fakeSocket(t))
 		require.NoError(t, err)
 		id, state, err := containerd.Find(t.Context(), "registry.test/a:1")
 		require.NoError(t, err)
@@ -58,7 +100,7 @@ func TestContainerdFind(t *testing.T) {
 		}
 	}
 	fakeCtr(t, `[ "$3" = version ] || echo "registry.test/a:1 type nonsense complete true"`)
-	containerd, err := openContainerd(t.Context(), "containerd:///x")
+	containerd, err := openContainerd(t.Context(), fakeSocket(t))
 	require.NoError(t, err)
 	_, _, err = containerd.Find(t.Context(), "registry.test/a:1")
 	require.ErrorIs(t, err, ErrEngine)

@@ -25,11 +25,18 @@
 //
 // In both ways the result is verified: the image's identity, its reference, and that
 // all its layers can be used. If anything is off, or no test has tried this kind of
-// engine, the whole archive is sent.
+// engine, the whole archive is sent. Engines that name an image before it is unpacked
+// ([EarlyNamer]) get it under a name of its own, as in a pull; the reference moves when the
+// image was verified. So what has the reference keeps it through a load that fails: a
+// damaged tarball, a full disk, an engine that is killed, a context that ends.
 //
 // Each layer's digest is verified: on the way; by the engine when it pulls; and beside an
 // engine that verifies layers too, while it unpacks them ([LayerVerifier]). A damaged
-// tarball never becomes an image.
+// tarball never becomes an image. Whether the engine can unpack layers in zstd is known by
+// its version, before anything is sent ([ZstdReader]).
+//
+// What docker save has written is loaded by way of [tarball.OpenSaved]; set Whole and NoPull
+// of [Options] for it: a compressed one can only be read in order.
 //
 // # Engines
 //
@@ -39,6 +46,6 @@
 //
 // # Concurrency
 //
-// [Load] may be called concurrently, also with one engine and one tarball. Progress and
-// Logger of [Options] are called during the call only. A [Host] is a value.
+// [Load] may be called concurrently, also with one engine and one tarball. Progress,
+// Unpacking and Logger of [Options] are called during the call only. A [Host] is a value.
 package loader

@@ -15,6 +15,7 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -186,32 +187,41 @@ func (d *docker) Find(ctx context.Context, reference string) (id v1.Hash, state 
 	if id, err = parseID(found.ID); err != nil {
 		return v1.Hash{}, Usable, err
 	}
-	switch {
-	case found.isIncomplete():
-		return id, Incomplete, nil
-	case d.noManifests:
+	if d.noManifests {
 		return id, Unknown, nil
 	}
-	return id, Usable, nil
+	return id, found.state(), nil
 }
 
-// isIncomplete reports whether an image in containerd's store is not whole or not
-// unpacked: that of a broken archive is kept all the same
-// (https://github.com/moby/moby/issues/48293). Other stores have no such images,
-// and report nothing of it.
+// state returns what the engine reports of the image.
+func (i *imageJSON) state() State {
+	switch {
+	case i.isIncomplete():
+		return Incomplete
+	case len(i.Manifests) > 0 && !i.isWhole():
+		return Unknown
+	}
+	return Usable
+}
+
+// isIncomplete reports whether blobs of an image in containerd's store are missing: that of
+// a broken archive is kept all the same (https://github.com/moby/moby/issues/48293). Other
+// stores have no such images, and report nothing of it.
 func (i *imageJSON) isIncomplete() bool {
 	for _, m := range i.Manifests {
-		if m.ID == i.ID && (!m.Available || m.ImageData != nil && m.ImageData.Size.Unpacked == 0 && len(i.RootFS.Layers) > 0) {
+		if m.ID == i.ID && !m.Available {
 			return true
 		}
 	}
 	return false
 }
 
-// isWhole reports whether the engine itself reports that all of the image can be used.
+// isWhole reports whether the engine itself reports that all of the image can be used. That
+// nothing of it is unpacked may also mean that there is nothing in its layers: file systems
+// differ in whether an empty directory takes space.
 func (i *imageJSON) isWhole() bool {
 	for _, m := range i.Manifests {
-		if m.ID == i.ID && m.Available && m.ImageData != nil && m.ImageData.Size.Unpacked > 0 {
+		if m.ID == i.ID && m.Available && (len(i.RootFS.Layers) == 0 || m.ImageData != nil && m.ImageData.Size.Unpacked > 0) {
 			return true
 		}
 	}
@@ -288,13 +298,76 @@ func (d *docker) Name(ctx context.Context, name string, id v1.Hash) error {
 
 // Load implements [Engine].
 func (d *docker) Load(ctx context.Context, archive io.Reader, size int64) error {
+	return d.load(ctx, archive, size, nil)
+}
+
+// load is Load with a function that is called with how much is unpacked; nil: none.
+func (d *docker) load(ctx context.Context, archive io.Reader, size int64, unpacked func(int64)) error {
 	// Quiet leaves out the progress, not what failed.
-	resp, err := d.do(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {"1"}}, archive, size, "application/x-tar")
+	quiet := map[bool]string{false: "0", true: "1"}[unpacked == nil]
+	resp, err := d.do(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {quiet}}, archive, size, "application/x-tar")
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	return readStream(ctx, resp.Body)
+	return readStream(ctx, resp.Body, unpacked)
+}
+
+// reporting is an engine that reports its unpacking, as far as Docker's API has that:
+// the classic store reports how much of each layer it has read.
+type reporting struct {
+	*docker
+	unpacked func(int64)
+}
+
+// Reporting implements [Reporter].
+func (d *docker) Reporting(unpacked func(int64)) Engine { return reporting{d, unpacked} }
+
+func (r reporting) Load(ctx context.Context, archive io.Reader, size int64) error {
+	return r.load(ctx, archive, size, r.unpacked)
+}
+
+// NamesEarly implements [EarlyNamer]. With containerd's store the image has its name before
+// it is unpacked
+// (https://github.com/moby/moby/blob/v28.5.2/daemon/containerd/image_exporter.go);
+// the classic store and podman give it last.
+func (d *docker) NamesEarly(ctx context.Context) bool {
+	about, err := d.about(ctx)
+	return err == nil && about.containerd
+}
+
+// ReadsZstd implements [ZstdReader]. Docker's classic store unpacks zstd since 23.0, whatever
+// the media type says (https://docs.docker.com/engine/release-notes/23.0/); with containerd's
+// store that one unpacks. podman does in all versions that are supported.
+func (d *docker) ReadsZstd(ctx context.Context, mediaType types.MediaType) error {
+	about, err := d.about(ctx)
+	if err != nil || about.podman {
+		return nil
+	}
+	if about.containerd {
+		return containerdReadsZstd(d.containerdVersion(ctx), mediaType)
+	}
+	if v, err := parseVersion(about.version); err == nil && v < version(23, 0) {
+		return fmt.Errorf("%w: Docker %s does not unpack layers in zstd, Docker 23.0 and later do: update the engine, or build the image with gzip", ErrUnsupported, about.version)
+	}
+	return nil
+}
+
+// containerdVersion returns the version of the containerd that Docker uses, "" if it does
+// not say.
+func (d *docker) containerdVersion(ctx context.Context) string {
+	var answer struct {
+		Components []struct{ Name, Version string }
+	}
+	if d.get(ctx, "/version", &answer) != nil {
+		return ""
+	}
+	for _, c := range answer.Components {
+		if c.Name == "containerd" {
+			return c.Version
+		}
+	}
+	return ""
 }
 
 // Pulls implements [Puller]. Measured (BENCHMARKS.md): with containerd's store, and
@@ -323,7 +396,7 @@ func (d *docker) Pull(ctx context.Context, reference string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	return readStream(ctx, resp.Body)
+	return readStream(ctx, resp.Body, nil)
 }
 
 // containerRequest asks for the container that verifies an image. It is never

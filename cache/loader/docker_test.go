@@ -165,24 +165,27 @@ func TestFindAndName(t *testing.T) {
 }
 
 // As Docker 28 answers.
-func TestIsIncomplete(t *testing.T) {
+func TestFindStates(t *testing.T) {
 	const id = "sha256:0b0af7e7a3ee9b3d2ddc5e7e44a6ad5e2a7ac9e1c4bb6e12a51e24c3dd8bb1a5"
 	const layers = `"RootFS":{"Type":"layers","Layers":["` + id + `"]}`
-	for answer, usable := range map[string]bool{
-		`{"Id":"` + id + `",` + layers + `}`:                  true,
-		`{"Id":"` + id + `",` + layers + `,"Manifests":null}`: true,
-		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":8192}}}]}`:  true,
-		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":false,"ImageData":{"Size":{"Unpacked":8192}}}]}`: false,
-		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`:     false,
-		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true}]}`:                                         true,
+	for answer, want := range map[string]State{
+		`{"Id":"` + id + `",` + layers + `}`:                  Usable,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":null}`: Usable,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":8192}}}]}`:  Usable,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":false,"ImageData":{"Size":{"Unpacked":8192}}}]}`: Incomplete,
+		// It is not unpacked, or its layers are empty on a file system where directories take
+		// no space: a container shows which.
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`: Unknown,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true}]}`:                                     Unknown,
 		// An image of no layer has nothing to unpack.
-		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`: true,
+		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`:  Usable,
+		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":false,"ImageData":{"Size":{"Unpacked":0}}}]}`: Incomplete,
 		// That of another platform, in an index.
-		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"sha256:00","Available":false}]}`: true,
+		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"sha256:00","Available":false}]}`: Unknown,
 	} {
 		var found imageJSON
 		require.NoError(t, json.Unmarshal([]byte(answer), &found))
-		assert.Equal(t, usable, !found.isIncomplete(), answer)
+		assert.Equal(t, want, found.state(), answer)
 	}
 }
 

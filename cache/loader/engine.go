@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dockercache/dockercache/cache/tarball"
 )
@@ -15,7 +16,7 @@ import (
 // for Docker, podman and containerd. It must be safe for concurrent use.
 //
 // What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
-// [Describer].
+// [EarlyNamer], [ZstdReader], [Reporter], [Describer].
 type Engine interface {
 	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
@@ -71,6 +72,33 @@ type LayerVerifier interface {
 	VerifiesLayers(ctx context.Context) bool
 }
 
+// An EarlyNamer is an [Engine] that may give an image in an archive its reference before all
+// of it is there and unpacked. It is sent archives under a name that no other image has, and
+// the image gets its reference when it was verified: so the reference never names what
+// cannot be used, and what had it before keeps it, with its layers, until then.
+type EarlyNamer interface {
+	Engine
+	NamesEarly(ctx context.Context) bool
+}
+
+// A ZstdReader is an [Engine] of which some versions do not unpack layers in zstd.
+type ZstdReader interface {
+	Engine
+	// ReadsZstd returns nil if the engine unpacks layers in zstd that have this media
+	// type in the manifest, or if that is not known; else an error that wraps
+	// [ErrUnsupported] and says which versions do.
+	ReadsZstd(ctx context.Context, mediaType types.MediaType) error
+}
+
+// A Reporter is an [Engine] that reports how far it has unpacked what it was sent.
+type Reporter interface {
+	Engine
+	// Reporting returns the engine with a function that is called, by one goroutine at a
+	// time, while a load goes on: with how many bytes of the archive's layers are
+	// unpacked, of all that are not there yet.
+	Reporting(unpacked func(done int64)) Engine
+}
+
 // A Describer is an [Engine] that names itself for people: product, version, store,
 // address.
 type Describer interface {
@@ -85,6 +113,9 @@ var (
 	// ErrNotLoaded is wrapped when an engine reports that it has loaded an image,
 	// and does not have it.
 	ErrNotLoaded = errors.New("engine reported success but does not have the image")
+	// ErrUnsupported is wrapped when this version of the engine cannot unpack a layer of
+	// the image. Nothing was sent.
+	ErrUnsupported = errors.New("the engine cannot read the image")
 )
 
 // Open connects to the engine at a host: containerd for containerd:///PATH, else

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,29 +44,34 @@ type Options struct {
 	Whole bool
 	// NoPull makes it send an archive also to an engine that would rather pull.
 	NoPull bool
-	// LockDir is where the processes of a machine that load the same image find each
-	// other. Default: dockercache-load below [os.TempDir]. What may go wrong with it
-	// costs only that two load the same.
+	// LockDir is where the processes of a user that load the same image on one machine find
+	// each other. Default: dockercache-load below XDG_RUNTIME_DIR, or
+	// dockercache-load-UID below [os.TempDir], which no other user may open. Processes of
+	// different users do not find each other, in no directory: who can open a lock can
+	// hold it. What may go wrong with it costs only that two load the same.
 	LockDir string
 	// Progress, when not nil, is called with how much of what has to be sent was sent,
 	// by one goroutine at a time. A second attempt begins again, with another total. An
 	// engine that pulls may want less than the total: what it lacks only it knows.
 	Progress func(tarball.Progress)
+	// Unpacking, when not nil, is called with the progress of the phase
+	// [tarball.Unpacking], from when an engine has all that it was sent, or asks for
+	// nothing more for now. It and Progress are called by one goroutine at a time.
+	Unpacking func(tarball.Progress)
 	// Logger logs what went otherwise than expected. Default: silent.
 	Logger *slog.Logger
 }
 
 // Load ensures that the engine has the tarball's image, tagged with its reference.
 //
-// Of several that load the same image into the same engine, on one machine, one
-// does and the others wait for it.
+// Of several processes of a user that load the same image into the same engine, on one
+// machine, one does and the others wait for it, for 15 minutes at most.
 //
-// The result is never nil. The error wraps [ErrEngine], [ErrUnreachable] or
-// [ErrNotLoaded], [tarball.ErrDigest] when the tarball is damaged, or is that of
-// reading it, or of ctx. After an error the reference names what it did before,
-// as far as the engine still answers and can give it back (plain containerd
-// cannot, and a wrong guess removes it already); never an image that cannot be
-// used.
+// The result is never nil. The error wraps [ErrEngine], [ErrUnreachable],
+// [ErrUnsupported] or [ErrNotLoaded], [tarball.ErrDigest] when the tarball is damaged, or
+// is that of reading it, or of ctx. After an error the reference names what it did before,
+// unless that is an image of which the engine reports that it cannot be used: then
+// nothing, as far as the engine still answers.
 func Load(ctx context.Context, engine Engine, t *tarball.Tarball, o *Options) (*Result, error) {
 	if engine == nil || t == nil || t.Layout == nil {
 		return &Result{}, errors.New("load: an engine and a tarball are required")
@@ -90,6 +96,9 @@ type load struct {
 	log     *slog.Logger
 	connect time.Duration // how long an engine may take to ask for what it is to pull
 	result  *Result
+	// doubtful: that the image under the reference cannot be used is not the engine's word
+	// about the image, but that it could not find out.
+	doubtful bool
 }
 
 func newLoad(engine Engine, t *tarball.Tarball, o *Options) *load {
@@ -123,9 +132,10 @@ func (l *load) isPresent(ctx context.Context) (bool, v1.Hash, error) {
 		return false, id, err
 	}
 	// Stores that name an image by its config keep no incomplete ones.
-	if state == Unknown && id == l.image.Digest() {
+	if state == Unknown && id != l.image.ConfigDigest() {
 		if err := l.engine.Verify(ctx, id); err != nil {
 			l.log.WarnContext(ctx, "the image is there and cannot be used: loading it again", "image", l.image.Reference(), "error", err)
+			l.doubtful = errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), noSpace)
 			return false, id, wait.Err(ctx)
 		}
 	}
@@ -133,10 +143,14 @@ func (l *load) isPresent(ctx context.Context) (bool, v1.Hash, error) {
 	return true, id, nil
 }
 
+// noSpace is in the answer of an engine whose disk is full (ENOSPC). Then it can create no
+// container of an image that is whole either.
+const noSpace = "no space left on device"
+
 // is reports whether an engine's identity is an image's: stores name it by its
 // config or by its manifest, and no bytes are both.
 func is(image *tarball.Image, id v1.Hash) bool {
-	return id == image.ConfigDigest() || id == image.Digest()
+	return id == image.ConfigDigest() || image.Is(id)
 }
 
 // transfer lets the engine pull, where it can, or else sends what is missing, and
@@ -146,8 +160,12 @@ func (l *load) transfer(ctx context.Context) error {
 	if present || err != nil {
 		return err
 	}
-	if is(l.image, before) { // it cannot be used: that is nothing to go back to
+	if is(l.image, before) && !l.doubtful { // it cannot be used: that is nothing to go back to
 		before = v1.Hash{}
+	}
+	has := sync.OnceValue(func() map[v1.Hash]bool { return l.has(ctx) })
+	if err := l.checkZstd(ctx, has); err != nil {
+		return err
 	}
 	name := l.image.Reference()
 	if puller, ok := l.engine.(Puller); ok && !l.options.NoPull && !l.options.Whole && puller.Pulls(ctx) {
@@ -157,8 +175,8 @@ func (l *load) transfer(ctx context.Context) error {
 		}
 		l.log.InfoContext(ctx, "the pull from loopback has failed: sending an archive", "image", name, "error", err)
 	}
-	if has := l.has(ctx); len(has) > 0 {
-		err := l.send(ctx, before, func(layer v1.Hash) bool { return has[layer] })
+	if !l.options.Whole && len(has()) > 0 {
+		err := l.send(ctx, before, func(layer v1.Hash) bool { return has()[layer] })
 		if err == nil {
 			l.result.Outcome = Delta
 			return nil
@@ -177,9 +195,6 @@ func (l *load) transfer(ctx context.Context) error {
 
 // has returns the layers that can be left out, nil if there are none.
 func (l *load) has(ctx context.Context) map[v1.Hash]bool {
-	if l.options.Whole {
-		return nil
-	}
 	has, err := l.engine.Has(ctx, l.image)
 	if err != nil {
 		l.log.WarnContext(ctx, "the engine does not say which layers it has: sending all of them", "image", l.image.Reference(), "error", err)
@@ -196,13 +211,21 @@ func (l *load) has(ctx context.Context) map[v1.Hash]bool {
 // send sends an archive and verifies the result. If that is not the image, the
 // reference names again what it did before.
 func (l *load) send(ctx context.Context, before v1.Hash, omit func(v1.Hash) bool) error {
-	archive, err := l.tarball.Archive(omit)
+	name := l.image.Reference()
+	sentAs := name
+	early, ok := l.engine.(EarlyNamer)
+	if staged := ok && early.NamesEarly(ctx); staged {
+		sentAs = "localhost/" + pulledAs + ":" + randomTag()
+	}
+	archive, err := l.tarball.ArchiveAs(sentAs, omit)
 	if err != nil {
 		return err
 	}
-	b := &body{total: archive.Size(), progress: l.options.Progress}
+	u := newUnpacking(l.options.Unpacking, archive)
+	b := &body{total: archive.Size(), progress: l.options.Progress, sent: u.begin}
 	r, verified := l.open(ctx, archive, b)
-	err = l.engine.Load(ctx, b, archive.Size())
+	err = u.engine(l.engine).Load(ctx, b, archive.Size())
+	u.end()
 	sent, failed := b.end()
 	_ = r.Close()
 	l.result.Streamed += sent
@@ -216,7 +239,10 @@ func (l *load) send(ctx context.Context, before v1.Hash, omit func(v1.Hash) bool
 		err = failed
 	}
 	if err == nil {
-		err = l.verify(ctx)
+		err = l.accept(ctx, sentAs)
+	}
+	if sentAs != name {
+		l.untag(ctx, sentAs)
 	}
 	if err != nil {
 		l.undo(ctx, before)
@@ -257,16 +283,28 @@ func (l *load) open(ctx context.Context, archive *tarball.Archive, b *body) (r i
 	}
 }
 
-// verify verifies that the engine has what it was sent.
-func (l *load) verify(ctx context.Context) error {
-	id, err := l.named(ctx, l.image.Reference())
+// accept verifies that the engine has the image under the name that it was sent or pulled
+// by, and gives it its reference, if that is another.
+func (l *load) accept(ctx context.Context, name string) error {
+	id, err := l.named(ctx, name)
 	if err != nil {
 		return err
 	}
 	if err := l.engine.Verify(ctx, id); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotLoaded, err)
 	}
-	return nil
+	reference := l.image.Reference()
+	if name == reference {
+		return nil
+	}
+	// This is not cut off: ctr takes a reference from one image before it gives it to another.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := l.engine.Name(ctx, reference, id); err != nil {
+		return err
+	}
+	_, err = l.named(ctx, reference)
+	return err
 }
 
 // named verifies that a reference names the image, and returns what the engine calls
@@ -314,6 +352,7 @@ type body struct {
 	total    int64
 	progress func(tarball.Progress) // nil: none
 	all      func()                 // is called when all of it was read; nil: none
+	sent     func()                 // the same
 
 	mu    sync.Mutex // net/http may still read when it has returned
 	done  int64
@@ -338,6 +377,10 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if b.progress != nil && n > 0 {
 		b.progress(tarball.Progress{Done: b.done, Total: b.total})
+	}
+	if b.sent != nil && b.done == b.total {
+		b.sent()
+		b.sent = nil
 	}
 	return n, err
 }

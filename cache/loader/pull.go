@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -30,7 +29,7 @@ var errNotAsked = errors.New("the engine has not asked the registry on loopback 
 // pull lets the engine pull, and verifies the result. If that is not the image,
 // the reference names again what it did before.
 func (l *load) pull(ctx context.Context, engine Puller, before v1.Hash) error {
-	r, err := serve(l.tarball, l.options.Progress)
+	r, err := serve(l.tarball, l.options.Progress, l.options.Unpacking)
 	if err != nil {
 		return err
 	}
@@ -55,12 +54,9 @@ func (l *load) pull(ctx context.Context, engine Puller, before v1.Hash) error {
 	}
 	named := err == nil
 	if named {
-		err = l.rename(ctx, r.reference)
+		err = l.accept(ctx, r.reference)
 	}
 	l.untag(ctx, r.reference)
-	if err == nil {
-		_, err = l.named(ctx, l.image.Reference())
-	}
 	if err == nil {
 		l.result.Outcome = Loaded
 		if layers < layerBytes(l.image) {
@@ -74,19 +70,7 @@ func (l *load) pull(ctx context.Context, engine Puller, before v1.Hash) error {
 	return err
 }
 
-// rename verifies what was pulled and gives it the image's reference.
-func (l *load) rename(ctx context.Context, from string) error {
-	id, err := l.named(ctx, from)
-	if err != nil {
-		return err
-	}
-	if err := l.engine.Verify(ctx, id); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotLoaded, err)
-	}
-	return l.engine.Name(ctx, l.image.Reference(), id)
-}
-
-// untag removes the name that was only for the pull.
+// untag removes the name that was only for the pull, or the archive.
 func (l *load) untag(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -95,7 +79,7 @@ func (l *load) untag(ctx context.Context, name string) {
 		err = l.engine.Name(ctx, name, v1.Hash{})
 	}
 	if err != nil {
-		l.log.WarnContext(ctx, "the name that an image was pulled by could not be removed", "name", name, "error", err)
+		l.log.WarnContext(ctx, "the name that an image was loaded by could not be removed", "name", name, "error", err)
 	}
 }
 
@@ -115,6 +99,9 @@ func layerBytes(image *tarball.Image) (total int64) {
 // records with each layer the repositories that it came from.
 const pulledAs = "dockercache/image"
 
+// randomTag returns a tag that no other process knows or will make.
+func randomTag() string { return strings.ToLower(rand.Text()) }
+
 // A registry serves one tarball on loopback, to one engine. It counts what was sent,
 // and keeps the tarball's failures apart from the engine's.
 type registry struct {
@@ -124,24 +111,26 @@ type registry struct {
 	server    http.Server
 	total     int64
 	progress  func(tarball.Progress) // nil: none
+	unpacking func(tarball.Progress) // nil: none
 
-	mu       sync.Mutex
-	requests int
-	sent     int64
-	layers   int64 // of sent, those of blobs but the config's
-	err      error
-	ended    bool
+	mu        sync.Mutex
+	requests  int
+	answering int // requests that are being answered
+	sent      int64
+	layers    int64 // of sent, those of blobs but the config's
+	err       error
+	ended     bool
 }
 
-func serve(t *tarball.Tarball, progress func(tarball.Progress)) (*registry, error) {
+func serve(t *tarball.Tarball, progress, unpacking func(tarball.Progress)) (*registry, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	tag := strings.ToLower(rand.Text())
+	tag := randomTag()
 	r := &registry{
 		reference: listener.Addr().String() + "/" + pulledAs + ":" + tag,
-		total:     t.Layout.Size(), progress: progress,
+		total:     t.Layout.Size(), progress: progress, unpacking: unpacking,
 	}
 	config := "/" + t.Image.ConfigDigest().String()
 	images := server.NewSingle(t, pulledAs, tag, &server.Options{Failed: r.failed})
@@ -149,7 +138,9 @@ func serve(t *tarball.Tarball, progress func(tarball.Progress)) (*registry, erro
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			r.mu.Lock()
 			r.requests++
+			r.answering++
 			r.mu.Unlock()
+			defer r.answered()
 			layer := strings.Contains(req.URL.Path, "/blobs/") && !strings.HasSuffix(req.URL.Path, config)
 			images.ServeHTTP(&meter{w, r, layer}, req)
 		}),
@@ -164,6 +155,16 @@ func (r *registry) failed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.err = errors.Join(r.err, err)
+}
+
+// answered ends the answer to a request. When the engine has layers and asks for nothing
+// more, for now, it unpacks; how far it is it does not report in bytes.
+func (r *registry) answered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.answering--; r.answering == 0 && r.layers > 0 && r.unpacking != nil && !r.ended {
+		r.unpacking(tarball.Progress{Phase: tarball.Unpacking})
+	}
 }
 
 // asked reports whether there was a request.

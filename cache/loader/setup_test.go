@@ -131,6 +131,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	_ = os.Setenv("TMPDIR", shared.dir) // also of the default LockDir
+	_ = os.Unsetenv("XDG_RUNTIME_DIR")
 	shared.made = map[string]*tarball.Tarball{}
 	code := m.Run()
 	_ = os.RemoveAll(shared.dir)

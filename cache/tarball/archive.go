@@ -2,9 +2,11 @@ package tarball
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -38,8 +40,36 @@ func (t *Tarball) Archive(omit func(layer v1.Hash) bool) (*Archive, error) {
 	return a, nil
 }
 
+// ArchiveAs is [Tarball.Archive] with another reference, by which an engine will know the
+// image. It needs a tag, as that of [NewImage].
+func (t *Tarball) ArchiveAs(ref string, omit func(layer v1.Hash) bool) (*Archive, error) {
+	if t == nil || t.r == nil {
+		return nil, errNotOpen
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err == nil && reference.IsNameOnly(named) {
+		err = errors.New("it has no tag")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: reference %q: %w", t.name, ErrInvalidImage, ref, err)
+	}
+	image := *t.Image
+	image.reference = named.String()
+	if omit == nil {
+		omit = func(v1.Hash) bool { return false }
+	}
+	a := &Archive{tarball: t}
+	if a.layout, err = newLayout(&image, t.Provenance, omit); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.name, err)
+	}
+	return a, nil
+}
+
 // Size returns how many bytes the archive has.
 func (a *Archive) Size() int64 { return a.layout.Size() }
+
+// Layers returns the segments of the archive that are layers, in order.
+func (a *Archive) Layers() []Segment { return a.layout.Layers() }
 
 // Open returns a reader of the archive. It reads ahead, up to
 // 8 MiB, and verifies each layer before it gives out the last of its bytes: one

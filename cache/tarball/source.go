@@ -97,4 +97,14 @@ type Progress struct {
 	// Reused is how many bytes were there already: in another tarball, or left by an
 	// earlier attempt.
 	Reused int64
+	// Phase is empty while bytes are fetched or sent. In the phase [Unpacking], Done is
+	// how many bytes of what was sent a container engine has unpacked, of Total; Total is 0
+	// when the engine does not report that.
+	Phase Phase
 }
+
+// A Phase is a part of the work on a tarball that has a progress of its own.
+type Phase string
+
+// Unpacking: a container engine unpacks the layers that it was sent.
+const Unpacking Phase = "unpacking"

@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
@@ -29,14 +31,14 @@ var program = cli.Program{
 Makes the container engine of this machine have each IMAGE, from the tarball that
 docker-cache has stocked for it in DIR, under the same name. An image that the
 engine already has is left as it is; of others only those layers are sent that no
-local image has.
+local image has. A file of that name that docker save has written is sent whole.
 
 The engine is the one that Docker's client would use: DOCKER_HOST, DOCKER_CONTEXT,
 or the current context in Docker's config file. podman is one too, by its socket.
 For containerd its program ctr is needed, and CONTAINERD_NAMESPACE says where.
 `,
 	Notes: `Environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG, DOCKER_TLS_VERIFY,
-DOCKER_TLS, DOCKER_CERT_PATH, TMPDIR.
+DOCKER_TLS, DOCKER_CERT_PATH, XDG_RUNTIME_DIR, TMPDIR.
 
 Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 3 tarballs are missing and nothing else failed, 130 interrupted.
@@ -48,7 +50,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 		o.naming.Register(f.FlagSet)
 		f.StringVar(&o.platform, "platform", "", "the platform of the images, as `OS/ARCH`[/VARIANT], where it is part of the tarball's name (default "+registry.DefaultPlatform().String()+", this machine's)")
 		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
-		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which processes that load the same image find each other (default: in the temporary one)")
+		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which this user's processes that load the same image find each other (default: one of this user's, below XDG_RUNTIME_DIR or the temporary one)")
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
 		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback")
 		f.JSONFlag("print one JSON object for each image")
@@ -62,6 +64,9 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 // job can pull those images.
 const noTarball = 3
 
+// savedNote is what is said of a file of the workflow that this module replaces.
+const savedNote = "written by docker save, not by docker-cache: it is sent whole each time, until docker-cache stocks the image"
+
 func main() { cli.Main(program.Run) }
 
 type options struct {
@@ -70,6 +75,7 @@ type options struct {
 	load                           loader.Options
 	images                         []string
 	host                           loader.Host
+	openDir                        func() (*cache.Dir, error) // once for all images
 	engine                         loader.Engine
 }
 
@@ -118,6 +124,7 @@ func (o *options) checkPlatform() error {
 // Run loads one image after the other: an engine unpacks on one processor, and writes
 // to one disk.
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	o.openDir = sync.OnceValues(func() (*cache.Dir, error) { return cache.Open(o.dir, nil) })
 	missing := 0
 	for _, image := range o.images {
 		if ctx.Err() != nil {
@@ -146,14 +153,24 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	if err != nil {
 		return err
 	}
-	dir, err := cache.Open(o.dir, nil)
+	dir, err := o.openDir()
 	if err != nil {
 		return err
 	}
+	load := o.load
 	t, err := stocked.Find(ctx, dir, r.Image, names)
+	if errors.Is(err, tarball.ErrNotTarball) {
+		if t, err = stocked.FindSaved(dir, r.Image, names); err == nil {
+			r.Note = savedNote
+			load.Whole, load.NoPull = true, true // it cannot be read in any order as fast
+		}
+	}
 	if t != nil {
 		defer t.Close()
-		r.Tarball, r.Digest, r.BytesTotal = t.Name(), t.Image.Digest().String(), t.Layout.Size()
+		r.Tarball, r.BytesTotal = t.Name(), t.Layout.Size()
+		if r.Note == "" { // else the file may have no manifest
+			r.Digest = t.Image.Digest().String()
+		}
 	}
 	if err == nil && o.engine == nil {
 		o.engine, err = loader.Open(ctx, o.host)
@@ -163,10 +180,10 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	}
 	progress, end := out.Track(names.Tarball)
 	defer end()
-	o.load.Progress, o.load.Logger = progress, out.Log
-	done, err := loader.Load(ctx, o.engine, t, &o.load)
+	load.Progress, load.Unpacking, load.Logger = progress, progress, out.Log
+	done, err := loader.Load(ctx, o.engine, t, &load)
 	r.Outcome, r.BytesStreamed, r.BytesTotal = string(done.Outcome), done.Streamed, done.Total
-	if err == nil {
+	if err == nil && r.Note == "" {
 		_ = dir.Touch(ctx, names.Tarball) // it may have been removed meanwhile
 	}
 	return err

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/internal/enginetest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 func TestMain(m *testing.M) {
@@ -88,6 +90,25 @@ func runScripts(t *testing.T, o enginetest.Options) {
 			if len(files) != 2*len(args[1:]) {
 				ts.Fatalf("%s has %d files", args[0], len(files))
 			}
+		},
+		// saved FILE REF LAYER...: writes the file as docker save does.
+		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
+			archive, err := tarballtest.Saved(args[1], 5000, args[2:]...)
+			ts.Check(err)
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), archive, 0o600))
+		},
+		// truncate FILE: cuts off its last third.
+		"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
+			info, err := os.Stat(ts.MkAbs(args[0]))
+			ts.Check(err)
+			ts.Check(os.Truncate(ts.MkAbs(args[0]), info.Size()*2/3))
+		},
+		// flip FILE: changes a bit of its first layer.
+		"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+			content, err := os.ReadFile(ts.MkAbs(args[0]))
+			ts.Check(err)
+			content[3000] ^= 1
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o600))
 		},
 		// loads N: so many archives were sent, or images pulled, since the last time.
 		"loads": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -96,6 +96,7 @@ func (s *store) unpackAll(config []byte, layers []string, open func(string) ([]b
 			return nil, fmt.Errorf("invalid diffID for layer %d: expected %q, got %q", i, diffIDs[i], diffID)
 		}
 		s.chains[chain] = l
+		s.unpackedNow = append(s.unpackedNow, len(blob))
 	}
 	return &stored{id: hashOf(config), diffIDs: diffIDs}, nil
 }

@@ -97,6 +97,9 @@ func (s *store) unpackBlobs(img *stored) error {
 		if _, ok := s.chains[chain]; ok {
 			continue
 		}
+		if s.diesFirst {
+			return failure("killed")
+		}
 		blob, err := s.blob(h)
 		if err != nil {
 			return err

@@ -84,7 +84,20 @@ func (e *Engine) load(w http.ResponseWriter, r *http.Request, record *Request, q
 	}
 	e.mu.Lock()
 	lines, err := e.keep(files, q)
+	unpacked := e.store.unpackedNow
+	e.store.unpackedNow = nil
 	e.mu.Unlock()
+	if q.DiesUnpacking && e.options.Kind == Containerd {
+		panic(http.ErrAbortHandler)
+	}
+	// As Docker's classic store, in two steps for each layer.
+	if e.options.Kind == Classic && r.URL.Query().Get("quiet") != "1" {
+		for n, size := range unpacked {
+			for _, current := range []int{size / 2, size} {
+				out.line(map[string]any{"status": "Loading layer", "id": fmt.Sprint("layer", n), "progressDetail": map[string]int{"current": current, "total": size}})
+			}
+		}
+	}
 	if err != nil {
 		e.refuse(out, err)
 		return
@@ -97,6 +110,7 @@ func (e *Engine) load(w http.ResponseWriter, r *http.Request, record *Request, q
 // keep stores an archive's images, and returns what to say of it.
 func (e *Engine) keep(files map[string][]byte, q Quirks) (lines []string, err error) {
 	s := e.store
+	s.diesFirst = q.DiesUnpacking
 	defer s.collect()
 	var loaded []named
 	switch s.kind {

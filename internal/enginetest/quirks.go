@@ -26,6 +26,15 @@ type Quirks struct {
 	// Incomplete says of every image that blobs of it are missing, as far as the
 	// engine says such things: with [Containerd], from version 28 on.
 	Incomplete bool
+	// NothingUnpacked says of every image that its unpacked files take no space, as of one
+	// whose layers are empty on XFS, or that is not unpacked: with [Containerd], from
+	// version 28 on.
+	NothingUnpacked bool
+	// DiesUnpacking closes the connection when an archive's images have their names, and
+	// unpacks nothing: with [Containerd], as an engine that is killed.
+	DiesUnpacking bool
+	// ContainerdVersion is what it says of the containerd that it uses, "" nothing.
+	ContainerdVersion string
 	// WrongImage gives the reference to another image than the archive's.
 	WrongImage bool
 	// NoName loads an image and gives it no reference.
@@ -52,6 +61,8 @@ type Quirks struct {
 	WhilePulling func() `json:"-"`
 	// CreateFails creates no container.
 	CreateFails bool
+	// NoSpace creates no container, since the disk is full.
+	NoSpace bool
 	// TagFails gives no image a name, and takes none away.
 	TagFails bool
 

@@ -49,6 +49,10 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "this engine wants the API's version in each request")
 	case path == "/info" && r.Method == http.MethodGet:
 		e.info(w, q)
+	case path == "/version" && r.Method == http.MethodGet:
+		say(w, http.StatusOK, map[string]any{"Components": []map[string]string{
+			{"Name": "Engine", "Version": e.options.Version}, {"Name": "containerd", "Version": q.ContainerdVersion},
+		}})
 	case path == "/images/json" && r.Method == http.MethodGet:
 		e.list(w, q)
 	case isImage && strings.HasSuffix(image, "/json") && r.Method == http.MethodGet:
@@ -160,9 +164,13 @@ func (e *Engine) inspect(w http.ResponseWriter, name string, manifests bool, q Q
 		"RootFS": map[string]any{"Type": "layers", "Layers": img.diffIDs},
 	}
 	if e.options.Kind == Containerd && manifests && e.apiVersion() != "1.41" {
+		unpacked := e.store.unpacked(img)
+		if q.NothingUnpacked {
+			unpacked = 0
+		}
 		answer["Manifests"] = []any{map[string]any{
 			"ID": img.id, "Kind": "image", "Available": e.store.available(img) && !q.Incomplete,
-			"ImageData": map[string]any{"Size": map[string]any{"Unpacked": e.store.unpacked(img)}},
+			"ImageData": map[string]any{"Size": map[string]any{"Unpacked": unpacked}},
 		}}
 	}
 	say(w, http.StatusOK, answer)
@@ -201,6 +209,10 @@ func (e *Engine) create(w http.ResponseWriter, r *http.Request, q Quirks) {
 	}
 	if q.CreateFails {
 		fail(w, http.StatusInternalServerError, "error creating overlay mount: no such file or directory")
+		return
+	}
+	if q.NoSpace {
+		fail(w, http.StatusInternalServerError, "mkdir /var/lib/docker/overlay2/1-init: no space left on device")
 		return
 	}
 	img, err := e.store.find(asked.Image)

@@ -14,6 +14,9 @@ type store struct {
 	images map[v1.Hash]*stored
 	chains map[v1.Hash]layer  // unpacked layers
 	blobs  map[v1.Hash][]byte // with Containerd only
+	// unpackedNow are the sizes of the layers' files that the load under way has unpacked.
+	unpackedNow []int
+	diesFirst   bool // before it unpacks a layer, see [Quirks].DiesUnpacking
 }
 
 // stored is an image.

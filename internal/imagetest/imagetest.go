@@ -85,3 +85,58 @@ func Image(layers ...v1.Layer) (v1.Image, error) {
 	}
 	return image, nil
 }
+
+// ZstdLayer is [Layer] in zstd, with this media type.
+func ZstdLayer(name string, size int, mediaType types.MediaType) (v1.Layer, error) {
+	l, err := Layer(name, size)
+	if err != nil {
+		return nil, err
+	}
+	diffID, err := l.DiffID()
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.Uncompressed()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	return Blob(zstdFrame(content), diffID, mediaType)
+}
+
+// Blob returns a layer of these bytes, as they are.
+func Blob(content []byte, diffID v1.Hash, mediaType types.MediaType) (v1.Layer, error) {
+	sum := sha256.Sum256(content)
+	return partial.CompressedToLayer(typed{&layer{content, hash(sum[:]), diffID}, mediaType})
+}
+
+// typed is a layer with another media type.
+type typed struct {
+	*layer
+	mediaType types.MediaType
+}
+
+func (t typed) MediaType() (types.MediaType, error) { return t.mediaType, nil }
+
+// zstdFrame returns content in zstd, in blocks that are not compressed
+// (https://www.rfc-editor.org/rfc/rfc8878#name-zstandard-frames).
+func zstdFrame(content []byte) []byte {
+	const block, window = 128 << 10, 7 << 3 // 2^(10+7) bytes
+	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, window}
+	for {
+		n := min(len(content), block)
+		header := uint32(n) << 3
+		if n == len(content) {
+			header |= 1 // the last
+		}
+		frame = append(frame, byte(header), byte(header>>8), byte(header>>16))
+		frame = append(frame, content[:n]...)
+		if content = content[n:]; len(content) == 0 {
+			return frame
+		}
+	}
+}

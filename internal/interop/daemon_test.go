@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/dockercache/dockercache/internal/testtool"
 )
@@ -20,15 +23,69 @@ type daemon struct {
 	mu      sync.Mutex // held by the test that uses it
 	address string     // "" before it runs
 	ends    []func()
+	// Of one that a single test uses:
+	disk    string      // a small one of its own, in tmpfs's words; "" none
+	dir     string      // of the start before, "" none
+	process *os.Process // that was started last
+}
+
+// own returns a daemon that is started as another one, for this test alone.
+func (d *daemon) own(t *testing.T, disk string) *daemon {
+	t.Helper()
+	mine := &daemon{start: d.start, disk: disk}
+	t.Cleanup(mine.end)
+	mine.Cleanup(func() { // what a killed one has left
+		unmountBelow(mine.dir)
+		_ = os.RemoveAll(mine.dir)
+	})
+	return mine
+}
+
+// unmountBelow unmounts what is mounted below a directory.
+func unmountBelow(dir string) {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	lines := strings.Split(string(mounts), "\n")
+	for _, line := range slices.Backward(lines) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			_ = unix.Unmount(f[1], unix.MNT_DETACH)
+		}
+	}
+}
+
+// kill kills the daemon.
+func (d *daemon) kill(t *testing.T) {
+	t.Helper()
+	require.NoError(t, d.process.Kill())
+	_, err := d.process.Wait() // else its process number still counts as one that runs
+	require.NoError(t, err)
+}
+
+// restart starts the daemon again, with what it has on the disk, as after a start of the
+// machine: nothing else that it has started runs, or is in memory.
+func (d *daemon) restart(t *testing.T) {
+	t.Helper()
+	unmountBelow(d.dir)
+	for _, name := range []string{"exec", "pid", "run", "state"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(d.dir, name)))
+	}
+	require.Equal(t, d.address, d.start(t, d))
+}
+
+// end ends the daemon.
+func (d *daemon) end() {
+	for i := range d.ends {
+		d.ends[len(d.ends)-1-i]()
+	}
 }
 
 var (
 	docker              = &daemon{start: startDocker}
 	podman              = &daemon{start: startPodman}
-	containerd          = &daemon{start: startContainerd}
+	containerd          = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, "") }}
+	eagerContainerd     = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, eagerGC) }}
 	newDockerClassic    = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, false) }}
 	newDockerContainerd = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, true) }}
-	daemons             = []*daemon{docker, podman, containerd, newDockerClassic, newDockerContainerd}
+	daemons             = []*daemon{docker, podman, containerd, eagerContainerd, newDockerClassic, newDockerContainerd}
 )
 
 // use returns the address of the daemon, which no other test uses until this one has ended.
@@ -49,11 +106,7 @@ func (d *daemon) Cleanup(end func()) { d.ends = append(d.ends, end) }
 func endDaemons() {
 	var group sync.WaitGroup
 	for _, d := range daemons {
-		group.Go(func() {
-			for i := range d.ends {
-				d.ends[len(d.ends)-1-i]()
-			}
-		})
+		group.Go(d.end)
 	}
 	group.Wait()
 }
@@ -108,10 +161,9 @@ func startDockerd(t *testing.T, d *daemon, program, config string, more ...strin
 	return socket
 }
 
-// startContainerd starts a containerd and returns its address. It collects garbage only when
-// a test asks for it, not after so many changes of all tests before: an import that takes the
-// name of an image while its layers are collected has to be sent again, as a whole.
-func startContainerd(t *testing.T, d *daemon) string {
+// startContainerd starts a containerd with these settings of its garbage collector, and
+// returns its address.
+func startContainerd(t *testing.T, d *daemon, gc string) string {
 	t.Helper()
 	testtool.NeedRoot(t)
 	testtool.Need(t, "ctr")
@@ -124,14 +176,20 @@ state = "%[1]s/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "%[1]s/containerd.sock"
-[plugins."io.containerd.gc.v1.scheduler"]
-  mutation_threshold = 0
-  startup_delay = "24h"
-  pause_threshold = 0.0000001
-`, dir), 0o600))
+%[2]s`, dir, gc), 0o600))
 	start(t, d, "containerd successfully booted", "containerd", "--config", config)
 	return "containerd://" + dir + "/containerd.sock"
 }
+
+// eagerGC makes containerd collect garbage all the time. By default it does after an image
+// was removed or replaced too, but not at once.
+const eagerGC = `
+[plugins."io.containerd.gc.v1.scheduler"]
+  mutation_threshold = 1
+  schedule_delay = "0s"
+  startup_delay = "0s"
+  pause_threshold = 0.5
+`
 
 // startPodman starts podman's service for Docker's API.
 func startPodman(t *testing.T, d *daemon) string {

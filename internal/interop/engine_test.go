@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/loader"
@@ -20,7 +21,8 @@ var engines = []struct {
 }{
 	{"docker classic", func(t *testing.T) engine { return connect(t, docker) }},
 	{"podman", func(t *testing.T) engine { return connect(t, podman) }},
-	{"containerd", connectContainerd},
+	{"containerd", func(t *testing.T) engine { return connectContainerd(t, containerd) }},
+	{"containerd collecting garbage", func(t *testing.T) engine { return connectContainerd(t, eagerContainerd) }},
 	{"new docker classic", func(t *testing.T) engine { return connect(t, newDockerClassic) }},
 	{"new docker containerd", func(t *testing.T) engine { return connect(t, newDockerContainerd) }},
 }
@@ -93,6 +95,28 @@ func (e engine) VerifiesLayers(ctx context.Context) bool {
 	return ok && verifier.VerifiesLayers(ctx)
 }
 
+// NamesEarly makes an engine a [loader.EarlyNamer].
+func (e engine) NamesEarly(ctx context.Context) bool {
+	early, ok := e.Engine.(loader.EarlyNamer)
+	return ok && early.NamesEarly(ctx)
+}
+
+// ReadsZstd makes an engine a [loader.ZstdReader].
+func (e engine) ReadsZstd(ctx context.Context, mediaType types.MediaType) error {
+	if reader, ok := e.Engine.(loader.ZstdReader); ok {
+		return reader.ReadsZstd(ctx, mediaType)
+	}
+	return nil
+}
+
+// Reporting makes an engine a [loader.Reporter].
+func (e engine) Reporting(unpacked func(int64)) loader.Engine {
+	if reporter, ok := e.Engine.(loader.Reporter); ok {
+		return reporter.Reporting(unpacked)
+	}
+	return e
+}
+
 func (e engine) Pull(ctx context.Context, reference string) error {
 	return e.Engine.(loader.Puller).Pull(ctx, reference)
 }
@@ -116,9 +140,9 @@ func connect(t *testing.T, d *daemon) engine {
 }
 
 // connectContainerd is [connect] for containerd, through ctr.
-func connectContainerd(t *testing.T) engine {
+func connectContainerd(t *testing.T, d *daemon) engine {
 	t.Helper()
-	address := containerd.use(t)
+	address := d.use(t)
 	connected, err := loader.Open(t.Context(), loader.Host{Address: address})
 	require.NoError(t, err)
 	socket := strings.TrimPrefix(address, "containerd://")

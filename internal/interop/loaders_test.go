@@ -152,7 +152,7 @@ func TestSkopeoAsAnotherUser(t *testing.T) {
 }
 
 func TestContainerdImport(t *testing.T) {
-	e := connectContainerd(t)
+	e := connectContainerd(t, containerd)
 	tb := small(t)
 	client := func(args ...string) string { return run(t, "ctr", append([]string{"--address", e.socket}, args...)...) }
 	client("images", "import", "--snapshotter", "native", tb.Name())

@@ -135,7 +135,7 @@ var mirrorEngines = []struct {
 }
 
 func mirrorContainerd(t *testing.T, at, more string) mirrorEngine {
-	e := connectContainerd(t)
+	e := connectContainerd(t, containerd)
 	hosts := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(hosts, "docker.io"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Appendf(nil, `

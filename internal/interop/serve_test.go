@@ -73,7 +73,7 @@ func TestServeToEngines(t *testing.T) {
 func TestServeAsAMirror(t *testing.T) {
 	host, stocked := served(t)
 	t.Run("containerd", func(t *testing.T) {
-		e := connectContainerd(t)
+		e := connectContainerd(t, containerd)
 		hosts := t.TempDir()
 		require.NoError(t, os.Mkdir(filepath.Join(hosts, "registry.example"), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(hosts, "registry.example", "hosts.toml"), fmt.Appendf(nil, `

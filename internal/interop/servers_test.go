@@ -33,6 +33,9 @@ func start(t *testing.T, owner owner, ready string, name string, args ...string)
 	require.NoError(t, err)
 	cmd.Stdout = cmd.Stderr
 	require.NoError(t, cmd.Start())
+	if d, ok := owner.(*daemon); ok {
+		d.process = cmd.Process
+	}
 	owner.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
@@ -95,9 +98,20 @@ http: {addr: "127.0.0.1:0"}
 // in all.
 func shortDir(t *testing.T, owner owner) string {
 	t.Helper()
+	d, isDaemon := owner.(*daemon)
+	if isDaemon && d.dir != "" {
+		return d.dir
+	}
 	dir, err := os.MkdirTemp("", "dc")
 	require.NoError(t, err)
 	owner.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if isDaemon {
+		d.dir = dir
+	}
+	if isDaemon && d.disk != "" {
+		run(t, "mount", "-t", "tmpfs", "-o", d.disk, "tmpfs", dir)
+		owner.Cleanup(func() { _ = exec.Command("umount", "-R", dir).Run() })
+	}
 	return dir
 }
 

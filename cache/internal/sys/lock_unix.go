@@ -61,6 +61,12 @@ func isMine(info os.FileInfo) bool {
 	return ok && int64(stat.Uid) == int64(os.Geteuid())
 }
 
+// IsPrivate reports whether info is of a directory that belongs to this process's effective
+// user, and in which no other user can open or create anything.
+func IsPrivate(info os.FileInfo) bool {
+	return info.IsDir() && info.Mode()&0o077 == 0 && isMine(info)
+}
+
 // giveGroup gives f the group of another file.
 func giveGroup(f *os.File, of os.FileInfo) error {
 	is, err := f.Stat()

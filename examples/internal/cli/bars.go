@@ -29,13 +29,24 @@ func newBars(w io.Writer) *bars {
 
 func (b *bars) Track(name string) (report func(tarball.Progress), end func()) {
 	var mine *bar
+	var phase *mpb.Bar // in place of it
 	var last tarball.Progress
 	report = func(p tarball.Progress) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		if phase = setPhase(b.container, phase, name, p); phase != nil {
+			if mine != nil {
+				mine.Abort(true)
+				mine = nil
+			}
+			return
+		}
 		if mine == nil { // not before: an image that is unchanged needs no bar
 			mine = newBar(b.container, name, mpb.BarRemoveOnComplete())
-			if b.count++; b.count == 2 {
+			if last == (tarball.Progress{}) {
+				b.count++
+			}
+			if b.count == 2 && b.total == nil {
 				b.total = newBar(b.container, "all images", mpb.BarPriority(1<<30))
 			}
 		}
@@ -52,6 +63,9 @@ func (b *bars) Track(name string) (report func(tarball.Progress), end func()) {
 		defer b.mu.Unlock()
 		if mine != nil {
 			mine.Abort(true)
+		}
+		if phase != nil {
+			phase.Abort(true)
 		}
 	}
 	return report, end

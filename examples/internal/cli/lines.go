@@ -78,6 +78,10 @@ func (l *lines) printOnce() {
 	var all line
 	shown := 0
 	for _, i := range l.images {
+		if i.now.Phase != "" {
+			fmt.Fprintln(l.w, phaseText(i.name, i.now))
+			continue
+		}
 		if i.now.Total == 0 {
 			continue // still asking the registry
 		}

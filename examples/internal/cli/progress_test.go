@@ -80,3 +80,47 @@ func TestBars(t *testing.T) {
 	assert.Regexp(t, "after\n$", out.String())
 	assert.Same(t, &out, b.above(&out), "what is no terminal gets its lines directly")
 }
+
+// A phase stands in place of what was sent, as long as it goes on.
+func TestPhases(t *testing.T) {
+	sent := tarball.Progress{Done: 100 << 20, Total: 100 << 20}
+	begun := tarball.Progress{Phase: tarball.Unpacking}
+	known := tarball.Progress{Phase: tarball.Unpacking, Done: 30 << 20, Total: 90 << 20}
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := newDisplay(&out, true)
+		report, end := p.Track("one.tar")
+		for want, progress := range map[string]tarball.Progress{
+			"one.tar: unpacking\n":                   begun,
+			"one.tar: unpacking, 30 MiB of 90 MiB\n": known,
+		} {
+			report(sent)
+			report(progress)
+			out.Reset()
+			time.Sleep(lineEvery) // the bubble's clock
+			synctest.Wait()
+			assert.Equal(t, want, out.String())
+		}
+		report(sent)
+		out.Reset()
+		time.Sleep(lineEvery)
+		synctest.Wait()
+		assert.Contains(t, out.String(), "one.tar: 100 MiB of 100 MiB")
+		end()
+		p.end()
+	})
+
+	var out bytes.Buffer
+	b := newBars(&out)
+	report, end := b.Track("one.tar")
+	for _, p := range []tarball.Progress{begun, sent, begun, known, sent, sent, known} {
+		report(p)
+	}
+	assert.Nil(t, b.total, "one image is all, in how many phases ever")
+	end()
+	report, end = b.Track("two.tar")
+	report(sent)
+	assert.NotNil(t, b.total)
+	end()
+	b.end()
+}

@@ -145,6 +145,7 @@ type Loaded struct {
 	Seconds       float64 `json:"seconds"`
 	Error         string  `json:"error"`  // "" unless missing or failed
 	Advice        string  `json:"advice"` // what to do about the error
+	Note          string  `json:"note"`   // what is special about the tarball, "" for nothing
 
 	Start time.Time `json:"-"`
 }
@@ -161,11 +162,15 @@ func (r *Loaded) End(err error, outcome, advice string) {
 // Text is the record for people.
 func (r *Loaded) Text() string {
 	name, total := filepath.Base(r.Tarball), cli.Bytes(r.BytesTotal)
+	note := ""
+	if r.Note != "" {
+		note = " (" + r.Note + ")"
+	}
 	switch loader.Outcome(r.Outcome) {
 	case loader.Present:
-		return fmt.Sprintf("present       %s  %s, nothing sent, in %.1f s", name, total, r.Seconds)
+		return fmt.Sprintf("present       %s  %s, nothing sent, in %.1f s%s", name, total, r.Seconds, note)
 	case loader.Loaded, loader.Delta:
-		return fmt.Sprintf("%-12s  %s  %s sent of %s in %.1f s", r.Outcome, name, cli.Bytes(r.BytesStreamed), total, r.Seconds)
+		return fmt.Sprintf("%-12s  %s  %s sent of %s in %.1f s%s", r.Outcome, name, cli.Bytes(r.BytesStreamed), total, r.Seconds, note)
 	}
 	return fmt.Sprintf("%-12s  %q after %.1f s", r.Outcome, r.Image, r.Seconds)
 }

@@ -19,7 +19,7 @@ import (
 func TestJSONFields(t *testing.T) {
 	for want, record := range map[string]any{
 		`{"image":"","source":"","tarball":"","digest":"","outcome":"","bytes_total":0,"bytes_downloaded":0,"bytes_reused":0,"bytes_cloned":0,"bytes_copied":0,"bytes_resumed":0,"seconds":0,"error":"","advice":"","platform":""}`: Stocked{},
-		`{"image":"","tarball":"","digest":"","outcome":"","bytes_streamed":0,"bytes_total":0,"seconds":0,"error":"","advice":""}`:                                                                                                  Loaded{},
+		`{"image":"","tarball":"","digest":"","outcome":"","bytes_streamed":0,"bytes_total":0,"seconds":0,"error":"","advice":"","note":""}`:                                                                                        Loaded{},
 		`{"name":"","reference":"","artifact":"","file":"","run_id":0,"run_attempt":0,"branch":""}`:                                                                                                                                 Output{},
 	} {
 		raw, err := json.Marshal(record)
