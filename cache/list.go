@@ -2,6 +2,7 @@ package cache
 
 import (
 	"archive/tar"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -166,8 +167,13 @@ func (e *Entry) read(path string) {
 var foreignStart = regexp.MustCompile(`^(\./)?(blobs(/|$)|index\.json$|manifest\.json$|repositories$|(sha256:)?[0-9a-f]{64}(/|\.json$|\.tar(\.gz)?$|$))`)
 
 // isForeign reports whether the content of a file is an archive of images that is not of
-// this cache. What cannot be read is none: it may be a tarball that is damaged.
+// this cache, as it is or compressed with gzip. What cannot be read is none: it may be a
+// tarball that is damaged.
 func isForeign(r io.ReaderAt, size int64) bool {
-	h, err := tar.NewReader(io.NewSectionReader(r, 0, size)).Next()
+	archive := io.Reader(io.NewSectionReader(r, 0, size))
+	if z, err := gzip.NewReader(io.NewSectionReader(r, 0, size)); err == nil {
+		archive = z
+	}
+	h, err := tar.NewReader(archive).Next()
 	return err == nil && foreignStart.MatchString(h.Name)
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -139,7 +140,7 @@ func (f *authFile) read(ctx context.Context) (all []*logins, err error) {
 	for _, file := range f.files() {
 		raw, err := os.ReadFile(file)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case isAbsent(err):
 			continue
 		case err != nil:
 			return nil, err
@@ -153,6 +154,12 @@ func (f *authFile) read(ctx context.Context) (all []*logins, err error) {
 		all = append(all, l)
 	}
 	return all, nil
+}
+
+// isAbsent reports whether a file cannot be read since there is none, also where HOME is
+// no directory, as of users who shall have none (/dev/null).
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 func (f *authFile) find(ctx context.Context, l *logins, target authn.Resource) (authn.AuthConfig, error) {

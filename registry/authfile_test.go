@@ -230,3 +230,12 @@ func TestBrokenLoginsOfOthers(t *testing.T) {
 		assert.Equal(t, lines, strings.Count(log.String(), "level=WARN"), "%s: once", name)
 	}
 }
+
+// A user without a home has no logins, and no certificates: that is no error.
+func TestHomeThatIsNoDirectory(t *testing.T) {
+	authFiles(t, nil)
+	for _, name := range []string{"HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"} {
+		t.Setenv(name, os.DevNull+"/none")
+	}
+	require.Empty(t, userFor(t, "host.example.com/team/app"))
+}

@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -107,7 +105,7 @@ func (c *certs) of(host string) *hostCerts {
 func (c *certs) read(h *hostCerts, dir string) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !isAbsent(err) {
 			c.warn(err)
 		}
 		return
