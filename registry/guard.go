@@ -156,7 +156,8 @@ func (g *guard) transport(w way) http.RoundTripper {
 		t.TLSClientConfig = g.certs.of(w.host).config(t.TLSClientConfig, w.own)
 	}
 	if w.checked {
-		if old := t.Dial; old != nil && t.DialContext == nil { //nolint:staticcheck // a transport may still have it
+		//lint:ignore SA1019 a caller's transport may still have it
+		if old := t.Dial; old != nil && t.DialContext == nil {
 			t.DialContext = func(_ context.Context, network, address string) (net.Conn, error) { return old(network, address) }
 		}
 		t.DialContext = checked(t.DialContext, w.place)

@@ -124,9 +124,8 @@ func TestWrittenInPlace(t *testing.T) {
 	half, err := os.Create(s.path("copied.tar"))
 	require.NoError(t, err)
 	defer half.Close()
-	h := New(s.dir, nil)
 	c := &client{t: t, reported: &failures{}}
-	h = New(s.dir, &Options{Failed: c.reported.add, Hold: -1})
+	h := New(s.dir, &Options{Failed: c.reported.add, Hold: -1})
 	c.host = serve(t, h)
 	c.requireImage(first, "registry.test/team/image", "v1")
 	h.catalog.settle()

@@ -106,5 +106,5 @@ type Progress struct {
 // A Phase is a part of the work on a tarball that has a progress of its own.
 type Phase string
 
-// Unpacking: a container engine unpacks the layers that it was sent.
+// Unpacking is the phase in which a container engine unpacks the layers that it was sent.
 const Unpacking Phase = "unpacking"

@@ -77,7 +77,7 @@ func TestError(t *testing.T) {
 	assert.EqualError(t, err, "1: 2: Get https://host: unexpected EOF (quoted)")
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assert.NotContains(t, strings.Join(texts(err), "\n"), "secret")
-	_, malformed := url.Parse("https://host/%zzsecret:x")
+	_, malformed := (&url.URL{}).Parse("https://host/%zzsecret:x")
 	assert.EqualError(t, Error(malformed), "malformed URL")
 	assert.EqualError(t, Error(&url.Error{Op: "Get", URL: "secret", Err: io.EOF}), "Get a URL: EOF")
 
