@@ -187,7 +187,7 @@ func (a *assembly) prepare(ctx context.Context, layers []tarball.Segment, local 
 			ranges = append(ranges, sys.Interval{From: l.Offset + g.From, To: l.Offset + g.To})
 		}
 	}
-	if err := a.dir.checkSpace(a.partial.file, need); err != nil {
+	if err := checkFree(a.partial.file, a.dir.path, need); err != nil {
 		return err
 	}
 	if err := sys.Reserve(a.partial.file, ranges); err != nil {

@@ -396,7 +396,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	// Not before: what is to be resumed may be as old as what is to be swept.
 	sweepPartials(d.path, p.name, d.now())
 	sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
-	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return d.checkSpace(partial.file, need) }); err != nil {
+	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return checkFree(partial.file, d.path, need) }); err != nil {
 		return err
 	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress)

@@ -39,10 +39,6 @@ func (e *SpaceError) Error() string {
 
 func (e *SpaceError) Unwrap() error { return e.Kind }
 
-// checkSpace checks whether need more bytes fit. What the tarball at the final name
-// takes still counts: it stays until the new one is there.
-func (d *Dir) checkSpace(f *os.File, need int64) error { return checkFree(f, d.path, need) }
-
 // quotaLock is what the lock is called under which partial files begin where there is a
 // quota, .quota.lock; no tarball can be called so.
 const quotaLock = "quota"
@@ -101,7 +97,8 @@ func (d *Dir) checkQuota(f *os.File, size int64) error {
 }
 
 // checkFree checks whether the file system of f, which is in dir, has room for need more
-// bytes.
+// bytes. What the tarball at the final name takes still counts: it stays until the new one
+// is there.
 func checkFree(f *os.File, dir string, need int64) error {
 	if have := sys.FreeSpace(f); have >= 0 && need > have {
 		return &SpaceError{dir, need, have, syscall.ENOSPC}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/internal/platform"
 )
 
 // DefaultPlatform returns linux with the architecture that this program was built for;
@@ -32,7 +34,7 @@ func ParsePlatform(s string) (v1.Platform, error) {
 	}
 	parts := append(strings.Split(s, "/"), "")
 	p := v1.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
-	n := normalize(p)
+	n := platform.Normalize(p)
 	if p.Variant != "" && n.Architecture == p.Architecture && n.Variant == "" {
 		return p, nil // as it was asked for: the name of a variant that needs none
 	}
@@ -40,44 +42,6 @@ func ParsePlatform(s string) (v1.Platform, error) {
 		n.Variant = "" // asked for none: linux/arm, not linux/arm/v7
 	}
 	return n, nil
-}
-
-// normalize returns the name that containerd gives a platform (database.go in
-// https://github.com/containerd/platforms). What does not state a system means linux.
-func normalize(p v1.Platform) v1.Platform {
-	p.OS, p.Architecture, p.Variant = cmp.Or(strings.ToLower(p.OS), "linux"), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
-	if p.OS == "macos" {
-		p.OS = "darwin"
-	}
-	switch p.Architecture {
-	case "i386":
-		p.Architecture, p.Variant = "386", ""
-	case "x86_64", "x86-64", "amd64":
-		p.Architecture = "amd64"
-		if p.Variant == "v1" {
-			p.Variant = ""
-		}
-	case "aarch64", "arm64":
-		p.Architecture = "arm64"
-		switch p.Variant {
-		case "8", "v8", "v8.0":
-			p.Variant = ""
-		case "9", "9.0", "v9.0":
-			p.Variant = "v9"
-		}
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "armel":
-		p.Architecture, p.Variant = "arm", "v6"
-	case "arm":
-		switch p.Variant {
-		case "":
-			p.Variant = "v7"
-		case "5", "6", "7", "8":
-			p.Variant = "v" + p.Variant
-		}
-	}
-	return p
 }
 
 // otherArchitecture is the distance of what runs, but is of another architecture.
@@ -90,7 +54,7 @@ const otherArchitecture = 1000
 // runs; one for less does, amd64 runs 386, and arm64 runs arm. An architecture of whose
 // variants containerd knows nothing runs its own variant and images without one.
 func distance(have, want v1.Platform) (int, bool) {
-	have, want = normalize(have), normalize(want)
+	have, want = platform.Normalize(have), platform.Normalize(want)
 	if have.OS != want.OS || !runsVersion(have, want) || !runsFeatures(have, want) {
 		return 0, false
 	}

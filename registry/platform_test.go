@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// platform reads one as v1 does: anything.
-func platform(t *testing.T, s string) v1.Platform {
+// parsedPlatform reads one as v1 does: anything.
+func parsedPlatform(t *testing.T, s string) v1.Platform {
 	t.Helper()
 	p, err := v1.ParsePlatform(s)
 	require.NoError(t, err)
@@ -60,13 +60,13 @@ func TestDistance(t *testing.T) {
 	} {
 		last := -1
 		for _, have := range c.runs {
-			d, ok := distance(platform(t, have), platform(t, want))
+			d, ok := distance(parsedPlatform(t, have), parsedPlatform(t, want))
 			assert.True(t, ok, "%s runs %s", want, have)
 			assert.Greater(t, d, last, "%s: %s is farther than the one before", want, have)
 			last = d
 		}
 		for _, have := range c.not {
-			_, ok := distance(platform(t, have), platform(t, want))
+			_, ok := distance(parsedPlatform(t, have), parsedPlatform(t, want))
 			assert.False(t, ok, "%s does not run %s", want, have)
 		}
 	}
@@ -84,7 +84,7 @@ func TestDistance(t *testing.T) {
 		_, ok := distance(v1.Platform{OS: c.os, Architecture: "amd64", OSFeatures: c.have}, v1.Platform{OS: c.os, Architecture: "amd64", OSFeatures: c.want})
 		assert.Equal(t, c.runs, ok, c)
 	}
-	_, ok := distance(v1.Platform{Architecture: "AMD64"}, platform(t, "linux/amd64"))
+	_, ok := distance(v1.Platform{Architecture: "AMD64"}, parsedPlatform(t, "linux/amd64"))
 	assert.True(t, ok, "a system that is not stated is linux")
 }
 

@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,7 +176,7 @@ func (r *repository) manifest(ctx context.Context, tagOrDigest string) (*manifes
 	if err != nil {
 		return nil, documentError("read manifest", r.name+joiner(tagOrDigest)+tagOrDigest, err)
 	}
-	m := &manifest{raw: raw, digest: sha256Of(raw), mediaType: own}
+	m := &manifest{raw: raw, digest: imagespec.DigestOf(raw), mediaType: own}
 	served := types.MediaType(contentType)
 	switch {
 	case own == "":
@@ -246,7 +244,7 @@ func (r *repository) readBlob(ctx context.Context, what string, d v1.Descriptor,
 	if int64(len(raw)) != d.Size {
 		return fail(ErrSize, "declared are %d bytes, %s", d.Size, atLeast(int64(len(raw)), d.Size))
 	}
-	if got := sha256Of(raw); got != d.Digest {
+	if got := imagespec.DigestOf(raw); got != d.Digest {
 		return fail(ErrDigest, "its bytes have the digest %s", got)
 	}
 	return raw, nil
@@ -257,11 +255,6 @@ func atLeast(got, declared int64) string {
 		return "there are more"
 	}
 	return fmt.Sprintf("there are %d", got)
-}
-
-func sha256Of(b []byte) v1.Hash {
-	sum := sha256.Sum256(b)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
 }
 
 // readRange asks for a range of a blob whose whole size is declared. Always a

@@ -1,12 +1,12 @@
 package server
 
 import (
-	"cmp"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/platform"
 )
 
 // document is a manifest or an index, as it is served.
@@ -85,7 +85,7 @@ func (s *server) indexOf(images []image, i image, x index) *document {
 // platform. Which of several variants a client takes depends on the client: that of the
 // same name, else it may be any.
 func hasPlatform(images []image, x index, p v1.Platform) bool {
-	var exact, near []string
+	var exact, near []v1.Hash
 	complete := true
 	var collect func(x index)
 	collect = func(x index) {
@@ -111,17 +111,17 @@ func hasPlatform(images []image, x index, p v1.Platform) bool {
 	if len(exact) > 0 {
 		return hasManifest(images, exact[0])
 	}
-	return complete && !slices.ContainsFunc(near, func(d string) bool { return !hasManifest(images, d) })
+	return complete && !slices.ContainsFunc(near, func(d v1.Hash) bool { return !hasManifest(images, d) })
 }
 
-func hasManifest(images []image, digest string) bool {
-	return slices.ContainsFunc(images, func(i image) bool { return i.info.Image.Digest().String() == digest })
+func hasManifest(images []image, digest v1.Hash) bool {
+	return slices.ContainsFunc(images, func(i image) bool { return i.info.Image.Digest() == digest })
 }
 
-func findIndex(images []image, digest string) *index {
+func findIndex(images []image, digest v1.Hash) *index {
 	for _, i := range images {
 		for n, x := range i.indexes {
-			if x.digest.String() == digest {
+			if x.digest == digest {
 				return &i.indexes[n]
 			}
 		}
@@ -131,24 +131,11 @@ func findIndex(images []image, digest string) *index {
 
 // isNear reports whether two platforms differ by their variants at most.
 func isNear(a, b v1.Platform) bool {
-	return strings.EqualFold(cmp.Or(a.OS, "linux"), cmp.Or(b.OS, "linux")) && strings.EqualFold(a.Architecture, b.Architecture)
+	a, b = platform.Normalize(a), platform.Normalize(b)
+	return a.OS == b.OS && a.Architecture == b.Architecture
 }
 
-// isSame reports whether two platforms are the same. The variants that go without saying
-// are containerd's (https://github.com/containerd/platforms, database.go).
+// isSame reports whether two platforms are the same.
 func isSame(a, b v1.Platform) bool {
-	return isNear(a, b) && variant(a) == variant(b)
-}
-
-func variant(p v1.Platform) string {
-	v := strings.ToLower(p.Variant)
-	switch arch := strings.ToLower(p.Architecture); {
-	case arch == "arm64" && (v == "v8" || v == "8"), arch == "amd64" && v == "v1":
-		return ""
-	case arch == "arm" && v == "":
-		return "v7"
-	case arch == "arm" && !strings.HasPrefix(v, "v"):
-		return "v" + v
-	}
-	return v
+	return isNear(a, b) && platform.Normalize(a).Variant == platform.Normalize(b).Variant
 }

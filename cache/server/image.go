@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // image is the image of a tarball, and what it is served as.
@@ -35,31 +35,16 @@ type index struct {
 	raw       []byte
 	digest    v1.Hash
 	mediaType types.MediaType
-	entries   []entry
+	entries   []imagespec.Entry
 }
 
-// entry is what an index lists. Only what is needed is read: the rest may be of any kind.
-type entry struct {
-	MediaType types.MediaType `json:"mediaType"`
-	Digest    string          `json:"digest"`
-	Platform  *v1.Platform    `json:"platform"`
-}
-
-func newIndex(raw []byte) index {
-	var parsed struct {
-		MediaType types.MediaType   `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
+func newIndex(raw []byte) (index, error) {
+	mediaType, err := imagespec.MediaType(raw)
+	if err != nil {
+		return index{}, err
 	}
-	_ = json.Unmarshal(raw, &parsed) // the tarball has been checked
-	i := index{raw: raw, digest: digestOf(raw), mediaType: cmp.Or(parsed.MediaType, types.OCIImageIndex)}
-	for _, m := range parsed.Manifests {
-		var e entry
-		if json.Unmarshal(m, &e) != nil { // what can be read is there
-			e.Platform = nil
-		}
-		i.entries = append(i.entries, e)
-	}
-	return i
+	entries, err := imagespec.Index(raw)
+	return index{raw, imagespec.DigestOf(raw), cmp.Or(mediaType, types.OCIImageIndex), entries}, err
 }
 
 // newImage returns what the image of the tarball called name is served as.
@@ -73,7 +58,11 @@ func newImage(name string, info *tarball.Info) (image, error) {
 		i.tag = tagged.Tag()
 	}
 	for _, raw := range info.Image.Indexes() {
-		i.indexes = append(i.indexes, newIndex(raw))
+		x, err := newIndex(raw)
+		if err != nil {
+			return image{}, err // likewise
+		}
+		i.indexes = append(i.indexes, x)
 	}
 	return i, nil
 }
@@ -81,7 +70,7 @@ func newImage(name string, info *tarball.Info) (image, error) {
 // lists reports whether one of the indexes of an image lists a digest.
 func (i *image) lists(digest v1.Hash) bool {
 	return slices.ContainsFunc(i.indexes, func(x index) bool {
-		return slices.ContainsFunc(x.entries, func(e entry) bool { return e.Digest == digest.String() })
+		return slices.ContainsFunc(x.entries, func(e imagespec.Entry) bool { return e.Digest == digest })
 	})
 }
 

@@ -71,11 +71,6 @@ func parseDigest(text string) (v1.Hash, error) {
 	return digest, nil
 }
 
-func digestOf(raw []byte) v1.Hash {
-	digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // reading from memory does not fail
-	return digest
-}
-
 // serveContent answers with content, or with the range of it that is asked for. By
 // RFC 9110 (section 14.2) a range is for GET alone, and one in another unit than bytes
 // is ignored; the name of a unit has no case.

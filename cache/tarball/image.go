@@ -1,8 +1,6 @@
 package tarball
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -69,7 +67,7 @@ func NewImage(ref string, manifest, config []byte, indexes ...[]byte) (*Image, e
 		reference: named.String(),
 		manifest:  slices.Clone(manifest),
 		config:    slices.Clone(config),
-		digest:    sha256Of(manifest),
+		digest:    imagespec.DigestOf(manifest),
 	}
 	if err := img.parse(); err != nil {
 		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalidImage, img.digest, err)
@@ -119,7 +117,7 @@ func (i *Image) checkConfig() error {
 	if len(i.config) > maxConfig {
 		return fmt.Errorf("config: %d bytes, more than %d", len(i.config), maxConfig)
 	}
-	if got := sha256Of(i.config); got != want.Digest {
+	if got := imagespec.DigestOf(i.config); got != want.Digest {
 		return fmt.Errorf("config: its bytes have the digest %s, declared is %s", got, want.Digest)
 	}
 	if int64(len(i.config)) != want.Size {
@@ -134,11 +132,6 @@ func (i *Image) checkConfig() error {
 		return fmt.Errorf("config %s lists %d layers, the manifest %d", want.Digest, have, need)
 	}
 	return nil
-}
-
-func sha256Of(b []byte) v1.Hash {
-	sum := sha256.Sum256(b)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
 }
 
 // Reference returns the complete name that the image has once loaded.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 func testImage(t testing.TB, layers ...v1.Descriptor) *Image {
@@ -31,7 +32,7 @@ func TestNewImage(t *testing.T) {
 	img, err := NewImage(cachetest.Ref, raw, config)
 	require.NoError(t, err)
 	assert.Equal(t, cachetest.Ref, img.Reference())
-	assert.Equal(t, sha256Of(raw), img.Digest())
+	assert.Equal(t, imagespec.DigestOf(raw), img.Digest())
 	assert.Equal(t, raw, img.Manifest())
 	assert.Equal(t, config, img.Config())
 	assert.Equal(t, []v1.Descriptor{layer, layer}, img.Layers())
@@ -48,7 +49,7 @@ func TestImageIsImmutable(t *testing.T) {
 	clear(img.Manifest())
 	clear(img.Config())
 	img.Layers()[0].Size = 99
-	assert.Equal(t, want, sha256Of(img.Manifest()))
+	assert.Equal(t, want, imagespec.DigestOf(img.Manifest()))
 	assert.Equal(t, int64(5), img.Layers()[0].Size)
 }
 
@@ -72,7 +73,7 @@ func TestNewImageTakes(t *testing.T) {
 	for _, more := range []string{`"config":{"Entrypoint":"sh -c x"}`, `"config":{"Cmd":"x","Env":null,"ExposedPorts":[80]}`, `"created":"?"`, `"history":{}`, `"config":7`} {
 		manifest, config := cachetest.Pair(layer)
 		config = []byte(strings.TrimSuffix(string(config), "}") + "," + more + "}")
-		manifest.Config.Digest, manifest.Config.Size = sha256Of(config), int64(len(config))
+		manifest.Config.Digest, manifest.Config.Size = imagespec.DigestOf(config), int64(len(config))
 		img, err := NewImage(cachetest.Ref, cachetest.Marshal(manifest), config)
 		require.NoError(t, err, more)
 		assert.Equal(t, config, img.Config())
@@ -93,13 +94,13 @@ func TestNewImageRefuses(t *testing.T) {
 		reason string
 	}{
 		"no tag":              {ref: "ghcr.io/a/b", reason: "has no tag"},
-		"digest":              {ref: "ghcr.io/a/b:t@" + sha256Of(nil).String(), reason: "has a digest"},
+		"digest":              {ref: "ghcr.io/a/b:t@" + imagespec.DigestOf(nil).String(), reason: "has a digest"},
 		"malformed reference": {ref: "ghcr.io/a/../b:t", reason: "reference"},
 		"empty reference":     {ref: "-", reason: "reference"},
 		"schema 1":            {change: func(m *v1.Manifest) { m.SchemaVersion = 1 }, reason: "schema version 1"},
 		"index":               {change: func(m *v1.Manifest) { m.MediaType = types.OCIImageIndex }, reason: "an index needs a platform"},
 		"artifact":            {change: func(m *v1.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" }, reason: "an artifact"},
-		"config digest":       {change: func(m *v1.Manifest) { m.Config.Digest = sha256Of(nil) }, reason: "declared is sha256:e3b0"},
+		"config digest":       {change: func(m *v1.Manifest) { m.Config.Digest = imagespec.DigestOf(nil) }, reason: "declared is sha256:e3b0"},
 		"config size":         {change: func(m *v1.Manifest) { m.Config.Size++ }, reason: "declared are"},
 		"layer count":         {change: func(m *v1.Manifest) { m.Layers = append(m.Layers, layer) }, reason: "lists 1 layers, the manifest 2"},
 		"foreign layer":       {change: func(m *v1.Manifest) { m.Layers[0].MediaType = types.DockerForeignLayer }, reason: "may not be distributed"},

@@ -2,12 +2,12 @@ package tarball
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // maxIndexes is how many indexes an image may be found through: each of them is held in
@@ -25,7 +25,7 @@ func (i *Image) addIndexes(indexes [][]byte) error {
 	}
 	for _, raw := range indexes {
 		i.indexes = append(i.indexes, bytes.Clone(raw))
-		i.indexDigests = append(i.indexDigests, sha256Of(raw))
+		i.indexDigests = append(i.indexDigests, imagespec.DigestOf(raw))
 	}
 	for n, raw := range i.indexes {
 		next := i.digest
@@ -39,30 +39,18 @@ func (i *Image) addIndexes(indexes [][]byte) error {
 	return nil
 }
 
-// checkIndex checks that raw is an index that lists a digest. No more of it is read: it
-// is kept as it is, and what it says of others is for those who pull them.
+// checkIndex checks that raw is an index that lists a digest. Other entries of it do not
+// matter: they are for clients that pull them.
 func checkIndex(raw []byte, listed v1.Hash) error {
 	if len(raw) > maxManifest {
 		return fmt.Errorf("%d bytes, more than %d", len(raw), maxManifest)
 	}
-	var index struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Manifests []struct {
-			Digest any `json:"digest"`
-		} `json:"manifests"`
-		Config, Layers json.RawMessage // which only a manifest has
+	entries, err := imagespec.Index(raw)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return fmt.Errorf("not JSON: %w", err)
-	}
-	if t := index.MediaType; t != "" && !t.IsIndex() { // only OCI lets it be left out
-		return fmt.Errorf("media type %q is not an index's", t)
-	}
-	if index.Config != nil || index.Layers != nil {
-		return fmt.Errorf("it has a config or layers too: engines refuse what is an index and a manifest")
-	}
-	for _, m := range index.Manifests {
-		if m.Digest == listed.String() {
+	for _, e := range entries {
+		if e.Digest == listed {
 			return nil
 		}
 	}

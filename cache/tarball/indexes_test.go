@@ -14,6 +14,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // indexOf returns an index that lists what is in digests, by lines that no parser of ours
@@ -26,15 +27,15 @@ func indexOf(media types.MediaType, digests ...v1.Hash) []byte {
 	return fmt.Appendf(nil, "{\"schemaVersion\":2, \"mediaType\":%q,\n\"manifests\":[%s]}\n", media, strings.Join(entries, ","))
 }
 
-var absent = sha256Of([]byte("absent"))
+var absent = imagespec.DigestOf([]byte("absent"))
 
 // found returns the parts of an image that was found through an index within an index.
 func found(src cachetest.Blobs) (manifest, config, inner, outer []byte) {
 	layer := src.Add([]byte("layer"))
 	m, config := cachetest.Pair(layer, src.Add([]byte("another")), layer)
 	manifest = cachetest.Marshal(m)
-	inner = indexOf(types.DockerManifestList, absent, sha256Of(manifest))
-	outer = indexOf(types.OCIImageIndex, sha256Of(inner), absent)
+	inner = indexOf(types.DockerManifestList, absent, imagespec.DigestOf(manifest))
+	outer = indexOf(types.OCIImageIndex, imagespec.DigestOf(inner), absent)
 	return manifest, config, inner, outer
 }
 
@@ -54,14 +55,14 @@ func TestIndexesAreKept(t *testing.T) {
 			img, err := NewImage(cachetest.Ref, manifest, config, indexes...)
 			require.NoError(t, err)
 			assert.Equal(t, indexes, img.Indexes())
-			assert.Equal(t, sha256Of(manifest), img.Digest(), "the identity")
+			assert.Equal(t, imagespec.DigestOf(manifest), img.Digest(), "the identity")
 			assert.True(t, img.Is(img.Digest()))
 			for _, raw := range [][]byte{inner, outer} {
 				kept := false
 				for _, index := range indexes {
 					kept = kept || bytes.Equal(index, raw)
 				}
-				assert.Equal(t, kept, img.Is(sha256Of(raw)))
+				assert.Equal(t, kept, img.Is(imagespec.DigestOf(raw)))
 			}
 			assert.False(t, img.Is(absent), "of another platform, though it is listed")
 			assert.False(t, img.Is(img.ConfigDigest()))
@@ -74,7 +75,7 @@ func TestIndexesAreKept(t *testing.T) {
 			}
 			want := []string{blobPath(img.Digest()), blobPath(img.ConfigDigest())}
 			for _, raw := range indexes {
-				want = append(want, blobPath(sha256Of(raw)))
+				want = append(want, blobPath(imagespec.DigestOf(raw)))
 			}
 			assert.Equal(t, append(want, blobPath(img.Layers()[0].Digest), blobPath(img.Layers()[1].Digest)), names[5:])
 			raw := writtenBytes(t, img, src)
@@ -100,7 +101,7 @@ func TestIndexesAreKept(t *testing.T) {
 func TestIndexWithoutLayers(t *testing.T) {
 	m, config := cachetest.Pair()
 	manifest := cachetest.Marshal(m)
-	img, err := NewImage(cachetest.Ref, manifest, config, indexOf(types.OCIImageIndex, sha256Of(manifest)))
+	img, err := NewImage(cachetest.Ref, manifest, config, indexOf(types.OCIImageIndex, imagespec.DigestOf(manifest)))
 	require.NoError(t, err)
 	raw := writtenBytes(t, img, nil)
 	opened, err := Read(bytes.NewReader(raw), int64(len(raw)), "it")
@@ -114,7 +115,7 @@ func TestLayersAreAlignedAfterIndexes(t *testing.T) {
 	m, config := cachetest.Pair(layer)
 	manifest := cachetest.Marshal(m)
 	for more := 0; more < 9000; more += 511 {
-		index := append(indexOf(types.OCIImageIndex, sha256Of(manifest)), bytes.Repeat([]byte(" "), more)...)
+		index := append(indexOf(types.OCIImageIndex, imagespec.DigestOf(manifest)), bytes.Repeat([]byte(" "), more)...)
 		img, err := NewImage(cachetest.Ref, manifest, config, index)
 		require.NoError(t, err)
 		assert.Zero(t, mustLayout(t, img).Layers()[0].Offset%sys.Align)
@@ -135,17 +136,17 @@ func TestIndexesAreImmutable(t *testing.T) {
 func TestIndexesAreRefused(t *testing.T) {
 	manifest, config, inner, outer := found(cachetest.Blobs{})
 	lists := func(rest string) []byte {
-		return fmt.Appendf(nil, `{"manifests":[{"digest":%q}]%s}`, sha256Of(manifest), rest)
+		return fmt.Appendf(nil, `{"manifests":[{"digest":%q}]%s}`, imagespec.DigestOf(manifest), rest)
 	}
 	many := [][]byte{inner}
 	for range maxIndexes {
-		many = append([][]byte{indexOf(types.OCIImageIndex, sha256Of(many[0]))}, many...)
+		many = append([][]byte{indexOf(types.OCIImageIndex, imagespec.DigestOf(many[0]))}, many...)
 	}
 	for name, c := range map[string]struct {
 		indexes [][]byte
 		reason  string
 	}{
-		"another manifest's": {[][]byte{indexOf(types.OCIImageIndex, absent)}, "does not list " + sha256Of(manifest).String()},
+		"another manifest's": {[][]byte{indexOf(types.OCIImageIndex, absent)}, "does not list " + imagespec.DigestOf(manifest).String()},
 		"innermost first":    {[][]byte{inner, outer}, "does not list"},
 		"a gap":              {[][]byte{outer}, "does not list"},
 		"twice":              {[][]byte{inner, inner}, "does not list"},
@@ -155,8 +156,8 @@ func TestIndexesAreRefused(t *testing.T) {
 		"too long":           {[][]byte{append(bytes.Clone(inner), make([]byte, maxManifest)...)}, "more than 4194304"},
 		"too many":           {many, "5 indexes, more than 4"},
 		"media type":         {[][]byte{lists(`,"mediaType":"application/vnd.oci.image.manifest.v1+json"`)}, "is not an index's"},
-		"layers too":         {[][]byte{lists(`,"layers":[]`)}, "config or layers too"},
-		"a config too":       {[][]byte{lists(`,"config":{}`)}, "config or layers too"},
+		"layers too":         {[][]byte{lists(`,"layers":[]`)}, `ambiguous: an index that also has "layers"`},
+		"a config too":       {[][]byte{lists(`,"config":{}`)}, `ambiguous: an index that also has "config"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := NewImage(cachetest.Ref, manifest, config, c.indexes...)
@@ -170,7 +171,7 @@ func TestIndexesAreRefused(t *testing.T) {
 	// Only what is needed is read: digests of algorithms to come, fields of any type.
 	_, err = NewImage(cachetest.Ref, manifest, config, lists(`,"annotations":7,"subject":null,"artifactType":[]`))
 	require.NoError(t, err)
-	_, err = NewImage(cachetest.Ref, manifest, config, fmt.Appendf(nil, `{"manifests":[{"digest":"blake3:00"},{"digest":%q,"platform":"?"}]}`, sha256Of(manifest)))
+	_, err = NewImage(cachetest.Ref, manifest, config, fmt.Appendf(nil, `{"manifests":[{"digest":"blake3:00"},{"digest":%q,"platform":"?"}]}`, imagespec.DigestOf(manifest)))
 	require.NoError(t, err)
 }
 

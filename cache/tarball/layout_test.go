@@ -17,6 +17,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
@@ -69,7 +70,7 @@ func entriesOf(t *testing.T, l *Layout) []entry {
 }
 
 func sized(seed string, size int64) v1.Descriptor {
-	return v1.Descriptor{MediaType: types.DockerLayer, Digest: sha256Of([]byte(seed)), Size: size}
+	return v1.Descriptor{MediaType: types.DockerLayer, Digest: imagespec.DigestOf([]byte(seed)), Size: size}
 }
 
 func mustLayout(t testing.TB, img *Image) *Layout {
@@ -175,7 +176,7 @@ func TestLayoutBytesArePinned(t *testing.T) {
 	for _, s := range layout.Segments() {
 		literals = append(literals, s.Literal...)
 	}
-	assert.Equal(t, "sha256:b6b1f1328b852dbaf23aaf367cc370e3d2dee59b6e64d11515dcdcf1900f0504", sha256Of(literals).String())
+	assert.Equal(t, "sha256:b6b1f1328b852dbaf23aaf367cc370e3d2dee59b6e64d11515dcdcf1900f0504", imagespec.DigestOf(literals).String())
 	assert.EqualValues(t, 9663693824, layout.Size())
 }
 
@@ -196,7 +197,7 @@ func TestGNUTarListsLayout(t *testing.T) {
 	require.NoError(t, err, string(out))
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	require.Len(t, lines, 10)
-	assert.Equal(t, blobPath(sha256Of([]byte("c"))), lines[9])
+	assert.Equal(t, blobPath(imagespec.DigestOf([]byte("c"))), lines[9])
 }
 
 func TestImageWithoutLayers(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -138,7 +139,7 @@ func (r *segmentReader) Read(p []byte) (int, error) {
 // open makes a segment the current one; none if it is empty.
 func (r *segmentReader) open(s Segment) error {
 	switch {
-	case s.Length == 0 && r.verify && s.Blob != sha256Of(nil):
+	case s.Length == 0 && r.verify && s.Blob != imagespec.DigestOf(nil):
 		return fmt.Errorf("%s: layer %s: %w: it has no bytes", r.tarball.name, s.Blob, ErrDigest)
 	case s.Length == 0:
 		return nil

@@ -215,7 +215,7 @@ func (s *saved) image(ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest := sha256Of(config)
+	digest := imagespec.DigestOf(config)
 	// docker save and podman save name it by its digest.
 	if name := strings.TrimSuffix(path.Base(entry.Config), ".json"); len(name) == len(digest.Hex) && name != digest.Hex {
 		return nil, fmt.Errorf("config %s: %w: its bytes have the digest %s", entry.Config, ErrDigest, digest)
@@ -311,7 +311,7 @@ func (s *saved) withOwnManifest(ref string, config []byte, digest v1.Hash) (*Ima
 	}
 	for _, d := range index.Manifests {
 		manifest, err := s.read(blobPath(d.Digest), maxManifest)
-		if err != nil || sha256Of(manifest) != d.Digest {
+		if err != nil || imagespec.DigestOf(manifest) != d.Digest {
 			continue
 		}
 		image, err := NewImage(ref, manifest, config)

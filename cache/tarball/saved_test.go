@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 const savedRef = "registry.test/ci/image:jammy-1"
@@ -73,7 +74,7 @@ func savedConfig(t testing.TB, layers ...[]byte) []byte {
 	t.Helper()
 	ids := []v1.Hash{}
 	for _, l := range layers {
-		ids = append(ids, sha256Of(l))
+		ids = append(ids, imagespec.DigestOf(l))
 	}
 	return mustJSON(t, map[string]any{"architecture": "amd64", "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": ids}})
 }
@@ -89,12 +90,12 @@ func docker20(t testing.TB, tags ...string) entries {
 		{"0b/VERSION", []byte("1.0")},
 		{"0b/layer.tar", layers[1]},
 		{"4c/layer.tar->../9d/layer.tar", nil},
-		{sha256Of(config).Hex + ".json", config},
+		{imagespec.DigestOf(config).Hex + ".json", config},
 		{"9d/json", []byte("{}")},
 		{"9d/layer.tar", layers[0]},
 		{"manifest.json", mustJSON(t, []map[string]any{
 			{"Config": "other.json", "RepoTags": []string{"other.test/x:1"}, "Layers": []string{"none"}},
-			{"Config": sha256Of(config).Hex + ".json", "RepoTags": tags, "Layers": []string{"9d/layer.tar", "0b/layer.tar", "4c/layer.tar"}},
+			{"Config": imagespec.DigestOf(config).Hex + ".json", "RepoTags": tags, "Layers": []string{"9d/layer.tar", "0b/layer.tar", "4c/layer.tar"}},
 		})},
 		{"repositories", []byte("{}")},
 	}
@@ -106,15 +107,15 @@ func docker25(t testing.TB, compressed bool) (entries, []byte) {
 	t.Helper()
 	layers := savedLayers()
 	config := savedConfig(t, layers...)
-	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: sha256Of(config), Size: int64(len(config))}}
-	all := entries{{"blobs/", nil}, {blobPath(sha256Of(config)), config}}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: imagespec.DigestOf(config), Size: int64(len(config))}}
+	all := entries{{"blobs/", nil}, {blobPath(imagespec.DigestOf(config)), config}}
 	var paths []string
 	for i, l := range layers {
 		d := v1.Descriptor{MediaType: types.OCIUncompressedLayer}
 		if compressed {
 			l, d.MediaType = zipped(t, l), types.OCILayer
 		}
-		d.Digest, d.Size = sha256Of(l), int64(len(l))
+		d.Digest, d.Size = imagespec.DigestOf(l), int64(len(l))
 		manifest.Layers = append(manifest.Layers, d)
 		paths = append(paths, blobPath(d.Digest))
 		if i < 2 {
@@ -123,13 +124,13 @@ func docker25(t testing.TB, compressed bool) (entries, []byte) {
 	}
 	raw := mustJSON(t, manifest)
 	index := v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{
-		{MediaType: types.OCIManifestSchema1, Digest: sha256Of(nil), Annotations: map[string]string{annotationContainerdName: "other.test/x:1"}},
-		{MediaType: types.OCIManifestSchema1, Digest: sha256Of(raw), Size: int64(len(raw)), Annotations: map[string]string{annotationContainerdName: savedRef, annotationRefName: "jammy-1"}},
+		{MediaType: types.OCIManifestSchema1, Digest: imagespec.DigestOf(nil), Annotations: map[string]string{annotationContainerdName: "other.test/x:1"}},
+		{MediaType: types.OCIManifestSchema1, Digest: imagespec.DigestOf(raw), Size: int64(len(raw)), Annotations: map[string]string{annotationContainerdName: savedRef, annotationRefName: "jammy-1"}},
 	}}
 	return append(all, entries{
-		{blobPath(sha256Of(raw)), raw},
+		{blobPath(imagespec.DigestOf(raw)), raw},
 		{"index.json", mustJSON(t, index)},
-		{"manifest.json", mustJSON(t, []map[string]any{{"Config": blobPath(sha256Of(config)), "RepoTags": []string{savedRef}, "Layers": paths}})},
+		{"manifest.json", mustJSON(t, []map[string]any{{"Config": blobPath(imagespec.DigestOf(config)), "RepoTags": []string{savedRef}, "Layers": paths}})},
 		{"oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)},
 	}...), raw
 }
@@ -182,7 +183,7 @@ func TestOpenSaved(t *testing.T) {
 		saved, err := openSaved(t, content, savedRef)
 		require.NoError(t, err, name)
 		assert.Equal(t, savedRef, saved.Image.Reference())
-		assert.Equal(t, sha256Of(savedConfig(t, layers...)), saved.Image.ConfigDigest())
+		assert.Equal(t, imagespec.DigestOf(savedConfig(t, layers...)), saved.Image.ConfigDigest())
 		requireLayers(t, saved, layers...)
 		for i, l := range saved.Image.Layers() {
 			assert.Equal(t, v1.Descriptor{MediaType: types.OCIUncompressedLayer, Digest: saved.Image.DiffIDs()[i], Size: int64(len(layers[i]))}, l)
@@ -261,9 +262,9 @@ func TestOpenSavedErrors(t *testing.T) {
 		"another image":        {docker20(t, "a.test/a:1", "b.test/b:2").tar(t), ErrOtherImage, "it has a.test/a:1, b.test/b:2, other.test/x:1"},
 		"without a name":       {replace("manifest.json", []byte(`[{"Config":"x"}]`)), ErrOtherImage, "images without a name"},
 		"manifest.json":        {replace("manifest.json", []byte(`nonsense`)), ErrNotTarball, "manifest.json"},
-		"another config":       {replace(sha256Of(config).Hex+".json", []byte(`{}`)), ErrDigest, "its bytes have the digest"},
-		"too few layers":       {replace("manifest.json", []byte(`[{"Config":"`+sha256Of(config).Hex+`.json","RepoTags":["`+savedRef+`"],"Layers":["0b/layer.tar"]}]`)), ErrNotTarball, "lists 3 layers, manifest.json 1"},
-		"a layer that is not":  {replace("manifest.json", []byte(`[{"Config":"`+sha256Of(config).Hex+`.json","RepoTags":["`+savedRef+`"],"Layers":["0b/layer.tar","0b/layer.tar","x"]}]`)), ErrNotTarball, `no file "x"`},
+		"another config":       {replace(imagespec.DigestOf(config).Hex+".json", []byte(`{}`)), ErrDigest, "its bytes have the digest"},
+		"too few layers":       {replace("manifest.json", []byte(`[{"Config":"`+imagespec.DigestOf(config).Hex+`.json","RepoTags":["`+savedRef+`"],"Layers":["0b/layer.tar"]}]`)), ErrNotTarball, "lists 3 layers, manifest.json 1"},
+		"a layer that is not":  {replace("manifest.json", []byte(`[{"Config":"`+imagespec.DigestOf(config).Hex+`.json","RepoTags":["`+savedRef+`"],"Layers":["0b/layer.tar","0b/layer.tar","x"]}]`)), ErrNotTarball, `no file "x"`},
 		"a link to itself":     {entries{{"manifest.json->manifest.json", nil}}.tar(t), ErrNotTarball, `no file "manifest.json"`},
 		"no config":            {replace("manifest.json", []byte(`[{"Config":"../../etc/passwd","RepoTags":["`+savedRef+`"]}]`)), ErrNotTarball, `no file "../../etc/passwd"`},
 		"a config that is not": {replace("manifest.json", []byte(`[{"Config":"0b/layer.tar","RepoTags":["`+savedRef+`"]}]`)), ErrNotTarball, "config 0b/layer.tar"},

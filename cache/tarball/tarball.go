@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // An Info is what the beginning of a tarball says, as [Read] checks it.
@@ -140,7 +141,7 @@ func readInfo(r io.ReaderAt, size int64) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got := sha256Of(manifest); got != desc.Digest {
+	if got := imagespec.DigestOf(manifest); got != desc.Digest {
 		return nil, fmt.Errorf("the manifest has the digest %s, index.json says %s", got, desc.Digest)
 	}
 	// The config's name is known from the manifest, but NewImage checks its

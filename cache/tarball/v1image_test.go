@@ -28,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
 // asOCI returns the same layers with the media types of OCI.
@@ -138,7 +139,7 @@ func TestV1BothWays(t *testing.T) {
 			require.NoError(t, open(t, write(t, again, src, Provenance{})).Verify(t.Context(), nil))
 			assert.Equal(t, image, again)
 
-			_, err = got.LayerByDigest(sha256Of([]byte("other")))
+			_, err = got.LayerByDigest(imagespec.DigestOf([]byte("other")))
 			require.ErrorContains(t, err, "is not part of "+tarball.Name())
 		})
 	}
@@ -233,7 +234,7 @@ func TestV1SourceReadRange(t *testing.T) {
 	for _, c := range []struct {
 		digest         v1.Hash
 		offset, length int64
-	}{{digest, -1, 1}, {digest, 0, 0}, {digest, 0, 1001}, {digest, 1000, 1}, {sha256Of(nil), 0, 1}} {
+	}{{digest, -1, 1}, {digest, 0, 0}, {digest, 0, 1001}, {digest, 1000, 1}, {imagespec.DigestOf(nil), 0, 1}} {
 		_, err := src.ReadRange(t.Context(), c.digest, c.offset, c.length)
 		var temporary TemporaryError
 		require.ErrorAs(t, err, &temporary)

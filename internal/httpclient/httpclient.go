@@ -44,9 +44,3 @@ func WithAddressCheck(ctx context.Context, check func(address string) error) con
 func IsLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
-
-// MayRedirect reports whether a server on host from may redirect to host to: not
-// to services of this machine or to a cloud's metadata, unless it runs here too.
-func MayRedirect(from, to string) bool {
-	return IsLoopback(from) || PlaceOfHost(to) <= Private
-}

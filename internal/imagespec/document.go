@@ -1,6 +1,8 @@
 package imagespec
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,19 +33,19 @@ const (
 	MaxBlob = 64 << 40
 )
 
-// A descriptor is one of a manifest or index before its digest is checked.
+// A descriptor is one of a document before its digest is checked.
 type descriptor struct {
 	v1.Descriptor
 	Digest string `json:"digest"`
 }
 
+// A document is an image manifest before it is checked.
 type document struct {
 	SchemaVersion int64           `json:"schemaVersion"`
 	MediaType     types.MediaType `json:"mediaType"`
 	ArtifactType  string          `json:"artifactType"`
 	Config        *descriptor     `json:"config"`
 	Layers        []descriptor    `json:"layers"`
-	Manifests     []descriptor    `json:"manifests"`
 }
 
 // Manifest reads an image manifest, and checks that it is no other kind of document
@@ -56,8 +58,8 @@ func Manifest(raw []byte) (*v1.Manifest, error) {
 	} else if mediaType != "" && !mediaType.IsImage() {
 		return nil, fmt.Errorf("media type %q is not an image manifest's: an index needs a platform chosen first", mediaType)
 	}
-	d, err := read(raw, "an image manifest", "manifests")
-	if err != nil {
+	var d document
+	if err := read(raw, &d, "an image manifest", "manifests"); err != nil {
 		return nil, err
 	}
 	if d.SchemaVersion != 2 {
@@ -72,6 +74,7 @@ func Manifest(raw []byte) (*v1.Manifest, error) {
 	if n := len(d.Layers); n > MaxLayers {
 		return nil, fmt.Errorf("it has %d layers, more than %d: no engine loads that many", n, MaxLayers)
 	}
+	var err error
 	m := &v1.Manifest{SchemaVersion: d.SchemaVersion, MediaType: d.MediaType, ArtifactType: d.ArtifactType, Layers: []v1.Descriptor{}}
 	if m.Config, err = d.Config.check(); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -88,27 +91,64 @@ func Manifest(raw []byte) (*v1.Manifest, error) {
 
 // An Entry is what an index lists.
 type Entry struct {
-	// Descriptor has a zero digest when Err is not nil.
+	// Descriptor is what could be read, when Err is not nil: without a platform, and
+	// without a digest that is none.
 	v1.Descriptor
 	// Err is why what the entry names cannot be asked for: an index is not unusable
 	// because of an entry that nobody needs.
 	Err error
 }
 
-// Index reads an index, and checks that it is no other kind of document too.
+// Index reads the entries of an index, and checks that it is no other kind of document
+// too. Its other fields may be of any kind.
 func Index(raw []byte) ([]Entry, error) {
-	d, err := read(raw, "an index", "config", "layers")
-	if err != nil {
+	if mediaType, err := MediaType(raw); err != nil {
+		return nil, err
+	} else if mediaType != "" && !mediaType.IsIndex() {
+		return nil, fmt.Errorf("media type %q is not an index's", mediaType)
+	}
+	var index struct {
+		SchemaVersion int64             `json:"schemaVersion"`
+		Manifests     []json.RawMessage `json:"manifests"`
+	}
+	if err := read(raw, &index, "an index", "config", "layers"); err != nil {
 		return nil, err
 	}
-	if d.SchemaVersion != 2 && d.SchemaVersion != 0 { // engines do not ask for it
-		return nil, fmt.Errorf("schema version %d is not supported, only 2", d.SchemaVersion)
+	if index.SchemaVersion != 2 && index.SchemaVersion != 0 { // engines do not ask for it
+		return nil, fmt.Errorf("schema version %d is not supported, only 2", index.SchemaVersion)
 	}
-	entries := make([]Entry, len(d.Manifests))
-	for i, m := range d.Manifests {
-		entries[i].Descriptor, entries[i].Err = m.check()
+	entries := make([]Entry, len(index.Manifests))
+	for i, m := range index.Manifests {
+		var err error
+		if entries[i], err = newEntry(m); err != nil {
+			return nil, err
+		}
 	}
 	return entries, nil
+}
+
+// newEntry reads an entry. The error is that of one that is ambiguous.
+func newEntry(raw []byte) (Entry, error) {
+	var d descriptor
+	err := malformed(strictjson.Unmarshal(raw, &d))
+	if err == nil {
+		out, err := d.check()
+		return Entry{out, err}, nil
+	}
+	if !errors.Is(err, ErrMalformed) {
+		return Entry{}, err
+	}
+	// A field of a wrong kind. The decoder has read the others, but not checked them.
+	var only struct {
+		Digest lenient `json:"digest"`
+	}
+	if err := malformed(strictjson.Unmarshal(raw, &only)); err != nil && !errors.Is(err, ErrMalformed) {
+		return Entry{}, err
+	}
+	e := Entry{d.Descriptor, err}
+	e.Platform = nil
+	e.Digest, _ = Digest(string(only.Digest)) // zero if it is none
+	return e, nil
 }
 
 // MediaType returns what a document says of its own type, "" if nothing. Schema version 1
@@ -158,13 +198,18 @@ func Digest(text string) (v1.Hash, error) {
 	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
 }
 
+// DigestOf returns the digest of raw bytes.
+func DigestOf(raw []byte) v1.Hash {
+	sum := sha256.Sum256(raw)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
+
 // read decodes a document of a kind that must not have some fields, nor those of schema
 // version 1: readers that go by the fields would take it for something else.
 // containerd and containers/image refuse these documents too.
-func read(raw []byte, kind string, not ...string) (*document, error) {
-	var d document
-	if err := strictjson.Unmarshal(raw, &d); err != nil {
-		return nil, malformed(err)
+func read(raw []byte, into any, kind string, not ...string) error {
+	if err := strictjson.Unmarshal(raw, into); err != nil {
+		return malformed(err)
 	}
 	var present struct {
 		Config    json.RawMessage `json:"config"`
@@ -174,7 +219,7 @@ func read(raw []byte, kind string, not ...string) (*document, error) {
 		History   json.RawMessage `json:"history"`
 	}
 	if err := strictjson.Unmarshal(raw, &present); err != nil {
-		return nil, malformed(err)
+		return malformed(err)
 	}
 	for _, field := range []struct {
 		name  string
@@ -183,15 +228,18 @@ func read(raw []byte, kind string, not ...string) (*document, error) {
 		{"manifests", present.Manifests}, {"config", present.Config}, {"layers", present.Layers}, {"fsLayers", present.FSLayers}, {"history", present.History},
 	} {
 		if field.value != nil && slices.Contains(append(not, "fsLayers", "history"), field.name) {
-			return nil, fmt.Errorf("it is ambiguous: %s that also has %q", kind, field.name)
+			return fmt.Errorf("it is ambiguous: %s that also has %q", kind, field.name)
 		}
 	}
-	return &d, nil
+	return nil
 }
 
-// malformed says what is wrong with the document; the decoder's own errors name Go's
-// types.
+// malformed returns the decoder's error in words of the document: its own ones name Go's
+// types. One that does not wrap [ErrMalformed] is about an ambiguous document.
 func malformed(err error) error {
+	if err == nil {
+		return nil
+	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if wrong.Field == "" {
 			return fmt.Errorf("%w: a JSON %.100s, not an object", ErrMalformed, wrong.Value)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -190,6 +191,24 @@ func TestIndex(t *testing.T) {
 	}
 	_, err = Index([]byte(`{"schemaVersion":1}`))
 	require.Error(t, err)
+	_, err = Index([]byte(`{"mediaType":"` + ociManifest + `"}`))
+	require.ErrorContains(t, err, "is not an index's")
+}
+
+// An entry with a field of a wrong kind has what could be read, but no platform; other
+// fields of the index may be of any kind. None of it may be ambiguous.
+func TestIndexOfOddFields(t *testing.T) {
+	entries, err := Index([]byte(`{"artifactType":[],"annotations":7,"manifests":[{"digest":[]},{"mediaType":"m","digest":"` + hash + `","platform":{"architecture":"arm64","os":7},"size":"?"},7]}`))
+	require.NoError(t, err)
+	require.Len(t, entries, 3)
+	for i, want := range []Entry{{}, {Descriptor: v1.Descriptor{MediaType: "m", Digest: v1.Hash{Algorithm: "sha256", Hex: hash[7:]}}}, {}} {
+		require.ErrorIs(t, entries[i].Err, ErrMalformed)
+		assert.Equal(t, want.Descriptor, entries[i].Descriptor)
+	}
+	for _, entry := range []string{`{"digest":"` + hash + `","digest":"` + sha512 + `","size":"?"}`, `{"Digest":"` + hash + `"}`, `{"digest":[],"Digest":"` + hash + `"}`} {
+		_, err := Index([]byte(`{"manifests":[` + entry + `]}`))
+		require.ErrorContains(t, err, "ambiguous", entry)
+	}
 }
 
 // Of a config no more is read than is needed, whatever the rest looks like.

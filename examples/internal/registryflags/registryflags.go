@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/awsauth"
 )
@@ -52,7 +52,7 @@ func (f *Flags) Check() error {
 	for _, host := range f.PlainHTTP {
 		if host == "" || strings.ContainsAny(host, "/ @?#") {
 			// Not quoted as it is: it may have a password.
-			return fmt.Errorf("-plain-http %s: want HOST or HOST:PORT, without a scheme, user or path", shown(host))
+			return fmt.Errorf("-plain-http %q: want HOST or HOST:PORT, without a scheme, user or path", refname.Printable(host))
 		}
 	}
 	if _, err := f.cas(); err != nil {
@@ -92,25 +92,6 @@ func (f *Flags) cas() (all []*x509.Certificate, err error) {
 		all = append(all, found...)
 	}
 	return all, nil
-}
-
-// shown returns what may be shown of an argument that is not what it should be: no
-// user, password or query.
-func shown(text string) string {
-	if at := strings.IndexAny(text, "?#"); at >= 0 {
-		text = text[:at] + "?…"
-	}
-	scheme, rest, isURL := strings.Cut(text, "://")
-	if !isURL {
-		scheme, rest = "", text
-	}
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		rest = "(not shown)" + rest[at:]
-	}
-	if isURL {
-		rest = scheme + "://" + rest
-	}
-	return strconv.Quote(rest)
 }
 
 // keychain asks for nothing before a registry needs it.

@@ -57,14 +57,16 @@ func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "no.pem")
 	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
 	for want, f := range map[string]*Flags{
-		`-plain-http "(not shown)@host:5000": want`:         {PlainHTTP: cli.List{"user:SECRET@host:5000"}},
-		`-plain-http "(not shown)@host": want`:              {PlainHTTP: cli.List{"user:SE/CRET@host"}},
-		`-plain-http "http://(not shown)@host": want`:       {PlainHTTP: cli.List{"http://user:SECRET@host"}},
-		`-plain-http "host?…": want`:                        {PlainHTTP: cli.List{"host?SECRET"}},
-		`-plain-http "host?…": want HOST or HOST:PORT, wit`: {PlainHTTP: cli.List{"host#SECRET@x"}},
-		`-plain-http "http://host": want`:                   {PlainHTTP: cli.List{"http://host"}},
-		"-ca: " + file + ": no certificate in PEM":          {CA: cli.List{file}},
-		"-ca: open " + file + "2: no such file":             {CA: cli.List{file + "2"}},
+		`-plain-http "***@host:5000": want`:                   {PlainHTTP: cli.List{"user:SECRET@host:5000"}},
+		`-plain-http "***@host": want`:                        {PlainHTTP: cli.List{"user:SE/CRET@host"}},
+		`-plain-http "http://***@host": want`:                 {PlainHTTP: cli.List{"http://user:SECRET@host"}},
+		`-plain-http "host?***": want`:                        {PlainHTTP: cli.List{"host?SECRET"}},
+		`-plain-http "***@x": want`:                           {PlainHTTP: cli.List{"host#SECRET@x"}},
+		`-plain-http "host#***": want`:                        {PlainHTTP: cli.List{"host#SECRET"}},
+		`-plain-http "***@host": want HOST or HOST:PORT, wit`: {PlainHTTP: cli.List{"user:SE://CRET@host"}},
+		`-plain-http "http://host": want`:                     {PlainHTTP: cli.List{"http://host"}},
+		"-ca: " + file + ": no certificate in PEM":            {CA: cli.List{file}},
+		"-ca: open " + file + "2: no such file":               {CA: cli.List{file + "2"}},
 	} {
 		err := f.Check()
 		require.ErrorContains(t, err, want)
