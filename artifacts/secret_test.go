@@ -65,7 +65,7 @@ func (h *hostile) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // The API and the storage quote the token, or the URL that was signed, wherever they
-// can: nothing that is printed or returned has it.
+// can: nothing that is printed or returned contains it.
 func TestServersQuoteSecrets(t *testing.T) {
 	const secretToken, signature = "ghs_Q7xSECRETdMf0Zk3aB9", "Zm9vYmFyTOP%2FSECRET%3D%3Dsig"
 	fresh := func() *hostile {

@@ -32,7 +32,7 @@ func failNth(t *testing.T, call *func(*os.File) error, nth int) {
 	}
 }
 
-// After a flush or a close that failed nothing of the file is believed again, whoever
+// After a flush or a close that failed nothing of the file is believed again, whatever process
 // wrote it, and what the name had before stays.
 func TestPutAfterAFlushThatFailed(t *testing.T) {
 	for name, call := range map[string]*func(*os.File) error{"flush": &sys.Flush, "close": &sys.Close} {

@@ -54,7 +54,7 @@
 //     a new file.
 //   - .<tarball>.lock says who writes a tarball, .lock.wanted who asks for the lock.
 //     .prune.lock and .quota.lock are of the whole directory.
-//   - .<tarball>.mark says when a tarball was last used, and its newest build run. Where
+//   - .<tarball>.mark records when a tarball was last used, and its newest build run. Where
 //     it belongs to another user and may not be replaced, .<tarball>.<user number>.mark
 //     does so too.
 //   - .<tarball>.<time>.<unique>.retired is a version that was replaced.

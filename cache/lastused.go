@@ -46,7 +46,7 @@ type record struct {
 // records are all of one tarball, the one that was written last at the end.
 type records []record
 
-// of returns what records say of the tarball with this digest together.
+// of returns what records contain about the tarball with this digest together.
 func (r records) of(digest v1.Hash) record {
 	sum := record{Digest: digest}
 	for _, one := range r {
@@ -156,7 +156,7 @@ func readMark(path string) (r record, used time.Time, err error) {
 }
 
 // setUsed records that a tarball is used now, for run and group if those are known.
-// It writes only what is new. The error says why a run or a group could not be recorded,
+// It writes only what is new. The error is why a run or a group could not be recorded,
 // or that it is not known whether a newer run is; the time of use is best effort.
 func setUsed(dir, name string, t *tarball.Info, run tarball.Run, group string, now time.Time) error {
 	all, used, unread := readRecords(dir, marksOf(dir)[name])
@@ -197,7 +197,7 @@ func touch(dir, name string, r record, used, now time.Time) {
 }
 
 // writeMark writes a record into a new file, which takes the place of the one before if
-// that is allowed, and stands beside it if not, or if it may say more.
+// that is allowed, and stands beside it if not, or if it may contain more.
 func writeMark(dir, name string, r record, now time.Time) error {
 	var content bytes.Buffer
 	if r.Run.ID != 0 || r.Group != "" {
@@ -252,7 +252,7 @@ func (d *Dir) Touch(ctx context.Context, name string) error {
 	all, used := readRecord(d.path, name)
 	var r record
 	if len(all) > 0 {
-		r = all.of(all[len(all)-1].Digest) // a new one says what the last one does
+		r = all.of(all[len(all)-1].Digest) // a new one contains what the last one does
 	}
 	touch(d.path, name, r, used, d.now())
 	return nil
@@ -272,7 +272,7 @@ func isKnownAfter(run, other tarball.Run) bool {
 	return run.NewerThan(other) || run.ID != 0 && other.ID == 0
 }
 
-// groupOf returns the group of a tarball: what its records say, or else its name.
+// groupOf returns the group of a tarball: that in its records, or else its name.
 func groupOf(name string, t *tarball.Info, all records) string {
 	if r := all.of(t.Image.Digest()); r.Group != "" {
 		return r.Group

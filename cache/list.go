@@ -32,7 +32,7 @@ type Entry struct {
 	// another file counts for both, as for [Options.Quota].
 	Allocated int64
 	// Shared is how many of these bytes it shares with other files, as the file system
-	// says; 0 where it shares nothing (ext4, tmpfs) or does not say (NFS).
+	// says; 0 where it shares nothing (ext4, tmpfs) or does not report it (NFS).
 	Shared int64
 	// Written is when the file was last written, by the clock of the machine or
 	// file server that did.

@@ -82,9 +82,9 @@ type lockState int
 
 const (
 	lockAbsent  lockState = iota
-	lockFree              // nobody has it; the file is locked now
-	lockForeign           // no writer has it: it is no file of this package, or only locked as readers do
-	lockHeld              // the kernel says that another has it
+	lockFree              // it has no owner; the file is locked now
+	lockForeign           // its owner is no writer: it is no file of this package, or only locked as readers do
+	lockHeld              // by the kernel another process owns it
 	lockUnclear           // it may have an owner, which the kernel does not show
 )
 
@@ -160,8 +160,8 @@ func (d *Dir) isSilent(l look, since time.Duration) bool {
 	return max(since, l.age) >= silentAfter
 }
 
-// claim tries to get the lock at path. The lock is nil if another has it, which it then
-// looked at. It is taken from an owner on another host too if the kernel says that it is
+// claim tries to get the lock at path. The lock is nil if another process owns it, whose
+// file it then looked at. It is taken from an owner on another host too if by the kernel it is
 // free, with far; and from one that shows the sign dead. Where the lock is of no use it is
 // one without a file. The error is that of creating the file.
 func (d *Dir) claim(ctx context.Context, path string, me owner, far bool, dead *sign) (*writerLock, look, error) {
@@ -287,7 +287,7 @@ func (d *Dir) own(ctx context.Context, l *writerLock) context.Context {
 	if err := l.write(); err != nil {
 		// The kernel's lock holds all the same. On a full disk it is the room for
 		// the tarball that is missing, and what says so comes next.
-		d.log.WarnContext(ctx, "the lock cannot say whose it is", "lock", l.path, "error", err)
+		d.log.WarnContext(ctx, "the owner of a lock cannot be written into it", "lock", l.path, "error", err)
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	heartbeats, stop := context.WithCancel(ctx)

@@ -69,7 +69,7 @@ func openPartial(dir, name string, digest v1.Hash, layout *tarball.Layout) (*par
 }
 
 // createPartial creates a new file. The journal comes first: a partial file of which
-// nothing says who writes it stays until it is old.
+// the writer is not known stays until it is old.
 func createPartial(dir, base string, layout *tarball.Layout) (*partialFile, error) {
 	for range 100 {
 		p := &partialFile{discard: true}
@@ -169,7 +169,7 @@ type abandoned struct {
 // openAbandoned opens a partial file that is not locked, nil if there is none. Nothing in it is believed
 // yet.
 //
-// It can be adopted only if nobody else can write to it any more: a process that was
+// It can be adopted only if no other process can write to it any more: a process that was
 // suspended with its machine, or hangs in a mount, goes on when the file is long
 // published under its final name. And only if it is this user's and has this one name.
 func openAbandoned(path string, layout *tarball.Layout) *abandoned {

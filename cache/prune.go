@@ -67,7 +67,7 @@ type PruneResult struct {
 	LeftBytes int64
 	// OverCount, OverAge and OverBytes are by how much a limit could not be reached: how many
 	// tarballs there are beyond [PruneOptions.Count]; how many that were unused for longer
-	// than MaxAge; how many bytes they have beyond MaxBytes. Kept says why, but for those
+	// than MaxAge; how many bytes they have beyond MaxBytes. Kept has the reasons, but for those
 	// that could not be removed: the error of Prune names them. 0: the limit holds.
 	OverCount int
 	OverAge   int
@@ -159,7 +159,7 @@ func (r *PruneResult) measure(entries []Entry, o *PruneOptions, now time.Time) {
 }
 
 // beingWrittenFor is how long a file that was just written may still be open for writing
-// on another host: where it cannot be seen who has it open.
+// on another host: where it cannot be seen which process has the file open.
 const beingWrittenFor = 2 * time.Minute
 
 // pruneForeign removes what is not of this cache.
@@ -171,7 +171,7 @@ func (d *Dir) pruneForeign(ctx context.Context, foreign []Entry, o *PruneOptions
 	}
 	for _, e := range foreign {
 		if ctx.Err() != nil {
-			break // prune says so
+			break // prune reports it
 		}
 		p := PruneAction{Entry: e, Why: PruneForeign}
 		used := d.network && sys.Age(e.Written, d.now()) < beingWrittenFor

@@ -66,7 +66,7 @@ type Result struct {
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
 	Damaged []string
-	// Unrecorded, when not nil, says why it could not be recorded beside the tarball that
+	// Unrecorded, when not nil, is why it could not be recorded beside the tarball that
 	// it is of a newer build run or another group, or that a record there cannot be read: an
 	// older run may replace the tarball. Put has not failed.
 	Unrecorded error

@@ -63,13 +63,13 @@ func (f indexedFile) is(info os.FileInfo) bool {
 	return f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime())
 }
 
-// A holder is a tarball that says that it has some of the layers that are looked for.
+// A holder is a tarball that lists some of the layers that are looked for.
 type holder struct {
 	name   string
 	layers []v1.Hash
 }
 
-// holders returns the tarballs of dir that say that they have any of the layers, in the
+// holders returns the tarballs of dir that list any of the layers, in the
 // order of their names.
 func (x *layerIndex) holders(dir string, layers map[v1.Hash]int64) []holder {
 	names, _ := tarballNames(dir) // without a list there is nothing to reuse
@@ -122,7 +122,7 @@ func (x *layerIndex) holders(dir string, layers map[v1.Hash]int64) []holder {
 	return found
 }
 
-// peek reads which layers a tarball says that it has: manifest.json names them. It does
+// peek reads which layers a tarball lists: manifest.json names them. It does
 // not check that it has them. What cannot be read has none, and is read again next time.
 func peek(path string) indexedFile {
 	f, err := sys.OpenToRead(path, sys.NoFollow)

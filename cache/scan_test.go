@@ -68,7 +68,7 @@ func BenchmarkPutBesideMany(b *testing.B) {
 	}
 }
 
-// A layer is found in whichever tarball has it, and the tarballs are read once: again only
+// A layer is found in whichever tarball contains it, and the tarballs are read once: again only
 // when another file has the name, or it was written to.
 func TestLayerIndex(t *testing.T) {
 	src := cachetest.Blobs{}

@@ -157,7 +157,7 @@ func (f *authFile) read(ctx context.Context) (all []*logins, err error) {
 }
 
 // isAbsent reports whether a file cannot be read since there is none, also where HOME is
-// no directory, as of users who shall have none (/dev/null).
+// no directory, as of users without one (/dev/null).
 func isAbsent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
@@ -177,7 +177,7 @@ func (f *authFile) find(ctx context.Context, l *logins, target authn.Resource) (
 		config, err := f.helpers.get(ctx, helper, server)
 		switch {
 		case errors.Is(err, errNoHelper) && !own && !listed:
-			// The store is that of all registries, and nobody has logged in to this
+			// The store is that of all registries, and there was no login to this
 			// one, so most likely it has no login for it.
 			f.warn(ctx, fmt.Errorf("%s: %w", l.file, err))
 			return entry, broken

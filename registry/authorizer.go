@@ -21,7 +21,7 @@ import (
 
 // An authorizer answers the challenges of a repository's registry with one
 // credential, and those of other registries that it redirects to without one. Each is
-// answered where it is asked: a registry may let everybody in at /v2/ and want a token
+// answered where it is asked: a registry may need no credential at /v2/ and want a token
 // for the repository. It is safe for concurrent use.
 type authorizer struct {
 	*sessions
@@ -75,7 +75,7 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		offered := challengesOf(resp)
 		if len(offered) == 0 {
-			offered = to.last() // the registry does not repeat what it said before
+			offered = to.last() // the registry does not repeat its earlier answer
 		}
 		next, err := to.answer(req.Context(), offered, sent, asked)
 		switch {
@@ -229,7 +229,7 @@ func (t *access) newToken(ctx context.Context, c challenge) (string, error) {
 	if strings.ContainsFunc(token, func(r rune) bool { return r < '!' || r > '~' }) {
 		return "", t.malformed(errors.New("the token has characters that no header may have"))
 	}
-	if t.auth != authn.Anonymous { // otherwise everybody gets the token
+	if t.auth != authn.Anonymous { // otherwise the token is for all
 		t.secrets.Add(token, got.RefreshToken)
 		if got.RefreshToken != "" {
 			t.auth = authn.FromConfig(authn.AuthConfig{IdentityToken: got.RefreshToken})

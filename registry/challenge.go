@@ -87,7 +87,7 @@ func unquote(s string) (text, rest string) {
 // A greeting is what a registry answers to GET /v2/.
 type greeting struct {
 	insecure   bool        // over plain HTTP
-	challenges []challenge // none if everybody may come in, or if it redirects elsewhere
+	challenges []challenge // none if it needs no credential, or if it redirects elsewhere
 }
 
 // greet asks a registry for GET /v2/, over HTTPS and, where that is allowed, plain

@@ -190,7 +190,7 @@ func (e *textError) Error() string { return e.text }
 func (e *textError) Unwrap() error { return e.error }
 
 // isCertificate reports whether a connection failed because one side does not trust
-// the other's certificate. For what the other side says crypto/tls has no type.
+// the other's certificate. For what the other side reports crypto/tls has no type.
 func isCertificate(err error) bool {
 	var invalid *tls.CertificateVerificationError
 	if errors.As(err, &invalid) {

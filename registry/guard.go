@@ -39,7 +39,7 @@ type originKey struct{}
 // A ledError is a request that is not made, because of where a registry led it.
 type ledError struct {
 	from, to string
-	address  string // that to is; empty if that says it itself
+	address  string // that to is; empty if that is an address itself
 	place    httpclient.Place
 }
 
@@ -99,7 +99,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return g.transport(w).RoundTrip(req)
 }
 
-// refuses returns why a request is not made, as far as the text of its host says so.
+// refuses returns why a request is not made, as far as the text of its host shows.
 func (g *guard) refuses(req *http.Request) error {
 	o, ok := req.Context().Value(originKey{}).(*origin)
 	if !ok {

@@ -125,7 +125,7 @@ func arm64Version(variant string) (major, minor int, known bool) {
 }
 
 // runsFeatures reports whether the machine has the features of the system that the
-// image needs. All of Windows' have win32k, and not all say so.
+// image needs. All of Windows' have win32k, and not all state it.
 func runsFeatures(have, want v1.Platform) bool {
 	for _, f := range have.OSFeatures {
 		if !slices.Contains(want.OSFeatures, f) && (have.OS != "windows" || f != "win32k") {

@@ -122,7 +122,7 @@ func (r *repository) send(ctx context.Context, s *session, path string, header h
 	if err := transport.CheckError(resp, want...); err != nil {
 		resp.Body.Close()
 		redirected := resp.Request.URL.Host != u.Host
-		// Another registry denies in the same words, but it says what it wants.
+		// Another registry denies in the same words, but its challenge shows what it wants.
 		signature := redirected && strings.HasPrefix(path, "blobs/") &&
 			(resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized && len(challengesOf(resp)) == 0)
 		return nil, &statusError{err, resp.StatusCode, redirected, signature, retryAfter(resp.Header)}

@@ -11,10 +11,10 @@ import (
 // ErrMirror is wrapped by every error about a [MirrorRule].
 var ErrMirror = errors.New("unusable mirror")
 
-// A MirrorRule says that images of some repositories are in a mirror too.
+// A MirrorRule states that images of some repositories are in a mirror too.
 type MirrorRule struct {
-	// Prefix says of which repositories: HOST for all of a registry, or HOST/PATH for
-	// the repository of that name and all below it. If it is empty, the mirror is one
+	// Prefix selects the repositories: HOST all of a registry, HOST/PATH the
+	// repository of that name and all below it. If it is empty, the mirror is one
 	// repository, for the images of one other.
 	Prefix string
 	// At is where they are: HOST or HOST/PATH, which takes the place of the prefix. If
@@ -142,7 +142,7 @@ func (rs MirrorRules) Check(images ...string) error {
 				return err
 			}
 			if other, ok := of[at]; ok && at != "" && other != name {
-				return fmt.Errorf("%w: %s would be the mirror of both %s and %s: say of which one, as %s=%s", ErrMirror, at, other, name, other, at)
+				return fmt.Errorf("%w: %s would be the mirror of both %s and %s: state of which one, as %s=%s", ErrMirror, at, other, name, other, at)
 			}
 			of[at] = name
 		}

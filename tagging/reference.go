@@ -84,7 +84,7 @@ func (r ref) in(repository string) string {
 
 // Mirror returns the reference that an image has in a mirror: the mirror's
 // repository with the image's whole tag, and its digest if it has one. [MirrorRules]
-// say which repositories have which mirror.
+// define which repositories have which mirror.
 //
 //	Mirror("308535385114.dkr.ecr.us-east-1.amazonaws.com/pytorch/ci-image:T", "ghcr.io/pytorch/ci-image")
 //	// ghcr.io/pytorch/ci-image:T

@@ -156,7 +156,7 @@ func (s Scheme) split(tag string) (name, part string) {
 
 // hashes are what a build leaves in the last part of a tag: a commit's or a tree's hash,
 // whole or shortened to no less than Git does (core.abbrev, 7 digits), also as git
-// describe has it, with a "g" in front; and a date of eight digits.
+// describe writes it, with a "g" in front; and a date of eight digits.
 var hashes = regexp.MustCompile(`^g?[0-9a-f]{7,64}$`)
 
 // Stripped returns the part of an image's tag that the scheme leaves out of the name,

@@ -240,7 +240,7 @@ type loadMessage struct {
 	} `json:"progressDetail"`
 }
 
-// unpackingStatus is the status of the lines that say how many bytes of a layer's file are
+// unpackingStatus is the status of the lines that report how many bytes of a layer's file are
 // unpacked (https://github.com/moby/moby/blob/v20.10.24/image/tarexport/load.go).
 const unpackingStatus = "Loading layer"
 

@@ -337,7 +337,7 @@ func (d *docker) NamesEarly(ctx context.Context) bool {
 }
 
 // ReadsZstd implements [ZstdReader]. Docker's classic store unpacks zstd since 23.0, whatever
-// the media type says (https://docs.docker.com/engine/release-notes/23.0/); with containerd's
+// the media type is (https://docs.docker.com/engine/release-notes/23.0/); with containerd's
 // store that one unpacks. podman does in all versions that are supported.
 func (d *docker) ReadsZstd(ctx context.Context, mediaType types.MediaType) error {
 	about, err := d.about(ctx)
@@ -353,8 +353,8 @@ func (d *docker) ReadsZstd(ctx context.Context, mediaType types.MediaType) error
 	return nil
 }
 
-// containerdVersion returns the version of the containerd that Docker uses, "" if it does
-// not say.
+// containerdVersion returns the version of the containerd that Docker uses, "" if it
+// does not report it.
 func (d *docker) containerdVersion(ctx context.Context) string {
 	var answer struct {
 		Components []struct{ Name, Version string }

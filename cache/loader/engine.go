@@ -86,7 +86,7 @@ type ZstdReader interface {
 	Engine
 	// ReadsZstd returns nil if the engine unpacks layers in zstd that have this media
 	// type in the manifest, or if that is not known; else an error that wraps
-	// [ErrUnsupported] and says which versions do.
+	// [ErrUnsupported] and names the versions that do.
 	ReadsZstd(ctx context.Context, mediaType types.MediaType) error
 }
 

@@ -97,7 +97,7 @@ type file struct {
 	reported bool    // err
 }
 
-// A version tells the files apart that have one name after the other. A repaired one has
+// A version distinguishes files that have one name after the other. A repaired one has
 // the time of the one before.
 type version struct {
 	mode             fs.FileMode

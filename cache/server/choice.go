@@ -25,7 +25,7 @@ func manifestOf(i image) *document {
 // every client; and the images that this was found from. images are those of the
 // repository, the newest first.
 //
-// The newest tarball of the tag says what it is: the outermost index that its image was
+// The newest tarball of the tag decides: it is the outermost index that its image was
 // found through. If it has none, another tarball of the tag may have the index that lists
 // its manifest. Without any its manifest is the tag's, unless there is another platform's
 // as well: a tarball without an index may be of a version that did not keep it.

@@ -25,7 +25,7 @@
 //	HOST:PORT/registry.example/team/image:v1
 //
 // A path without a registry could mean any, and the image of the same name in another
-// registry is another image. So it is found only where the client says which it means, by
+// registry is another image. So it is found only where the client states which it means, by
 // the query parameter ns that containerd sends with each request to a mirror, or where
 // [Options.Registry] does. ns of another registry finds nothing. A host with a port cannot
 // be part of a repository's name: its images need one of the two. docker.io,
@@ -39,14 +39,14 @@
 // found: clients of a mirror take them from the registry itself. Those that take all of
 // an image from one place need [Options.Platforms].
 //
-// When several tarballs have the same reference, that of the newest build run says what
+// When several tarballs have the same reference, that of the newest build run decides what
 // the tag is, or without runs the one that was written last. Its index is served, with the
 // manifests of that index that any tarball of the repository has; a platform that is
 // stocked for the index before only is not one of them. When the newest tarball has no
 // index, one that lists its manifest may be in another tarball of the tag. Else the tag is
 // that manifest, and every client gets it: so it is when the reference names no index. But
 // where tarballs of the same tag without such an index are of different platforms, as those
-// that were written before indexes were kept, the tag says nothing and is not found. A
+// that were written before indexes were kept, the tag is ambiguous and is not found. A
 // digest is always right.
 //
 // # The directory

@@ -105,11 +105,11 @@ func newListing(all []image) *listing {
 // A question is what a request asks about.
 type question struct {
 	repository string // as in the path
-	ns         string // the registry that a client of a mirror means; "" if it does not say
+	ns         string // the registry that a client of a mirror means; "" if it states none
 }
 
 // means returns the repositories that a question may be about. An answer may only come
-// from one: the tag that one registry gives an image says nothing about another's.
+// from one: the tag that one registry gives an image means nothing at another.
 func (s *server) means(q question) []string {
 	first, rest, _ := strings.Cut(q.repository, "/")
 	named := q.repository // if it begins with a registry

@@ -222,7 +222,7 @@ func (s *server) endpoint(path string) (repository string, serve func(http.Respo
 	return repository, serve
 }
 
-// health says whether the directory can be read. It says nothing else, and so needs no
+// health reports whether the directory can be read. It reports nothing else, and so needs no
 // authorization.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.catalog.images(r.Context(), true); err != nil {

@@ -22,7 +22,7 @@ const (
 
 // An Image is what identifies a container image: its manifest and config, byte
 // by byte as a registry served them, the indexes that they were found through, and the
-// reference that it shall be known by once loaded. It is immutable and safe for concurrent use.
+// reference that it is known by once loaded. It is immutable and safe for concurrent use.
 type Image struct {
 	reference string
 	manifest  []byte

@@ -34,7 +34,7 @@ var ErrOtherImage = errors.New("the archive does not have the image")
 // Close must be called in the end.
 //
 // The image's config, and with it Docker's ID, is the archive's. Its manifest is too where
-// the archive has it, as from Docker 25 on; else one is made, of layers that are not
+// the archive contains it, as from Docker 25 on; else one is made, of layers that are not
 // compressed, and its digest is no registry's. Layers are read from the archive, and have
 // digests to be verified by, so a damaged one never becomes an image. The archive must be
 // complete when it is opened; from a compressed one each layer is read by decompressing
@@ -223,15 +223,11 @@ func (s *saved) image(ref string) (*Image, error) {
 	if image, err := s.withOwnManifest(ref, config, digest); image != nil || err != nil {
 		return image, err
 	}
-	var parsed struct {
-		RootFS struct {
-			DiffIDs []v1.Hash `json:"diff_ids"`
-		} `json:"rootfs"`
-	}
-	if err := json.Unmarshal(config, &parsed); err != nil {
+	parsed, err := imagespec.Config(config)
+	if err != nil {
 		return nil, fmt.Errorf("config %s: %w", entry.Config, err)
 	}
-	diffIDs := parsed.RootFS.DiffIDs
+	diffIDs := parsed.DiffIDs
 	if len(diffIDs) != len(entry.Layers) {
 		return nil, fmt.Errorf("config %s lists %d layers, manifest.json %d", entry.Config, len(diffIDs), len(entry.Layers))
 	}

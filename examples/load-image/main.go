@@ -64,7 +64,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 // job can pull those images.
 const noTarball = 3
 
-// savedNote is what is said of a file of the workflow that this module replaces.
+// savedNote is the remark about a file of the workflow that this module replaces.
 const savedNote = "written by docker save, not by docker-cache: it is sent whole each time, until docker-cache stocks the image"
 
 func main() { cli.Main(program.Run) }

@@ -29,8 +29,8 @@ var program = cli.Program{
 Serves the images of all tarballs in DIR as a read-only registry, until it is
 interrupted. An image registry.example/team/image:v1 is there as
 ADDRESS/registry.example/team/image:v1. A mirror of registry.example is at
-ADDRESS/registry.example, or at ADDRESS for clients that say which registry they
-mean (containerd does). ADDRESS/healthz says whether it works.
+ADDRESS/registry.example, or at ADDRESS for clients that state which registry they
+mean (containerd does). ADDRESS/healthz reports whether it works.
 
 Files that are not served are named on standard error, with the reason.
 

@@ -26,14 +26,14 @@ type Quirks struct {
 	// Incomplete says of every image that blobs of it are missing, as far as the
 	// engine says such things: with [Containerd], from version 28 on.
 	Incomplete bool
-	// NothingUnpacked says of every image that its unpacked files take no space, as of one
+	// NothingUnpacked reports of every image that its unpacked files take no space, as of one
 	// whose layers are empty on XFS, or that is not unpacked: with [Containerd], from
 	// version 28 on.
 	NothingUnpacked bool
 	// DiesUnpacking closes the connection when an archive's images have their names, and
 	// unpacks nothing: with [Containerd], as an engine that is killed.
 	DiesUnpacking bool
-	// ContainerdVersion is what it says of the containerd that it uses, "" nothing.
+	// ContainerdVersion is the version of the containerd that it reports, "" for none.
 	ContainerdVersion string
 	// WrongImage gives the reference to another image than the archive's.
 	WrongImage bool

@@ -88,7 +88,7 @@ func onThinVolumes(t *testing.T, test func(t *testing.T, v *thinVolume)) {
 }
 
 // A volume that is full for a moment: the attempt fails when it flushes, and the next one
-// believes nothing of what that wrote, though memory has it right.
+// believes nothing of what that wrote, though memory has the right bytes.
 func TestFlushToAThinVolume(t *testing.T) {
 	onThinVolumes(t, func(t *testing.T, v *thinVolume) {
 		src, img := thinImage(t)

@@ -58,7 +58,7 @@ func PlaceOf(a netip.Addr) Place {
 	return Public
 }
 
-// PlaceOfHost returns where a host is, without a port, as far as its text says so: a
+// PlaceOfHost returns where a host is, without a port, as far as its text shows: a
 // name other than localhost is public until it is resolved.
 func PlaceOfHost(host string) Place {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))

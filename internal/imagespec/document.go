@@ -151,7 +151,7 @@ func newEntry(raw []byte) (Entry, error) {
 	return e, nil
 }
 
-// MediaType returns what a document says of its own type, "" if nothing. Schema version 1
+// MediaType returns what a document states as its own type, "" if nothing. Schema version 1
 // has none that is of use.
 func MediaType(raw []byte) (types.MediaType, error) {
 	var head struct {

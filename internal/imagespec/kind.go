@@ -8,7 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// untyped are types that say nothing about what has them. Configs and layers of images
+// untyped are types that mean nothing. Configs and layers of images
 // have them since the days of Docker 1.10, and Docker takes them.
 var untyped = []string{"", "application/octet-stream", "application/json", "text/html"}
 
@@ -53,7 +53,7 @@ func (d *document) artifact() string {
 }
 
 // IsArtifactType reports whether the field artifactType of a manifest or of a
-// descriptor says that it is no image.
+// descriptor means that it is no image.
 func IsArtifactType(artifactType string) bool {
 	return artifactType != "" && !strings.HasPrefix(artifactType, "application/vnd.oci.image.config.") && !strings.HasPrefix(artifactType, "application/vnd.docker.container.image.")
 }

@@ -28,7 +28,7 @@ var (
 	queries = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s…]\S*[^\s"':;,.)\]}]|\?[^\s"':;,.)\]}…]`) })
 	// users are a user and password before a host, or a tag before a digest.
 	users = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^\s"'@]*:[^\s"'@]*@`) })
-	// digests tells the one from the other.
+	// digests distinguishes the one from the other.
 	digests = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(sha\d|[A-Za-z0-9+._-]+:[0-9a-fA-F]{32})`) })
 	// bodies are what go-containerregistry appends when a token server's answer
 	// has no token, and what it appends when a credential helper fails: either

@@ -1,4 +1,4 @@
-// Package refname parses image references, and says of one that is none what to change.
+// Package refname parses image references. The error of one that is malformed contains what to change.
 package refname
 
 import (

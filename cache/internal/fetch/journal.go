@@ -24,8 +24,8 @@ import (
 //	<layer> -                nothing of the layer counts any more
 //
 // Lines are only ever appended. Nothing is flushed: after a power failure, or when the
-// kernel could not write what it had accepted, the journal says more than is true. So
-// what it says is read from the disk and hashed all the same. A wrong entry only costs
+// kernel could not write what it had accepted, the journal lists more than is true. So
+// what it lists is read from the disk and hashed all the same. A wrong entry only costs
 // downloading the layer again.
 //
 // A nil journal records nothing. It is safe for concurrent use if its writer appends
@@ -57,7 +57,7 @@ func (j *Journal) Forget(layer v1.Hash) {
 
 const writerWord = "writer "
 
-// ParseJournal returns what a journal says of the layers of a layout, nothing
+// ParseJournal returns what a journal lists of the layers of a layout, nothing
 // if it is another layout's, and who writes the file. Lines that make no sense are passed
 // over: the last one may be cut, and the digests show which are wrong.
 func ParseJournal(content []byte, layout *tarball.Layout) (done map[v1.Hash][]sys.Interval, writer string) {

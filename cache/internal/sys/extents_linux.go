@@ -30,7 +30,7 @@ type fiemap struct {
 }
 
 // Shared returns how many bytes of f share their space on the disk with another file; 0
-// where the file system shares nothing, or does not say.
+// where the file system shares nothing, or does not report it.
 func Shared(f *os.File) (total int64) {
 	for start := uint64(0); ; {
 		m := fiemap{start: start, length: ^uint64(0) - start}

@@ -13,7 +13,7 @@ import (
 )
 
 // localMagics are the numbers (linux/magic.h) of file systems that one kernel alone
-// writes to: whoever has a file of one open there is reached by its locks. A share, a
+// writes to: its locks reach every process that has a file of one open. A share, a
 // FUSE mount or a cluster's file system above one has a number of its own.
 var localMagics = []int64{
 	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
@@ -21,7 +21,7 @@ var localMagics = []int64{
 	0xCA451A4E, // bcachefs
 }
 
-// Writer returns a line without a line break that says which process on which kernel
+// Writer returns a line without a line break that names which process on which kernel
 // writes f, and on what kind of file system it sees f: what [IsDead] needs to know. It
 // is empty where that is not known.
 func Writer(f *os.File) string {

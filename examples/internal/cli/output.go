@@ -154,7 +154,7 @@ func (o *Output) Failed() {
 }
 
 // Advice returns what a person can do about an error, "" if that is not known or err is
-// nil: what the program says of it, or else what all programs say of files.
+// nil: the program's own, or else that of all programs for files.
 func (o *Output) Advice(err error) string {
 	if o.options.advice != nil && err != nil {
 		if text := o.options.advice(err); text != "" {

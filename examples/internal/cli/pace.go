@@ -38,7 +38,7 @@ func (p *pace) speed(now time.Time) float64 {
 	return max(since.rate/since.weight, 0)
 }
 
-// timeLeft is how long the rest takes, "" if that cannot be said: nothing comes, or all
+// timeLeft is how long the rest takes, "" if that is not known: nothing comes, or all
 // is there and something else is going on.
 func timeLeft(rest int64, speed float64) string {
 	left := float64(rest) / speed * float64(time.Second)

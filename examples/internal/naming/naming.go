@@ -1,4 +1,4 @@
-// Package naming has the flags of the examples that say what a tarball is called and
+// Package naming has the flags of the examples that decide what a tarball is called and
 // which mirrors an image has, so that who stocks an image and who loads it agree.
 package naming
 

@@ -42,7 +42,7 @@ func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names
 	return t, nil
 }
 
-// through says how the image of a tarball was found.
+// through describes how the image of a tarball was found.
 func through(t *tarball.Tarball) string {
 	indexes := t.Image.Indexes()
 	if len(indexes) == 0 {
