@@ -3,7 +3,6 @@ package cache
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,16 +34,6 @@ func archive(t testing.TB, names ...string) []byte {
 	return raw.Bytes()
 }
 
-func compressed(t testing.TB, content []byte) []byte {
-	t.Helper()
-	var raw bytes.Buffer
-	w := gzip.NewWriter(&raw)
-	_, err := w.Write(content)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return raw.Bytes()
-}
-
 // What other programs saved goes when that is asked for, and nothing else that is no
 // tarball: not one of this cache that is damaged, in any byte, nor what is in use.
 func TestPruneForeign(t *testing.T) {
@@ -57,7 +46,7 @@ func TestPruneForeign(t *testing.T) {
 		"containerd_main.tar": archive(t, "blobs/sha256/"+hex, "index.json", "manifest.json", "oci-layout"),
 		"dot_main.tar":        archive(t, "./blobs/", "./index.json"),
 		"cut_main.tar":        archive(t, "blobs/", "blobs/sha256/"+hex, "index.json")[:1536],
-		"gzip_main.tar":       compressed(t, archive(t, hex+".json", "manifest.json")),
+		"gzip_main.tar":       cachetest.Gzip(archive(t, hex+".json", "manifest.json")),
 	}
 	dir, _, _, path := stocked(t)
 	whole, err := os.ReadFile(path)
@@ -70,7 +59,7 @@ func TestPruneForeign(t *testing.T) {
 		"head_main.tar":    whole[:512],
 		"sources_main.tar": archive(t, "src/", "src/main.go", "manifest.json"),
 		"oci_main.tar":     archive(t, "oci-layout", "index.json", "blobs/"),
-		"zip_main.tar":     compressed(t, archive(t, "src/", "src/main.go")),
+		"zip_main.tar":     cachetest.Gzip(archive(t, "src/", "src/main.go")),
 		"name_main.tar":    whole,
 	}
 	for _, i := range []int{0, 3, 100, 148, 156, 257, 600, 1024, 3000} { // names, sums, contents

@@ -137,17 +137,24 @@ func forget(t *testing.T, below string) {
 	}
 }
 
+// onlyPartial returns the one partial file of a directory.
+func onlyPartial(t *testing.T, dir string) os.FileInfo {
+	t.Helper()
+	partials, err := filepath.Glob(filepath.Join(dir, ".*.partial"))
+	require.NoError(t, err)
+	require.Len(t, partials, 1)
+	info, err := os.Stat(partials[0])
+	require.NoError(t, err)
+	return info
+}
+
 // A writer that was suspended wakes up when another has long published the tarball: what
 // it writes then goes into a file of its own, that nobody has published.
 func TestSuspendedWriterDoesNotShareItsFile(t *testing.T) {
 	onViews(t, func(t *testing.T, one, other, below string) {
 		wake, next := suspendAt(t, one, "read")
 		forget(t, below)
-		partials, err := filepath.Glob(filepath.Join(below, ".*.partial"))
-		require.NoError(t, err)
-		require.Len(t, partials, 1)
-		was, err := os.Stat(partials[0])
-		require.NoError(t, err)
+		was := onlyPartial(t, below)
 
 		src, images := killImages(t)
 		dir, err := Open(other, nil)
@@ -199,11 +206,7 @@ func TestDeadWriterOnAFileSystemWithoutLocks(t *testing.T) {
 		}
 		requireKilled(t, cmd)
 		forget(t, below)
-		partials, err := filepath.Glob(filepath.Join(below, ".*.partial"))
-		require.NoError(t, err)
-		require.Len(t, partials, 1)
-		was, err := os.Stat(partials[0])
-		require.NoError(t, err)
+		was := onlyPartial(t, below)
 		src, images := killImages(t)
 		dir, err := Open(other, nil)
 		require.NoError(t, err)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -66,13 +67,13 @@ func podmanFiles() *authFile {
 		} else if runtime.GOOS == "linux" {
 			files = append(files, fmt.Sprintf("/run/containers/%d/auth.json", os.Getuid()))
 		}
-		config := os.Getenv("XDG_CONFIG_HOME")
-		if config == "" {
-			config = inHome(".config")
-		}
-		return append(files, filepath.Join(config, "containers", "auth.json"), filepath.Join(inHome(".docker"), "config.json"))
+		return append(files, filepath.Join(configHome(), "containers", "auth.json"), filepath.Join(inHome(".docker"), "config.json"))
 	}}
 }
+
+// configHome returns where programs have this user's configuration
+// (https://specifications.freedesktop.org/basedir-spec/latest/).
+func configHome() string { return cmp.Or(os.Getenv("XDG_CONFIG_HOME"), inHome(".config")) }
 
 func inHome(name string) string {
 	home, err := os.UserHomeDir()

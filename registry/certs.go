@@ -43,11 +43,7 @@ func ReadCAs(file string) ([]*x509.Certificate, error) {
 // containers-certs.d(5). Rootless Docker has them in the user's configuration.
 func defaultCertDirs() (dirs []string) {
 	if home, err := os.UserHomeDir(); err == nil {
-		config := os.Getenv("XDG_CONFIG_HOME")
-		if config == "" {
-			config = filepath.Join(home, ".config")
-		}
-		dirs = append(dirs, filepath.Join(home, ".config", "containers", "certs.d"), filepath.Join(config, "docker", "certs.d"), filepath.Join(home, ".docker", "certs.d"))
+		dirs = append(dirs, filepath.Join(home, ".config", "containers", "certs.d"), filepath.Join(configHome(), "docker", "certs.d"), filepath.Join(home, ".docker", "certs.d"))
 	}
 	if runtime.GOOS == "windows" {
 		return append(dirs, filepath.Join(os.Getenv("ProgramData"), "docker", "certs.d"))

@@ -3,7 +3,6 @@ package tarball
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"io"
 	"os"
@@ -52,16 +51,6 @@ func mustJSON(t testing.TB, v any) []byte {
 	raw, err := json.Marshal(v)
 	require.NoError(t, err)
 	return raw
-}
-
-func zipped(t testing.TB, content []byte) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	_, err := z.Write(content)
-	require.NoError(t, err)
-	require.NoError(t, z.Close())
-	return out.Bytes()
 }
 
 // savedLayers are three layers, of which the last is the first again.
@@ -113,7 +102,7 @@ func docker25(t testing.TB, compressed bool) (entries, []byte) {
 	for i, l := range layers {
 		d := v1.Descriptor{MediaType: types.OCIUncompressedLayer}
 		if compressed {
-			l, d.MediaType = zipped(t, l), types.OCILayer
+			l, d.MediaType = cachetest.Gzip(l), types.OCILayer
 		}
 		d.Digest, d.Size = imagespec.DigestOf(l), int64(len(l))
 		manifest.Layers = append(manifest.Layers, d)
@@ -179,7 +168,7 @@ func requireLayers(t *testing.T, saved *Tarball, layers ...[]byte) {
 func TestOpenSaved(t *testing.T) {
 	layers := savedLayers()
 	old := docker20(t, "other.test/image:1", savedRef).tar(t)
-	for name, content := range map[string][]byte{"plain": old, "compressed": zipped(t, old)} {
+	for name, content := range map[string][]byte{"plain": old, "compressed": cachetest.Gzip(old)} {
 		saved, err := openSaved(t, content, savedRef)
 		require.NoError(t, err, name)
 		assert.Equal(t, savedRef, saved.Image.Reference())
@@ -202,7 +191,7 @@ func TestOpenSaved(t *testing.T) {
 		want := savedLayers()
 		if compressed {
 			for i := range want {
-				want[i] = zipped(t, want[i])
+				want[i] = cachetest.Gzip(want[i])
 			}
 		}
 		requireLayers(t, saved, want...)
@@ -213,7 +202,7 @@ func TestOpenSaved(t *testing.T) {
 	}
 
 	// Compressed layers under other names, as other programs write them.
-	one := zipped(t, layers[0])
+	one := cachetest.Gzip(layers[0])
 	saved, err = openSaved(t, entries{
 		{"one.tar.gz", one},
 		{"config", savedConfig(t, layers[0])},
@@ -287,7 +276,7 @@ func TestOpenSavedTruncated(t *testing.T) {
 	archive := docker20(t, savedRef)
 	whole, manifest := archive.tar(t), archive[len(archive)-2].content
 	least := bytes.Index(whole, manifest) + len(manifest) // all before that is needed
-	for _, content := range [][]byte{whole, zipped(t, whole)} {
+	for _, content := range [][]byte{whole, cachetest.Gzip(whole)} {
 		until := least
 		if len(content) != len(whole) {
 			until = len(content) * 9 / 10
@@ -303,7 +292,7 @@ func TestOpenSavedTruncated(t *testing.T) {
 func TestOpenSavedDamaged(t *testing.T) {
 	whole := docker20(t, savedRef).tar(t)
 	whole[bytes.Index(whole, savedLayers()[0])+50_000] ^= 1
-	for _, content := range [][]byte{whole, zipped(t, whole)} {
+	for _, content := range [][]byte{whole, cachetest.Gzip(whole)} {
 		saved, err := openSaved(t, content, savedRef)
 		require.NoError(t, err)
 		archive, err := saved.Archive(nil)

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"archive/tar"
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
@@ -72,25 +70,11 @@ func TestScripts(t *testing.T) {
 		}
 		return nil
 	}, scripttest.Commands{
-		// saved FILE REF...: an archive as docker save of Docker 20.10 writes it, with the
-		// manifest behind the layers.
+		// saved FILE REF...: writes the file as docker save does.
 		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
-			id := strings.Repeat("0123456789abcdef", 4)
-			manifest, err := json.Marshal([]map[string]any{{"Config": id + ".json", "RepoTags": args[1:], "Layers": []string{id + "/layer.tar"}}})
+			archive, err := tarballtest.Saved(args[1:], 5000, "a")
 			ts.Check(err)
-			f, err := os.Create(ts.MkAbs(args[0]))
-			ts.Check(err)
-			defer f.Close()
-			w := tar.NewWriter(f)
-			for _, e := range []struct {
-				name    string
-				content []byte
-			}{{id + "/", nil}, {id + "/layer.tar", make([]byte, 5000)}, {id + ".json", []byte("{}")}, {"manifest.json", manifest}, {"repositories", []byte("{}")}} {
-				ts.Check(w.WriteHeader(&tar.Header{Name: e.name, Size: int64(len(e.content)), Mode: 0o644}))
-				_, err := w.Write(e.content)
-				ts.Check(err)
-			}
-			ts.Check(w.Close())
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), archive, 0o600))
 		},
 		// truncated FROM TO: all but the last bytes.
 		"truncated": func(ts *testscript.TestScript, _ bool, args []string) {

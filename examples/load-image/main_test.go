@@ -93,7 +93,7 @@ func runScripts(t *testing.T, o enginetest.Options) {
 		},
 		// saved FILE REF LAYER...: writes the file as docker save does.
 		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
-			archive, err := tarballtest.Saved(args[1], 5000, args[2:]...)
+			archive, err := tarballtest.Saved(args[1:2], 5000, args[2:]...)
 			ts.Check(err)
 			ts.Check(os.WriteFile(ts.MkAbs(args[0]), archive, 0o600))
 		},

@@ -14,9 +14,9 @@ import (
 )
 
 // Saved returns the archive that docker save of version 20.10 writes of the image of layers
-// with these names, each of size bytes: layers that are not compressed, in directories that
+// with these names, each of size bytes, tagged with references: layers that are not compressed, in directories that
 // are in no order, and manifest.json near the end.
-func Saved(ref string, size int, names ...string) ([]byte, error) {
+func Saved(refs []string, size int, names ...string) ([]byte, error) {
 	var layers []v1.Layer
 	for _, n := range names {
 		l, err := imagetest.Layer(n, size)
@@ -74,7 +74,7 @@ func Saved(ref string, size int, names ...string) ([]byte, error) {
 	if err := add(id.Hex+".json", rawConfig); err != nil {
 		return nil, err
 	}
-	manifest, err := json.Marshal([]map[string]any{{"Config": id.Hex + ".json", "RepoTags": []string{ref}, "Layers": paths}})
+	manifest, err := json.Marshal([]map[string]any{{"Config": id.Hex + ".json", "RepoTags": refs, "Layers": paths}})
 	if err != nil {
 		return nil, err
 	}

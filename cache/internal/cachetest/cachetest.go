@@ -4,6 +4,7 @@ package cachetest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -50,6 +51,15 @@ type SourceFunc func(ctx context.Context, digest v1.Hash, offset, length int64) 
 // ReadRange calls the function.
 func (f SourceFunc) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	return f(ctx, digest, offset, length)
+}
+
+// Gzip returns content compressed.
+func Gzip(content []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(content) // into memory: cannot fail
+	_ = z.Close()
+	return out.Bytes()
 }
 
 // Noise returns n bytes that are the same for the same seed.

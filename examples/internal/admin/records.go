@@ -17,7 +17,7 @@ type listed struct {
 	BytesTotal     int64  `json:"bytes_total"`     // of the file
 	Bytes          int64  `json:"bytes"`           // as BytesTotal
 	BytesAllocated int64  `json:"bytes_allocated"` // of the disk
-	BytesShared    int64  `json:"bytes_shared"`    // of layers that another tarball has too
+	BytesShared    int64  `json:"bytes_shared"`    // of the disk, with other files
 	LastUsed       string `json:"last_used"`
 	Error          string `json:"error"`    // why it cannot be read
 	Advice         string `json:"advice"`   // what to do about the error
