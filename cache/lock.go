@@ -1,14 +1,10 @@
 package cache
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,32 +22,12 @@ const (
 	// is dead. NFS clients may see a file's content up to 60 s late
 	// (acregmax, nfs(5)).
 	deadAfter = 90 * time.Second
-	// silentAfter is the same on a local file system for an owner of which the kernel
-	// says that it lives, or cannot be asked: it is suspended, or no writer.
+	// silentAfter is the same on a local file system for an owner that is alive by
+	// the kernel, or of which the kernel knows nothing: it is suspended, or no writer.
 	silentAfter = 30 * time.Second
 	// lookEvery is how often a waiting writer looks.
 	lookEvery = time.Second
-	// lockSize is the size of the file: always the same, so that it is written
-	// over in one call and never seen half.
-	lockSize = 1 << 10
 )
-
-// An owner is what the file .<tarball>.lock says: who writes that tarball.
-type owner struct {
-	ID   string `json:"id"` // of this lock, random
-	Host string `json:"host"`
-	PID  int    `json:"pid"`
-	tarball.Run
-	Beat int64 `json:"beat"` // counts the heartbeats
-}
-
-func (o owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
-
-// newOwner returns what this process is called in a lock.
-func newOwner(run tarball.Run) owner {
-	host, _ := os.Hostname() // "" is a host like any other
-	return owner{ID: fmt.Sprintf("%016x", rand.Uint64()), Host: host, PID: os.Getpid(), Run: run}
-}
 
 // A writerLock keeps the writers of one tarball apart, so that they do not all
 // do the same work. It is no more than that: each writes a file of its own and
@@ -75,89 +51,6 @@ type writerLock struct {
 	me    owner
 	stop  context.CancelFunc
 	ended chan struct{}
-}
-
-// A lockState is what one look at a lock's file shows.
-type lockState int
-
-const (
-	lockAbsent  lockState = iota
-	lockFree              // it has no owner; the file is locked now
-	lockForeign           // its owner is no writer: it is no file of this package, or only locked as readers do
-	lockHeld              // by the kernel another process owns it
-	lockUnclear           // it may have an owner, which the kernel does not show
-)
-
-// A sign is what shows that the owner of a lock lives: it changes.
-type sign struct {
-	owner owner
-	inode uint64    // where the file cannot be read
-	at    time.Time // likewise: when it was written
-}
-
-// A look is what was found at a lock's path.
-type look struct {
-	state lockState
-	file  *os.File // if it could be opened
-	sign  sign
-	age   time.Duration // since it was written, by this clock
-	far   bool          // its owner is, or was, on another host
-}
-
-// lookAt looks at a lock's file. It changes nothing. file must be closed.
-func (d *Dir) lookAt(path string) look {
-	f, err := sys.OpenToLock(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return look{state: lockAbsent}
-	case errors.Is(err, fs.ErrPermission):
-		// Of a version that followed the umask. Its heartbeats show in its time.
-		info, err := os.Lstat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return look{state: lockAbsent}
-		case err != nil, sys.IsAlone(info) != nil:
-			return look{state: lockForeign}
-		}
-		return look{state: lockUnclear, sign: sign{inode: sys.Inode(info), at: info.ModTime()}, age: sys.Age(info.ModTime(), d.now())}
-	case err != nil: // a symbolic link, a socket
-		return look{state: lockForeign}
-	}
-	info, err := f.Stat()
-	if err != nil || sys.IsAlone(info) != nil {
-		return look{state: lockForeign, file: f}
-	}
-	held, lockErr := sys.TryLock(f)
-	if !sys.IsAt(f, path) { // its owner has removed it
-		return look{state: lockAbsent, file: f}
-	}
-	l := look{file: f, sign: sign{owner: readOwner(f)}, age: sys.Age(info.ModTime(), d.now())}
-	host, _ := os.Hostname()
-	l.far = l.sign.owner.ID != "" && l.sign.owner.Host != host
-	switch {
-	case held:
-		// Writers lock exclusively. Who may only read the file of an earlier version
-		// can lock it all the same, for as long as they like.
-		if writer, err := sys.TryLockShared(f); !writer && err == nil {
-			l.state = lockForeign
-		} else {
-			l.state = lockHeld
-		}
-	case !d.network, !l.far && l.sign.owner.ID != "" && lockErr == nil:
-		l.state = lockFree
-	default:
-		l.state = lockUnclear
-	}
-	return l
-}
-
-// isSilent reports whether an owner that has shown nothing since then is not to be
-// waited for. Where the file system is this machine's the file's own time counts too.
-func (d *Dir) isSilent(l look, since time.Duration) bool {
-	if d.network {
-		return since >= deadAfter
-	}
-	return max(since, l.age) >= silentAfter
 }
 
 // claim tries to get the lock at path. The lock is nil if another process owns it, whose
@@ -197,12 +90,6 @@ func (d *Dir) claim(ctx context.Context, path string, me owner, far bool, dead *
 		l.close()
 	}
 	return &writerLock{path: path, me: me}, look{}, nil // others create and remove it all the time
-}
-
-func (l look) close() {
-	if l.file != nil {
-		_ = l.file.Close()
-	}
 }
 
 // openOldLock opens a lock's file, which f is and another user made, for writing; nil if
@@ -314,12 +201,6 @@ func (l *writerLock) write() error {
 	return err
 }
 
-// record is what a lock's file holds: JSON, and spaces up to its size.
-func (o owner) record() []byte {
-	raw, _ := json.Marshal(o) // strings and numbers: cannot fail
-	return append(raw, bytes.Repeat([]byte(" "), max(lockSize-len(raw), 0))...)
-}
-
 // unlock gives the lock up. The file is removed while it is still locked, so
 // that a waiting writer finds either none or one that is not it.
 func (l *writerLock) unlock() {
@@ -337,40 +218,6 @@ func (l *writerLock) unlock() {
 	if l.out != nil {
 		_ = l.out.Close()
 	}
-}
-
-func readOwner(f io.ReaderAt) (o owner) {
-	raw, err := io.ReadAll(io.NewSectionReader(f, 0, 2*lockSize))
-	if err != nil || json.Unmarshal(raw, &o) != nil {
-		return owner{}
-	}
-	return o
-}
-
-// askKind follows the name of a lock: the file says which newer run wants it.
-const askKind = ".wanted"
-
-// askFor asks the owner of a lock to give it up.
-func askFor(lock string, me owner) {
-	if readAsker(lock).Run == me.Run {
-		return
-	}
-	_ = sys.Unlink(lock + askKind) // it may be anything: it is not written to
-	f, err := sys.CreateOwn(lock + askKind)
-	if err != nil {
-		return // then the owner ends its work first
-	}
-	_, _ = f.Write(me.record())
-	_ = f.Close()
-}
-
-func readAsker(lock string) owner {
-	f, err := os.OpenFile(lock+askKind, os.O_RDONLY|sys.NoFollow|sys.NonBlock, 0)
-	if err != nil {
-		return owner{}
-	}
-	defer f.Close()
-	return readOwner(f)
 }
 
 // tryLock is [Dir.lock] without waiting, for work of an instant: nil if another
@@ -397,40 +244,6 @@ func (d *Dir) tryLock(ctx context.Context, name string) (*writerLock, error) {
 		_ = lock.write() // likewise
 	}
 	return lock, nil
-}
-
-// isBeingWritten reports whether [Dir.tryLock] would not get the lock, and creates
-// nothing.
-func (d *Dir) isBeingWritten(name string) bool {
-	l := d.lookAt(filepath.Join(d.path, "."+name+"."+lockKind))
-	l.close()
-	return l.state == lockHeld || l.state == lockFree && l.far || l.state == lockUnclear && !d.isOver(l)
-}
-
-// isOver reports whether a lock that is unclear has no owner, as far as one look shows.
-func (d *Dir) isOver(l look) bool {
-	if l.state != lockUnclear || d.isSilent(l, 0) {
-		return l.state == lockUnclear
-	}
-	if l.file != nil {
-		return l.sign.owner.ID == ""
-	}
-	return l.age >= deadAfter
-}
-
-// lockDeadLock opens and locks a writer's lock whose owner is dead, and reports whether
-// it is. Where the kernel's lock does not reach the owner, or does not
-// work, its heartbeats show: it writes them into the file every [heartbeatEvery].
-func (d *Dir) lockDeadLock(path string, age time.Duration) (f *os.File, dead bool) {
-	l := d.lookAt(path)
-	if host, _ := os.Hostname(); l.state != lockFree || d.network || l.sign.owner.Host != host {
-		age = max(age, deadAfter)
-	}
-	if l.state != lockFree && l.state != lockUnclear || l.age < age {
-		l.close()
-		return nil, false
-	}
-	return l.file, true
 }
 
 // pruneLock is what the lock of all prunes of a directory is called, .prune.lock;
