@@ -29,9 +29,9 @@ type Options struct {
 	// It must be https, except on loopback. Default: the environment's
 	// GITHUB_API_URL, else https://api.github.com.
 	APIURL string
-	// Token is sent to the API only, without white space around it. It needs the permission "actions: read".
-	// Default: none, which is enough for the runs of a public repository, not for
-	// downloads, and for 60 requests an hour.
+	// Token is sent to the API only, without white space around it. It needs the permission
+	// "actions: read". Default: none, which is enough for the runs of a public repository,
+	// not for downloads, and for 60 requests an hour.
 	Token string
 	// Transport makes the requests, without retries. Default: net/http's, with
 	// a limit of 10 s on connecting.

@@ -81,8 +81,9 @@ const DefaultGrace = time.Hour
 // mounted must not turn into gigabytes on the local disk.
 //
 // Who may share it: any number of writers and readers, of all users that may write
-// to it or read it, on one machine or many, on any file system on which rename replaces a file atomically: every local
-// one, and NFS, SMB or a cluster's among the clients of one server.
+// to it or read it, on one machine or many, on any file system on which rename replaces a
+// file atomically: every local one, and NFS, SMB or a cluster's among the clients of one
+// server.
 //
 // What is promised to readers: a name without a leading dot is a complete,
 // verified tarball, always. An open tarball can be read to its end, whatever happens to

@@ -166,8 +166,8 @@ type abandoned struct {
 	old  bool // not written to for so long that its writer seems to be dead
 }
 
-// openAbandoned opens a partial file that is not locked, nil if there is none. Nothing in it is believed
-// yet.
+// openAbandoned opens a partial file that is not locked, nil if there is none. Nothing in
+// it is believed yet.
 //
 // It can be adopted only if no other process can write to it any more: a process that was
 // suspended with its machine, or hangs in a mount, goes on when the file is long

@@ -106,8 +106,8 @@ type PutOptions struct {
 }
 
 // A Remote is an image of which the digest is known, and that gives the rest when it
-// is asked for. It must be safe for concurrent use. What registry.Client.Resolve returns is one: it has made one
-// request.
+// is asked for. It must be safe for concurrent use. What registry.Client.Resolve returns is
+// one: it has made one request.
 type Remote interface {
 	tarball.Source
 	// Digest returns the digest of the image's manifest.
@@ -197,12 +197,13 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 //
 // A range that fails is asked for again from where it stopped, until six attempts in a
 // row have together brought less than 64 KiB, or less than a sixteenth of a short range,
-// each at less than 1 KiB/s or within a second. A layer with wrong bytes is fetched once more. What an error
-// of src says by [tarball.TemporaryError] and the like is obeyed.
+// each at less than 1 KiB/s or within a second. A layer with wrong bytes is fetched once
+// more. Methods of src's errors, [tarball.TemporaryError] and the like, are obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [ErrOtherImage]; [*SpaceError];
-// [ErrPreempted]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the layer's; those of
-// src and of the file system; when ctx ends, both ctx.Err() and its cause.
+// [ErrPreempted]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the
+// layer's; those of src and of the file system; when ctx ends, both ctx.Err() and its
+// cause.
 func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
 	p, err := d.newPut(ctx, name, o)
 	if err != nil {

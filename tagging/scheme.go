@@ -56,8 +56,8 @@ type Names struct {
 const maxTarball = 200
 
 // Names returns the names of an image that was built from a branch. The
-// branch is not looked at if the scheme has no suffix. The platform, as OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, is used only if the
-// scheme puts it into the name.
+// branch is not looked at if the scheme has no suffix. The platform, as OS/ARCHITECTURE or
+// OS/ARCHITECTURE/VARIANT, is used only if the scheme puts it into the name.
 //
 // In the group a "+" stands for "/", and a "@" for ":" and before the platform:
 //

@@ -158,9 +158,9 @@ const tarBlock = 512
 
 // tarHeader renders the header of an entry, a directory if name ends in "/", that begins at the
 // offset at of the archive. With align its data begins at a multiple of [sys.Align],
-// since copy_file_range shares extents only between such offsets: a PAX comment of the right length stands before the header. Every
-// loader that was tried skips it, whereas padding files would be copied into
-// the engines' stores.
+// since copy_file_range shares extents only between such offsets: a PAX comment of the
+// right length stands before the header. Every loader that was tried skips it, whereas
+// padding files would be copied into the engines' stores.
 //
 // archive/tar renders, always: from 8 GiB on the size needs a PAX record too,
 // and a header of another length.

@@ -1,4 +1,5 @@
-// Package refname parses image references. The error of one that is malformed contains what to change.
+// Package refname parses image references. The error of one that is malformed contains what
+// to change.
 package refname
 
 import (

@@ -14,8 +14,8 @@ import (
 )
 
 // Saved returns the archive that docker save of version 20.10 writes of the image of layers
-// with these names, each of size bytes, tagged with references: layers that are not compressed, in directories that
-// are in no order, and manifest.json near the end.
+// with these names, each of size bytes, tagged with references: layers that are not
+// compressed, in directories that are in no order, and manifest.json near the end.
 func Saved(refs []string, size int, names ...string) ([]byte, error) {
 	var layers []v1.Layer
 	for _, n := range names {

@@ -26,8 +26,8 @@ const (
 
 var errMissing = errors.New("there is no such tarball")
 
-// Verify reads tarballs, those called names, also without ".tar", or all, and prints each. With a repair
-// that is not nil it fetches what is damaged.
+// Verify reads tarballs, those called names, also without ".tar", or all, and prints each.
+// With a repair that is not nil it fetches what is damaged.
 func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registryflags.Flags, out *cli.Output) error {
 	all := len(names) == 0
 	names = slices.Clone(names)

@@ -20,9 +20,9 @@ import (
 var ErrMissing = errors.New("no tarball")
 
 // Find opens the tarball of an image, by the image's names. A digest in the reference
-// may be that of the manifest or of an index that it was found through. That of another image, such
-// as one of an older recipe, is no help: a job asks the engine for this one by its name.
-// With such an error the tarball is returned all the same.
+// may be that of the manifest or of an index that it was found through. That of another
+// image, such as one of an older recipe, is no help: a job asks the engine for this one by
+// its name. With such an error the tarball is returned all the same.
 func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names) (*tarball.Tarball, error) {
 	t, err := dir.Get(ctx, names.Tarball)
 	if errors.Is(err, fs.ErrNotExist) {
