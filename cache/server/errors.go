@@ -32,6 +32,10 @@ func unknownManifest(repository, reference string) error {
 	return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN", fmt.Sprintf("no tarball in the directory holds %q of the repository %q", reference, repository)}
 }
 
+func notForAll(repository, reference string) error {
+	return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN", fmt.Sprintf("%q of the repository %q is not stocked for all platforms that clients may have: what there is has digests of its own", reference, repository)}
+}
+
 func unknownBlob(repository, digest string) error {
 	return &refusal{http.StatusNotFound, "BLOB_UNKNOWN", fmt.Sprintf("no tarball in the directory holds the blob %q of the repository %q", digest, repository)}
 }

@@ -282,6 +282,7 @@ func TestPlatforms(t *testing.T) {
 				client.requireManifest(index, sha256Of(index))
 			} else {
 				client.requireNoManifest("v1", sha256Of(index))
+				assert.Contains(t, string(client.get(team+"manifests/v1").body), "is not stocked for all platforms")
 			}
 			for _, b := range c.stocked {
 				client.requireManifest(b.manifest, sha256Of(b.manifest))

@@ -30,8 +30,11 @@ func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, re
 		if !byDigest && !s.catalog.confirm(r.Context(), from) {
 			continue // it has changed just now
 		}
-		if d == nil {
-			break
+		switch {
+		case d == nil && len(from) > 0:
+			return notForAll(repository, ref)
+		case d == nil:
+			return unknownManifest(repository, ref)
 		}
 		if r.Method == http.MethodGet {
 			if isGone(s.keep(r.Context(), d.image)) {
