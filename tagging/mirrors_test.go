@@ -35,6 +35,10 @@ func TestMirrorRules(t *testing.T) {
 		{[]string{"docker.io/library/debian=mirror.example/x"}, "debian:12", []string{"mirror.example/x:12"}},
 		{[]string{"ghcr.io/pytorch/ci-image=m.io/a/b"}, "ghcr.io/pytorch/ci-image:t", []string{"m.io/a/b:t"}},
 		{[]string{"ghcr.io/pytorch/ci-image=m.io/a/b"}, "ghcr.io/pytorch/ci-image/sub:t", []string{"m.io/a/b/sub:t"}},
+		// Hosts have no case.
+		{[]string{"Docker.io=Mirror.example/hub"}, "debian:12", []string{"mirror.example/hub/library/debian:12"}},
+		{[]string{"Index.Docker.io/library=m.io/l"}, "debian:12", []string{"m.io/l/debian:12"}},
+		{[]string{"ghcr.io/org=m.io"}, "GHCR.io/org/x:T", []string{"m.io/x:T"}},
 		// Elements of a path, not letters.
 		{[]string{"ghcr.io/pytorch/ci=m.io/a"}, "ghcr.io/pytorch/ci-image:t", nil},
 		{[]string{"ghcr.io=m.io", "ghcr.io/py=m.io/py2"}, "ghcr.io:443/pytorch/x:t", nil},
@@ -72,8 +76,9 @@ func TestParseMirrorRuleRefuses(t *testing.T) {
 		"docker://docker.io=m.io":    `leave "docker://" out`,
 		"docker.io/=m.io":            `leave the "/" at its end out`,
 		"docker.io=m.io/":            `leave the "/" at its end out`,
-		"docker.io/library/x:t=m.io": "invalid reference format",
-		"docker.io=m.io/x:t":         "invalid reference format",
+		"docker.io/library/x:t=m.io": "without a tag or a digest",
+		"docker.io=m.io/x:t":         "without a tag or a digest",
+		"docker.io=m.io/x" + sha:     "without a tag or a digest",
 		"docker.io=m.io/a/../b":      "invalid reference format",
 		"docker.io=m.io/A":           "must be lowercase",
 		"docker.io=m.io=n.io":        "invalid reference format",
