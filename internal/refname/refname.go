@@ -42,8 +42,9 @@ func checkHost(named reference.Named) error {
 
 var (
 	// schemes are what people put before a reference: that of a URL, or the
-	// transport of another tool.
-	schemes = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
+	// transport of another tool
+	// (https://github.com/containers/image/blob/v5.30.0/docs/containers-transports.5.md).
+	schemes = regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:containers-storage|dir|docker-archive|docker-daemon|oci|oci-archive|ostree|sif):)`)
 	// digests are what may follow an "@", complete or not.
 	digests = regexp.MustCompile(`(?i)^(?:sha[0-9]+|md5|blake[0-9a-z]+):[^@/:]*$`)
 	// hexadecimal is a digest without its algorithm.
