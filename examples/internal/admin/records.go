@@ -37,7 +37,7 @@ type verified struct {
 	Name            string   `json:"name"`
 	Tarball         string   `json:"tarball"` // path
 	Digest          string   `json:"digest"`
-	Outcome         string   `json:"outcome"` // intact, damaged, repaired, missing
+	Outcome         string   `json:"outcome"` // intact, damaged, repaired, missing, foreign
 	Damaged         []string `json:"damaged"` // digests of layers
 	BytesTotal      int64    `json:"bytes_total"`
 	Bytes           int64    `json:"bytes"`            // as BytesTotal

@@ -24,7 +24,10 @@ const (
 	missing  = "missing"
 )
 
-var errMissing = errors.New("there is no such tarball")
+var (
+	errMissing = errors.New("there is no such tarball")
+	errForeign = errors.New("an archive of another program, such as docker save, which has no digests to verify it by")
+)
 
 // Verify reads tarballs, those called names, also without ".tar", or all, and prints each.
 // With a repair that is not nil it fetches what is damaged.
@@ -53,6 +56,11 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 			}
 			r.Outcome, err = missing, fmt.Errorf("%w in %s", errMissing, dir.Path())
 		}
+		if errors.Is(err, tarball.ErrNotTarball) && isForeign(ctx, dir, v.Name) {
+			if r.Outcome, err = foreignKind, nil; !all { // of all it is left out, of those that were asked for it is not
+				err = errForeign
+			}
+		}
 		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
 			if client == nil {
 				client, err = repair.Client(out, registry.Options{})
@@ -71,6 +79,12 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 		out.Print(r, r.text())
 	}
 	return nil
+}
+
+// isForeign reports whether a file is what "prune -foreign" removes.
+func isForeign(ctx context.Context, dir *cache.Dir, name string) bool {
+	entries, err := dir.Entries(ctx, []string{name})
+	return err == nil && len(entries) == 1 && entries[0].Foreign
 }
 
 // newVerified makes the record of a result, before a repair.
@@ -122,6 +136,7 @@ var advice, adviceOnDamage = registryflags.Advice(
 	registryflags.Tip{Kind: registry.ErrNotFound, Text: "the registry does not have the image any more: remove the tarball, or stock a newer one with docker-cache"},
 	registryflags.Tip{Kind: cache.ErrReplaced, Text: "it was stocked again meanwhile: verify it again"},
 	registryflags.Tip{Kind: errMissing, Text: "\"cache-admin list\" shows what there is"},
+	registryflags.Tip{Kind: errForeign, Text: "load-image verifies it when it loads it; docker-cache replaces it when it stocks the image, and \"prune -foreign\" removes it"},
 	registryflags.Tip{Kind: cache.ErrInvalidName, Text: "give the name of a file in the directory, without a path"},
 	registryflags.Tip{Kind: tarball.ErrDigest}, // where nothing else helps
 ), registryflags.Advice(registryflags.Tip{Kind: tarball.ErrDigest, Text: again}, registryflags.Tip{Kind: tarball.ErrNotTarball, Text: again})
