@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -53,12 +54,16 @@ func child(t *testing.T, kind string) (*exec.Cmd, *bufio.Scanner) {
 }
 
 func TestInterrupted(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		for kind, want := range map[string][]string{"obedient": {"ready", "cleaned up"}, "stuck": {"ready"}} {
+			// Without this a child of nohup, or of a shell's background, ignores it.
+			signals := make(chan os.Signal, 1)
+			signal.Notify(signals, sig)
+			defer signal.Stop(signals)
 			cmd, lines := child(t, kind)
 			require.True(t, lines.Scan())
 			said := []string{lines.Text()}
-			require.NoError(t, cmd.Process.Signal(signal))
+			require.NoError(t, cmd.Process.Signal(sig))
 			for lines.Scan() {
 				said = append(said, lines.Text())
 			}
