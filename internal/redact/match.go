@@ -24,7 +24,8 @@ func mayBegin(text string, at int, char string) bool {
 
 // match returns where a secret ends that begins at a place in a text, in any form;
 // -1 if none does. It compares as many characters as are left.
-func match(text string, at int, secret string, left *int) int {
+func match(text string, at int, of form, left *int) int {
+	secret := of.text
 	ends := []int{at} // after so much of the secret
 	for matched := 0; matched < len(secret); {
 		_, n := utf8.DecodeRuneInString(secret[matched:])
@@ -36,7 +37,7 @@ func match(text string, at int, secret string, left *int) int {
 			next = appendEnds(next, text, i, secret[matched:matched+n])
 		}
 		if len(next) == 0 {
-			if matched < enough || matched < 2*enough && isWord(secret[:matched]) {
+			if of.whole || matched < enough || matched < 2*enough && isWord(secret[:matched]) {
 				return -1
 			}
 			break

@@ -40,21 +40,31 @@ type Secrets struct {
 	Notify func(string)
 
 	mu    sync.Mutex
-	known []*secret           // the one that was added last at the end
-	forms map[string][]string // of all that are known, by their first character; nil: not made yet
+	known []*secret         // the one that was added last at the end
+	forms map[string][]form // of all that are known, by their first character; nil: not made yet
 }
 
 type secret struct {
-	value    string
-	forms    []string
-	notified bool
+	value           string
+	forms           []string
+	whole, notified bool
+}
+
+// A form of a secret is found by its beginning too, if not only the whole counts.
+type form struct {
+	text  string
+	whole bool
 }
 
 // Add adds secrets before they are sent, and calls Notify. Empty ones are ignored.
-func (s *Secrets) Add(secrets ...string) { s.add(true, secrets) }
+func (s *Secrets) Add(secrets ...string) { s.add(true, false, secrets) }
 
 // Hide is Add without a call of Notify, for what a CI system need not mask.
-func (s *Secrets) Hide(secrets ...string) { s.add(false, secrets) }
+func (s *Secrets) Hide(secrets ...string) { s.add(false, false, secrets) }
+
+// HideWhole is Hide for what begins as ordinary texts do, such as a path: it is found
+// only if all of it is there.
+func (s *Secrets) HideWhole(secrets ...string) { s.add(false, true, secrets) }
 
 // AddLogin adds a password and the base64 in which it is sent with its user, as
 // HTTP's Basic authentication does (RFC 7617).
@@ -74,7 +84,7 @@ func base64Forms(text string) []string {
 	return forms
 }
 
-func (s *Secrets) add(notify bool, secrets []string) {
+func (s *Secrets) add(notify, whole bool, secrets []string) {
 	if s == nil {
 		return
 	}
@@ -84,9 +94,10 @@ func (s *Secrets) add(notify bool, secrets []string) {
 		if v == "" {
 			continue
 		}
-		one := &secret{value: v}
+		one := &secret{value: v, whole: whole}
 		if at := slices.IndexFunc(s.known, func(k *secret) bool { return k.value == v }); at >= 0 {
 			one = s.known[at]
+			one.whole = one.whole && whole
 			s.known = slices.Delete(s.known, at, at+1)
 		} else if len(v) >= shortest {
 			one.forms = append(base64Forms(v), v)
@@ -108,11 +119,11 @@ func (s *Secrets) index() {
 	if s.forms != nil {
 		return
 	}
-	s.forms = map[string][]string{}
+	s.forms = map[string][]form{}
 	for _, one := range s.known {
-		for _, form := range one.forms {
-			_, n := utf8.DecodeRuneInString(form)
-			s.forms[form[:n]] = append(s.forms[form[:n]], form)
+		for _, text := range one.forms {
+			_, n := utf8.DecodeRuneInString(text)
+			s.forms[text[:n]] = append(s.forms[text[:n]], form{text, one.whole})
 		}
 	}
 }
