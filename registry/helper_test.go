@@ -62,7 +62,7 @@ func TestHelpers(t *testing.T) {
 func TestStoreThatDoesNotRun(t *testing.T) {
 	helper(t, "")
 	program, _, _ := strings.Cut(os.Getenv("PATH"), ":")
-	require.NoError(t, os.WriteFile(filepath.Join(program, "docker-credential-test"), []byte("MZ\x90\x00"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(program, "docker-credential-test"), []byte("\x7fELF, but not of this system"), 0o755))
 	for content, fails := range map[string]bool{
 		`{"credsStore":"test"}`:                                    false,
 		`{"credsStore":"test","auths":{"other.example.com":{}}}`:   false,

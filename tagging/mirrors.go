@@ -51,6 +51,13 @@ func checkPrefix(s string) (string, error) {
 	host, _, _ := strings.Cut(s, "/")
 	const below = "/x/x" // with two elements nothing is added in front
 	named, err := refname.Parse(s + below)
+	if err != nil {
+		if _, own := refname.Parse(s); own != nil {
+			err = own // which quotes s
+		} else {
+			err = fmt.Errorf("%w: leave out its tag or digest", err)
+		}
+	}
 	switch shown := refname.Printable(s); {
 	case strings.HasSuffix(s, "/") && !strings.HasSuffix(s, "://"):
 		return "", fmt.Errorf("%q: leave the \"/\" at its end out", shown)
