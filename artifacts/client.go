@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -246,16 +247,30 @@ func placeOf(address string) httpclient.Place {
 }
 
 // hideURL adds what gives access to a URL of the storage: its path and query, and each
-// part of these that is long enough to be a signature.
+// part of these that is long enough to be a signature. Words and times that ordinary
+// texts have too are no secrets: errors would lose them.
 func hideURL(secrets *redact.Secrets, u *url.URL) {
 	const shortest = 16
+	var ordinary []string
+	for _, name := range []string{
+		"rscd", "rsct", "se", "st", "ske", "skt", // Azure's shared access signatures
+		"artifactName", "urlExpires",
+		"response-content-disposition", "response-content-type", "X-Amz-Date",
+	} {
+		ordinary = append(ordinary, u.Query()[name]...)
+	}
 	for _, text := range []string{u.EscapedPath(), u.RawQuery, u.EscapedFragment()} {
 		parts := strings.FieldsFunc(escapedSeparators.Replace(text), isSeparator)
 		if plain, err := url.PathUnescape(text); err == nil {
 			parts = append(parts, strings.FieldsFunc(plain, isSeparator)...)
 		}
-		for _, part := range append(parts, text) {
-			if len(part) >= shortest {
+		if len(text) >= shortest {
+			secrets.HideWhole(text)
+		}
+		for _, part := range parts {
+			words, err := url.QueryUnescape(part)
+			isOrdinary := err == nil && slices.ContainsFunc(ordinary, func(value string) bool { return strings.Contains(value, words) })
+			if len(part) >= shortest && !strings.HasPrefix(part, "/") && !isOrdinary {
 				secrets.Add(part)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // A Policy decides which build runs, and which references in them, are trusted.
@@ -53,7 +55,7 @@ func (p *Policy) Validate() error {
 	}
 	for _, entry := range p.Allow {
 		if err := checkAllowed(entry); err != nil {
-			return &Error{Op: "allow", Source: fmt.Sprintf("%.200q", entry), Kind: ErrRequest, Err: err}
+			return &Error{Op: "allow", Source: fmt.Sprintf("%.200q", refname.Printable(entry)), Kind: ErrRequest, Err: err}
 		}
 	}
 	for _, entry := range p.Workflows {
@@ -177,7 +179,7 @@ func (p *Policy) CheckReference(ref string) error {
 		p = &Policy{}
 	}
 	refuse := func(format string, args ...any) error {
-		return &Error{Op: "trust the reference", Source: fmt.Sprintf("%.300q", ref), Kind: ErrRefused, Err: fmt.Errorf(format, args...)}
+		return &Error{Op: "trust the reference", Source: fmt.Sprintf("%.300q", refname.Printable(ref)), Kind: ErrRefused, Err: fmt.Errorf(format, args...)}
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {

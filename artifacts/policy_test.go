@@ -144,3 +144,16 @@ func TestPolicyValidate(t *testing.T) {
 	}
 	require.NoError(t, (&artifacts.Policy{Allow: []string{"ghcr.io/*", "localhost:5000/x/*"}}).Validate())
 }
+
+// What is no reference may have a password or a signature in it, which is not shown.
+func TestPolicyHidesPasswords(t *testing.T) {
+	for _, ref := range []string{"user:topsecret@ghcr.io/x", "ghcr.io/x#topsecret", "ghcr.io/x?topsecret", "topsecret@x@ghcr.io/x", "https://u:topsecret@ghcr.io/x"} {
+		for _, err := range []error{
+			(&artifacts.Policy{Allow: []string{ref}}).Validate(),
+			(&artifacts.Policy{AnyReference: true}).CheckReference(ref),
+		} {
+			require.ErrorContains(t, err, "ghcr.io/x")
+			assert.NotContains(t, err.Error(), "topsecret")
+		}
+	}
+}

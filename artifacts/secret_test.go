@@ -169,3 +169,39 @@ func TestServersQuoteSecrets(t *testing.T) {
 		}
 	}
 }
+
+// A URL of GitHub's storage has words and times in it that later answers, errors and
+// logs have too: these are no quotation of a secret. One client reads run after run.
+func TestOrdinaryStorageURLs(t *testing.T) {
+	const artifact, file = "docker-builds-artifacts-jammy", "docker-builds-artifacts-jammy.txt"
+	for _, location := range []string{
+		"https://productionresultssa7.blob.core.windows.net/actions-results/0a6c9a5e-0c1f-4d86-a7c9-cd5d0a0c2f6e/workflow-job-run-95e7a1c9-f7d3-5e0e-8f0a-3a31a8e7c8b1/artifacts/0f5b0c6f.zip?rscd=attachment%3B+filename%3D%22" + file + "%22&rsct=application%2Foctet-stream&se=2026-11-26T09%3A30%3A00Z&sig=Zm9vYmFyQUJD%2Bd0x%2FMjM0NTY3ODkwMTIzNDU2Nzg5MDE%3D&ske=2026-11-26T21%3A00%3A00Z&skoid=ca7593d4-ee42-46cd-af88-8b886a2f84eb&sks=b&skt=2026-11-26T09%3A00%3A00Z&sp=r&spr=https&sr=b&st=2026-11-26T08%3A55%3A00Z&sv=2025-11-05",
+		"https://pipelines.actions.githubusercontent.com/serviceHosts/0a6c9a5e/_apis/pipelines/1/runs/5/signedartifactscontent?artifactName=" + artifact + "&urlExpires=2026-11-26T09%3A30%3A00.0000000Z&urlSigningMethod=HMACV2&urlSignature=c2lnbmF0dXJlLXRoYXQtaXMtbG9uZw%3D%3D",
+		"https://s3.example.com/actions-results/workflow-run-5/" + artifact + ".zip?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAEXAMPLEEXAMPLE%2F20261126%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20261126T090000Z&X-Amz-Expires=60&response-content-disposition=attachment%3B%20filename%3D%22" + file + "%22&X-Amz-Signature=5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c6f5b0c",
+	} {
+		h := &hostile{
+			run: map[string]any{
+				"id": 5, "name": "workflow-job-run of the day", "path": ".github/workflows/x.yml", "event": "push", "status": "completed", "conclusion": "success", "head_branch": "main",
+				"head_sha": "2f5e", "html_url": "https://github.com/" + repo + "/actions/runs/5", "repository": map[string]string{"full_name": repo}, "head_repository": map[string]string{"full_name": repo},
+			},
+			list:     map[string]any{"id": 7, "name": artifact, "size_in_bytes": 5, "digest": nil, "workflow_run": map[string]any{"id": 5}},
+			location: location,
+			storage: func(w http.ResponseWriter) {
+				_, _ = w.Write(artifactstest.Zip(map[string]string{file: "docker-builds-jammy=" + own + ":workflow-job\n"}))
+			},
+		}
+		var log bytes.Buffer
+		client, err := artifacts.New(&artifacts.Options{APIURL: "https://api.example.com", Transport: h, Token: "ghs_token", Logger: logTo(&log), MaxWait: -1})
+		require.NoError(t, err)
+		for range 2 {
+			build, err := client.Fetch(t.Context(), &artifacts.Request{Repository: repo, RunID: 5, Policy: allowOwn()})
+			require.NoError(t, err, location)
+			assert.Equal(t, file, build.Outputs[0].File)
+		}
+		h.status, h.body = 429, `{"message":"API rate limit, see `+artifact+` of 2026-11-26T09:00:00Z"}`
+		_, err = client.Run(t.Context(), repo, 5)
+		require.ErrorContains(t, err, "see "+artifact+" of 2026-11-26T09:00:00Z: the API asks to wait")
+		assert.NotContains(t, err.Error()+log.String(), "(not shown)")
+		assert.Contains(t, log.String(), "/actions/runs/5")
+	}
+}

@@ -46,19 +46,26 @@ type authFile struct {
 
 // dockerFile returns the keychain of Docker's config file.
 func dockerFile() *authFile {
-	return &authFile{env: "DOCKER_AUTH_CONFIG", files: func() []string {
-		dir := os.Getenv("DOCKER_CONFIG")
-		if dir == "" {
-			dir = inHome(".docker")
-		}
-		return []string{filepath.Join(dir, "config.json")}
-	}}
+	return &authFile{env: "DOCKER_AUTH_CONFIG", files: func() []string { return []string{dockerConfig()} }}
+}
+
+func dockerConfig() string {
+	dir := os.Getenv("DOCKER_CONFIG")
+	if dir == "" {
+		dir = inHome(".docker")
+	}
+	return filepath.Join(dir, "config.json")
 }
 
 // podmanFiles returns the keychain of the files that podman, buildah and skopeo read,
-// containers-auth.json(5).
+// containers-auth.json(5), but for that of [dockerFile]: a password that was denied
+// must not be sent a second time, for which some servers lock an account.
 func podmanFiles() *authFile {
 	return &authFile{files: func() (files []string) {
+		defer func() {
+			own := dockerConfig()
+			files = slices.DeleteFunc(files, func(file string) bool { return filepath.Clean(file) == own })
+		}()
 		if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
 			return []string{file}
 		}
@@ -177,7 +184,7 @@ func (f *authFile) find(ctx context.Context, l *logins, target authn.Resource) (
 	for _, server := range servers {
 		config, err := f.helpers.get(ctx, helper, server)
 		switch {
-		case errors.Is(err, errNoHelper) && !own && !listed:
+		case errors.Is(err, errNotRun) && !own && !listed:
 			// The store is that of all registries, and there was no login to this
 			// one, so most likely it has no login for it.
 			f.warn(ctx, fmt.Errorf("%s: %w", l.file, err))

@@ -204,9 +204,9 @@ func TestBrokenLoginsOfOthers(t *testing.T) {
 		"other entry":          {`{"auths":{` + broken + `}}`, `the entry of \"other.example.com\" in auths`, ""},
 		"own entry":            {`{"auths":{"HOST":{"auth":"TOP-SECRET!"}}}`, "", `the entry of "HOST" in auths: auth is not the base64 of USER:PASSWORD`},
 		"helper of others":     {`{"credHelpers":{"other.example.com":"missing"}}`, "", ""},
-		"own helper":           {`{"credHelpers":{"HOST":"missing"}}`, "", "the credential helper docker-credential-missing is not installed"},
-		"store":                {`{"credsStore":"missing"}`, "the credential helper docker-credential-missing is not installed", ""},
-		"store with the login": {`{"credsStore":"missing","auths":{"HOST":{}}}`, "", "the credential helper docker-credential-missing is not installed"},
+		"own helper":           {`{"credHelpers":{"HOST":"missing"}}`, "", "the credential helper docker-credential-missing does not run: it is not installed"},
+		"store":                {`{"credsStore":"missing"}`, "the credential helper docker-credential-missing does not run: it is not installed", ""},
+		"store with the login": {`{"credsStore":"missing","auths":{"HOST":{}}}`, "", "the credential helper docker-credential-missing does not run: it is not installed"},
 		"no helper for it":     {`{"credsStore":"missing","credHelpers":{"HOST":""}}`, "", ""},
 		"not a name":           {`{"credHelpers":{"HOST":"../x"}}`, "", "is a path, not a name"},
 	} {
@@ -225,9 +225,36 @@ func TestBrokenLoginsOfOthers(t *testing.T) {
 		assert.Equal(t, c.warning != "", strings.Contains(log.String(), "level=WARN"), name)
 		assert.Contains(t, log.String(), c.warning, name)
 		lines := strings.Count(log.String(), "level=WARN")
+		assert.LessOrEqual(t, lines, strings.Count(c.config, "TOP-SECRET")+strings.Count(c.config, "credsStore"), "%s: podman reads the file too", name)
 		_, err = client.Image(t.Context(), registry.DefaultPlatform(), strings.Replace(ref, "image", "image2", 1))
 		require.Error(t, err)
 		assert.Equal(t, lines, strings.Count(log.String(), "level=WARN"), "%s: once", name)
+	}
+}
+
+// Docker's file is podman's too, under each of its names: what it has is sent once.
+func TestOneFileIsOneLogin(t *testing.T) {
+	server := registrytest.New(t)
+	ref := push(t, server, "image:tag", randomImage(t, 1))
+	for _, token := range []bool{false, true} {
+		for _, file := range []string{"", ".docker/config.json", ".docker/../.docker/config.json"} {
+			server.SetQuirks(registrytest.Quirks{User: "user", Password: "right-password", Token: token})
+			dir := authFiles(t, map[string]string{"docker": auths(server.Host(), "user")})
+			if file != "" {
+				t.Setenv("REGISTRY_AUTH_FILE", dir+"/"+file)
+			}
+			before := len(server.Requests())
+			_, err := newClient(func(o *registry.Options) { o.Keychain = nil }).Image(t.Context(), registry.DefaultPlatform(), ref)
+			require.ErrorIs(t, err, registry.ErrDenied)
+			require.ErrorContains(t, err, "(asked with: Docker's config file, then anonymous)")
+			sent := 0
+			for _, r := range server.Requests()[before:] {
+				if strings.HasPrefix(r.Header.Get("Authorization"), "Basic ") {
+					sent++
+				}
+			}
+			assert.Equal(t, 1, sent, "%v %q", token, file)
+		}
 	}
 }
 

@@ -252,7 +252,7 @@ func (t *access) realm(c challenge) (name.Registry, error) {
 	case u.Scheme == "http" && !t.insecure:
 		return name.Registry{}, fmt.Errorf("the realm is on %s without TLS, which only a registry without TLS may ask for", u.Host)
 	case u.Host != t.host && !t.allowLocal:
-		if place := httpclient.PlaceOfHost(u.Hostname()); place > httpclient.Public && place != httpclient.Place(t.origin.place.Load()) {
+		if place := httpclient.PlaceOfHost(u.Hostname()); !t.origin.mayLeadTo(place) {
 			return name.Registry{}, fmt.Errorf("the realm: %w", &ledError{t.host, u.Host, "", place})
 		}
 	}

@@ -19,7 +19,7 @@ type challenge struct {
 
 // challengesOf returns what an answer with status 401 offers and this package knows,
 // in order. The form is that of RFC 9110, section 11.6.1: several in one line or
-// each in its own.
+// each in its own. What is in no such form is passed over up to the next comma.
 func challengesOf(resp *http.Response) (found []challenge) {
 	if resp.StatusCode != http.StatusUnauthorized {
 		return nil
@@ -36,7 +36,12 @@ func parseChallenges(line string) (found []challenge) {
 		line = strings.TrimLeft(line, " \t,")
 		word := line[:len(line)-len(strings.TrimLeftFunc(line, isTokenChar))]
 		if word == "" {
-			break
+			_, after, more := strings.Cut(line, ",")
+			if !more {
+				break
+			}
+			line = after
+			continue
 		}
 		rest := strings.TrimLeft(line[len(word):], " \t")
 		value, isParameter := strings.CutPrefix(rest, "=")
@@ -46,7 +51,7 @@ func parseChallenges(line string) (found []challenge) {
 			line = rest
 			continue
 		}
-		value = strings.TrimLeft(value, " \t")
+		value = strings.TrimLeft(value, "= \t") // "==" ends the one value of a scheme such as Negotiate
 		var text string
 		if strings.HasPrefix(value, `"`) {
 			text, line = unquote(value)

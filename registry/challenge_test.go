@@ -20,6 +20,10 @@ func TestChallenges(t *testing.T) {
 			[]challenge{{"bearer", map[string]string{"realm": "https://a/t?x=1,y", "service": `a "b"`, "scope": "repository:x:pull"}}}},
 		{[]string{`Negotiate, Basic realm="x", Bearer realm=y`}, []challenge{{"basic", map[string]string{"realm": "x"}}, {"bearer", map[string]string{"realm": "y"}}}},
 		{[]string{"Negotiate YII==", `Bearer Realm = "y" , Service="z"`}, []challenge{{"bearer", map[string]string{"realm": "y", "service": "z"}}}},
+		{[]string{`Negotiate YII==, Basic realm="x"`}, []challenge{{"basic", map[string]string{"realm": "x"}}}},
+		{[]string{`Negotiate Y/I+I=, Basic realm="x"`}, []challenge{{"basic", map[string]string{"realm": "x"}}}},
+		{[]string{`NTLM TlRM, Digest realm="a, Basic b", nonce="=", Bearer realm="y"`}, []challenge{{"bearer", map[string]string{"realm": "y"}}}},
+		{[]string{`Bearer realm=https://a/basic,service=x, Basic`}, []challenge{{"bearer", map[string]string{"realm": "https", "service": "x"}}, {"basic", map[string]string{}}}},
 		{[]string{`Bearer realm="unterminated`}, []challenge{{"bearer", map[string]string{"realm": "unterminated"}}}},
 		{[]string{`="x"`, `"`, "Bearer ="}, []challenge{{"bearer", map[string]string{}}}},
 	} {

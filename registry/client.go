@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -131,9 +130,6 @@ func New(options *Options) *Client {
 func (c *Client) parse(ref string) (reference.Named, *repository, error) {
 	named, err := refname.Parse(ref)
 	if err != nil {
-		if at := strings.IndexAny(ref, "?#"); at >= 0 {
-			c.secrets.Hide(ref[at+1:]) // it may sign a URL, and the error quotes parts of it
-		}
 		return nil, nil, invalidReference(ref, ErrInvalidReference, err)
 	}
 	if d, ok := named.(reference.Digested); ok {

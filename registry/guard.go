@@ -33,6 +33,13 @@ func (o *origin) dialled(remote net.Addr) {
 	}
 }
 
+// mayLeadTo reports whether the registry may lead to a place: where it is itself, and
+// from this machine or its link to private networks, which are further away.
+func (o *origin) mayLeadTo(place httpclient.Place) bool {
+	own := httpclient.Place(o.place.Load())
+	return place == own || place <= httpclient.Private && place <= own
+}
+
 // originKey is the key of a context's *origin.
 type originKey struct{}
 
@@ -106,7 +113,7 @@ func (g *guard) refuses(req *http.Request) error {
 		return errors.New("a request for no registry")
 	}
 	place := httpclient.PlaceOfHost(req.URL.Hostname())
-	if g.allowLocal || req.URL.Host == o.host || place == httpclient.Public || place == httpclient.Place(o.place.Load()) {
+	if g.allowLocal || req.URL.Host == o.host || o.mayLeadTo(place) {
 		return nil
 	}
 	return &ledError{o.host, req.URL.Host, "", place}

@@ -23,8 +23,9 @@ const (
 	maxHelperOutput = 1 << 20
 )
 
-// errNoHelper is a helper that is not installed.
-var errNoHelper = errors.New("is not installed (not found in PATH)")
+// errNotRun is a helper that is not installed, or not for this system: what Docker
+// Desktop puts into a config file is often read where there is none.
+var errNotRun = errors.New("does not run")
 
 // helpers run credential helpers, programs called docker-credential-NAME:
 // https://github.com/docker/docker-credential-helpers. What they print is in no error:
@@ -46,7 +47,7 @@ func (h *helpers) get(ctx context.Context, name, server string) (authn.AuthConfi
 	}
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return fail(errNoHelper)
+		return fail(fmt.Errorf("%w: it is not installed (not found in PATH)", errNotRun))
 	}
 	out := &limitedBuffer{}
 	cmd := exec.Command(path, "get")
@@ -65,7 +66,7 @@ func (h *helpers) get(ctx context.Context, name, server string) (authn.AuthConfi
 		}
 	}()
 	if err := <-started; err != nil {
-		return fail(fmt.Errorf("does not start: %w", err))
+		return fail(fmt.Errorf("%w: %w", errNotRun, err))
 	}
 	after := time.After
 	if h.after != nil {

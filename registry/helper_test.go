@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -54,6 +55,32 @@ func TestHelpers(t *testing.T) {
 			dir, _, _ := strings.Cut(os.Getenv("PATH"), ":")
 			end(t, filepath.Join(dir, "docker-credential-test.sleep"))
 		}
+	}
+}
+
+// A store that is for another system is as one that is not installed.
+func TestStoreThatDoesNotRun(t *testing.T) {
+	helper(t, "")
+	program, _, _ := strings.Cut(os.Getenv("PATH"), ":")
+	require.NoError(t, os.WriteFile(filepath.Join(program, "docker-credential-test"), []byte("\x7fELF, but not of this system"), 0o755))
+	for content, fails := range map[string]bool{
+		`{"credsStore":"test"}`:                                    false,
+		`{"credsStore":"test","auths":{"other.example.com":{}}}`:   false,
+		`{"credsStore":"test","auths":{"host.example.com":{}}}`:    true,
+		`{"credHelpers":{"host.example.com":"test"}}`:              true,
+		`{"credsStore":"test","credHelpers":{"other.com":"none"}}`: false,
+	} {
+		file := filepath.Join(t.TempDir(), "config.json")
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		repo, err := name.NewRepository("host.example.com/image")
+		require.NoError(t, err)
+		auth, err := (&authFile{files: func() []string { return []string{file} }}).Resolve(repo)
+		if fails {
+			require.ErrorContains(t, err, "the credential helper docker-credential-test does not run: ", content)
+			continue
+		}
+		require.NoError(t, err, content)
+		assert.Equal(t, authn.Anonymous, auth, content)
 	}
 }
 

@@ -48,8 +48,9 @@ type NamedKeychain struct {
 // the host; all names of Docker Hub are one.
 //
 // A helper has a minute to answer; then it is killed, with all that it started. What
-// is wrong with an entry of another registry, and a store (credsStore) that is not
-// installed, unless the file lists the registry, is logged as a warning.
+// is wrong with an entry of another registry, and a store (credsStore) that does not
+// run, unless the file lists the registry, is logged as a warning. A file that is both
+// Docker's and podman's is Docker's alone.
 func DefaultChain() Chain {
 	return Chain{
 		{"GITHUB_TOKEN", GitHub()},

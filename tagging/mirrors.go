@@ -48,17 +48,22 @@ func ParseMirrorRule(text string) (MirrorRule, error) {
 
 // checkPrefix returns HOST or HOST/PATH as complete references have it.
 func checkPrefix(s string) (string, error) {
-	host, path, _ := strings.Cut(s, "/")
+	host, _, _ := strings.Cut(s, "/")
 	s = strings.Replace(s, host, strings.ToLower(host), 1) // a host has no case
 	const below = "/x/x"                                   // with two elements nothing is added in front
 	named, err := refname.Parse(s + below)
+	if err != nil {
+		if _, own := refname.Parse(s); own != nil {
+			err = own // which quotes s
+		} else {
+			err = fmt.Errorf("%w: leave out its tag or digest", err)
+		}
+	}
 	switch shown := refname.Printable(s); {
 	case strings.HasSuffix(s, "/") && !strings.HasSuffix(s, "://"):
 		return "", fmt.Errorf("%q: leave the \"/\" at its end out", shown)
 	case s == "" || err == nil && !strings.ContainsAny(host, ".:") && host != "localhost":
 		return "", fmt.Errorf("%q begins with no host: want HOST or HOST/PATH, such as docker.io or docker.io/library/debian", shown)
-	case err != nil && strings.ContainsAny(path, ":@") && shown == s:
-		return "", fmt.Errorf("%q: %w: want HOST or HOST/PATH, without a tag or a digest", shown, err)
 	case err != nil:
 		return "", fmt.Errorf("%q: %w", shown, err)
 	}

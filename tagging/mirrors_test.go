@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -76,14 +77,16 @@ func TestParseMirrorRuleRefuses(t *testing.T) {
 		"docker://docker.io=m.io":    `leave "docker://" out`,
 		"docker.io/=m.io":            `leave the "/" at its end out`,
 		"docker.io=m.io/":            `leave the "/" at its end out`,
-		"docker.io/library/x:t=m.io": "without a tag or a digest",
-		"docker.io=m.io/x:t":         "without a tag or a digest",
-		"docker.io=m.io/x" + sha:     "without a tag or a digest",
-		"docker.io=m.io/a/../b":      "invalid reference format",
-		"docker.io=m.io/A":           "must be lowercase",
-		"docker.io=m.io=n.io":        "invalid reference format",
-		"ghcr.io/a:tag":              "has a tag or a digest",
-		"https://ghcr.io/a":          "mirror repository",
+		"docker.io/library/x:t=m.io": "invalid reference format: leave out its tag or digest",
+		"docker.io=m.io/x:t":         "invalid reference format: leave out its tag or digest",
+		"docker.io=m.io/x@sha256:" + strings.Repeat("a", 64): "leave out its tag or digest",
+		"docker.io=m.io:tag":    "leave out its tag or digest",
+		"ghcr.io/Py=m.io":       `a repository is written in lower case: "ghcr.io/py"`,
+		"docker.io=m.io/a/../b": "invalid reference format",
+		"docker.io=m.io/A":      "must be lowercase",
+		"docker.io=m.io=n.io":   "invalid reference format",
+		"ghcr.io/a:tag":         "has a tag or a digest",
+		"https://ghcr.io/a":     "mirror repository",
 	} {
 		_, err := ParseMirrorRule(text)
 		require.ErrorIs(t, err, ErrMirror, text)

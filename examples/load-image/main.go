@@ -21,6 +21,7 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/stocked"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/registry"
 )
 
@@ -80,7 +81,9 @@ type options struct {
 }
 
 func (o *options) Check(args []string) (err error) {
-	o.images = args
+	for _, image := range args {
+		o.images = append(o.images, refname.Printable(image)) // one with a password is refused, and in the error
+	}
 	if err := cli.Images(args); err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ func TestIsLoopback(t *testing.T) {
 
 func TestPlaceOfHost(t *testing.T) {
 	for host, want := range map[string]Place{
+		"registry-7": Public, "r7.example": Public, "x7": Public, "7.example.com": Public,
+		"127.1": Here, "2130706433": Here, "0x7f000001": Here, "0X7F.1": Here, "0177.0.0.1": Here, "127.0.0.08.": Here, "a.99999999999999999999999": Here,
 		"": Public, "registry.example.com": Public, "localhost.example.com": Public, "8.8.8.8": Public, "2001:4860::8888": Public, "64:ff9b::808:808": Public, "2002:808:808::1": Public, "172.32.0.1": Public,
 		"10.0.0.7": Private, "172.16.0.1": Private, "192.168.1.1": Private, "fd00:ec2::254": Private, "::ffff:10.0.0.7": Private, "64:ff9b::a00:7": Private,
 		"169.254.169.254": LinkLocal, "fe80::1%eth0": LinkLocal, "[fe80::1]": LinkLocal, "::ffff:169.254.169.254": LinkLocal, "64:ff9b::a9fe:a9fe": LinkLocal, "64:ff9b:1::a9fe:a9fe": LinkLocal, "2002:a9fe:a9fe::": LinkLocal, "::a9fe:a9fe": LinkLocal,

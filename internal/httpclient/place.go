@@ -2,6 +2,7 @@ package httpclient
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -59,7 +60,10 @@ func PlaceOf(a netip.Addr) Place {
 }
 
 // PlaceOfHost returns where a host is, without a port, as far as its text shows: a
-// name other than localhost is public until it is resolved.
+// name other than localhost is public until it is resolved. One that ends in a number is
+// no name, but may be an address in a notation of old, such as 127.1 or 0x7f000001, which
+// resolvers take (https://url.spec.whatwg.org/#ends-in-a-number-checker): it is
+// taken as this machine.
 func PlaceOfHost(host string) Place {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -67,6 +71,10 @@ func PlaceOfHost(host string) Place {
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		return PlaceOf(a)
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if _, err := strconv.ParseUint(last, 0, 64); err == nil || last != "" && strings.Trim(last, "0123456789") == "" {
+		return Here
 	}
 	return Public
 }

@@ -21,6 +21,9 @@ type ConfigFile struct {
 // Config reads a config. Fields that are not needed may be of any kind: engines differ
 // in what they read, and old images have strings where lists should be.
 func Config(raw []byte) (*ConfigFile, error) {
+	if err := checkValues(raw); err != nil {
+		return nil, err
+	}
 	var layers struct {
 		RootFS *struct {
 			DiffIDs []string `json:"diff_ids"`

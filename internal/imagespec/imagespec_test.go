@@ -252,3 +252,26 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// Memory and time are in proportion to what an image can have, not to how many values
+// fit into so many bytes.
+func TestManyValues(t *testing.T) {
+	for _, unit := range []string{`{}`, `[]`, `1`, `""`, `{"annotations":{}}`} {
+		many := strings.Repeat(unit+",", maxValues) + unit
+		for name, read := range map[string]func() error{
+			"layers": func() error {
+				_, err := Manifest([]byte(`{"schemaVersion":2,"config":{},"layers":[` + many + `]}`))
+				return err
+			},
+			"manifests": func() error { _, err := Index([]byte(`{"schemaVersion":2,"manifests":[` + many + `]}`)); return err },
+			"diff_ids":  func() error { _, err := Config([]byte(`{"rootfs":{"diff_ids":[` + many + `]}}`)); return err },
+		} {
+			require.ErrorContains(t, read(), "values, more than 131072", "%s %s", unit, name)
+		}
+	}
+	// As many as there may be, and commas in strings are none.
+	entry := `{"digest":"sha256:` + strings.Repeat("a", 64) + `","annotations":{"a":"\",{` + strings.Repeat(",", maxValues) + `\\"}}`
+	entries, err := Index([]byte(`{"schemaVersion":2,"manifests":[` + entry + strings.Repeat(",{}", maxValues-10) + `]}`))
+	require.NoError(t, err)
+	assert.Len(t, entries, maxValues-9)
+}

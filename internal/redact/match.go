@@ -14,21 +14,30 @@ import (
 // are letters alone: a text may have been cut in the middle of one.
 const enough = 8
 
-// match returns where a secret ends that begins at a place in a text, in any form;
-// -1 if none does.
-func match(text string, at int, secret string) int {
-	if first := text[at]; lower(first) != lower(secret[0]) && first < utf8.RuneSelf && strings.IndexByte(`%&+\`, first) < 0 {
-		return -1 // soon
+// mayBegin reports whether a character is at a place in a text, in any form.
+func mayBegin(text string, at int, char string) bool {
+	if first := text[at]; lower(first) != lower(char[0]) && first < utf8.RuneSelf && strings.IndexByte(`%&+\`, first) < 0 {
+		return false // soon
 	}
+	return len(appendEnds(nil, text, at, char)) > 0
+}
+
+// match returns where a secret ends that begins at a place in a text, in any form;
+// -1 if none does. It compares as many characters as are left.
+func match(text string, at int, of form, left *int) int {
+	secret := of.text
 	ends := []int{at} // after so much of the secret
 	for matched := 0; matched < len(secret); {
 		_, n := utf8.DecodeRuneInString(secret[matched:])
 		var next []int
+		if *left -= len(ends); *left <= 0 {
+			return -1
+		}
 		for _, i := range ends {
 			next = appendEnds(next, text, i, secret[matched:matched+n])
 		}
 		if len(next) == 0 {
-			if matched < enough || matched < 2*enough && isWord(secret[:matched]) {
+			if of.whole || matched < enough || matched < 2*enough && isWord(secret[:matched]) {
 				return -1
 			}
 			break
@@ -111,14 +120,18 @@ func appendQuoted(ends []int, text string, i int, char string) []int {
 // unicodeEscape reads the escape u0000 or U00000000 and returns its length; 0 if
 // there is none.
 func unicodeEscape(s string) (rune, int) {
-	for prefix, digits := range map[string]int{"u": 4, "U": 8} {
-		if strings.HasPrefix(s, prefix) && len(s) > digits {
-			if v, err := strconv.ParseUint(s[1:1+digits], 16, 32); err == nil && v <= utf8.MaxRune {
-				return rune(v), 1 + digits
-			}
-		}
+	digits := 4
+	if strings.HasPrefix(s, "U") {
+		digits = 8
 	}
-	return 0, 0
+	if len(s) <= digits || lower(s[0]) != 'u' {
+		return 0, 0
+	}
+	v, err := strconv.ParseUint(s[1:1+digits], 16, 32)
+	if err != nil || v > utf8.MaxRune {
+		return 0, 0
+	}
+	return rune(v), 1 + digits
 }
 
 // appendEscaped is appendEnds for a character whose bytes are each written as two

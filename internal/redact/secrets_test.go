@@ -32,6 +32,22 @@ func TestSecretsThatAreCutOrOverlap(t *testing.T) {
 	}
 }
 
+// What begins as ordinary texts do is found if all of it is there.
+func TestHideWhole(t *testing.T) {
+	s := &Secrets{}
+	s.HideWhole("/actions/runs/artifacts", "password-and-more")
+	s.Add("password-and-more")
+	s.HideWhole("password-and-more")
+	for text, want := range map[string]string{
+		"/actions/runs/5":               "/actions/runs/5",
+		"x/actions/runs/artifacts":      "x(not shown)",
+		"%2Factions%2Fruns%2Fartifacts": "(not shown)",
+		"password-and-mo":               "(not shown)", // a secret by itself too
+	} {
+		assert.Equal(t, want, s.Text(text))
+	}
+}
+
 // A password that is in every word leaves the texts as they are, but not what it is
 // sent as.
 func TestShortSecrets(t *testing.T) {
