@@ -218,10 +218,12 @@ func (i *imageJSON) isIncomplete() bool {
 
 // isWhole reports whether the engine itself reports that all of the image can be used. That
 // nothing of it is unpacked may also mean that there is nothing in its layers: file systems
-// differ in whether an empty directory takes space.
+// differ in whether an empty directory takes space. Nor can an image that is listed without
+// layers be believed to have none: those of a type that the engine does not know are not
+// listed, and no container can be created of it.
 func (i *imageJSON) isWhole() bool {
 	for _, m := range i.Manifests {
-		if m.ID == i.ID && m.Available && (len(i.RootFS.Layers) == 0 || m.ImageData != nil && m.ImageData.Size.Unpacked > 0) {
+		if m.ID == i.ID && m.Available && m.ImageData != nil && m.ImageData.Size.Unpacked > 0 {
 			return true
 		}
 	}

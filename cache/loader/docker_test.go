@@ -177,8 +177,8 @@ func TestFindStates(t *testing.T) {
 		// no space: a container shows which.
 		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`: Unknown,
 		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"` + id + `","Available":true}]}`:                                     Unknown,
-		// An image of no layer has nothing to unpack.
-		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`:  Usable,
+		// An image of no layer has nothing to unpack; or the engine knows the types of none.
+		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":true,"ImageData":{"Size":{"Unpacked":0}}}]}`:  Unknown,
 		`{"Id":"` + id + `","RootFS":{},"Manifests":[{"ID":"` + id + `","Available":false,"ImageData":{"Size":{"Unpacked":0}}}]}`: Incomplete,
 		// That of another platform, in an index.
 		`{"Id":"` + id + `",` + layers + `,"Manifests":[{"ID":"sha256:00","Available":false}]}`: Unknown,
