@@ -279,8 +279,7 @@ func readJournal(path string, layout *tarball.Layout) (done map[v1.Hash][]sys.In
 }
 
 // sweepPartials removes what dead writers of the tarball called name left and
-// no other adopted for [sys.AbandonedAfter], and journals of that age without a partial
-// file: a younger one may be followed by its file in a moment. It
+// no other adopted for [sys.AbandonedAfter], and journals without a partial file. It
 // is best effort: what stays now is found again by the next writer.
 func sweepPartials(dir, name string, now time.Time) {
 	sys.SweepAbandoned(sys.Temporaries(dir, name, partialKind), now, journalKind)
@@ -288,9 +287,6 @@ func sweepPartials(dir, name string, now time.Time) {
 	for _, e := range entries {
 		partial, ok := strings.CutSuffix(e.Name(), "."+partialKind+journalKind)
 		if !ok || !strings.HasPrefix(partial, "."+name+".") {
-			continue
-		}
-		if info, err := e.Info(); err != nil || sys.Age(info.ModTime(), now) < sys.AbandonedAfter {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(dir, partial+"."+partialKind)); errors.Is(err, fs.ErrNotExist) {
