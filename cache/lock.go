@@ -77,6 +77,10 @@ func (d *Dir) claim(ctx context.Context, path string, me owner, far bool, dead *
 			return nil, l, nil
 		}
 		if l.state != lockAbsent {
+			if l.file != nil && !sys.IsAt(l.file, path) {
+				l.close() // another has removed it, and what is there may be its own
+				continue
+			}
 			// While it is locked, where it can be: the next owner's file is not removed.
 			if err := sys.Unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				if l.file != nil && l.state != lockForeign {

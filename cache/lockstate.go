@@ -61,6 +61,15 @@ func (d *Dir) lookAt(path string) look {
 		return look{state: lockForeign, file: f}
 	}
 	held, lockErr := sys.TryLock(f)
+	onlyReaders := false
+	if held {
+		// Writers lock exclusively. Who may only read the file of an earlier version
+		// can lock it all the same, for as long as they like.
+		if writer, err := sys.TryLockShared(f); !writer && err == nil {
+			held, lockErr = sys.TryLock(f) // a writer may have given it up just now
+			onlyReaders = held
+		}
+	}
 	if !sys.IsAt(f, path) { // its owner has removed it
 		return look{state: lockAbsent, file: f}
 	}
@@ -68,14 +77,10 @@ func (d *Dir) lookAt(path string) look {
 	host, _ := os.Hostname()
 	l.far = l.sign.owner.ID != "" && l.sign.owner.Host != host
 	switch {
+	case onlyReaders:
+		l.state = lockForeign
 	case held:
-		// Writers lock exclusively. Who may only read the file of an earlier version
-		// can lock it all the same, for as long as they like.
-		if writer, err := sys.TryLockShared(f); !writer && err == nil {
-			l.state = lockForeign
-		} else {
-			l.state = lockHeld
-		}
+		l.state = lockHeld
 	case !d.network, !l.far && l.sign.owner.ID != "" && lockErr == nil:
 		l.state = lockFree
 	default:

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,10 +36,10 @@ func suspended(path, step string) string {
 		return err.Error()
 	}
 	dir.fetcher = killFetcher()
-	stopped, requests := false, 0
+	var stopped atomic.Bool
+	var requests atomic.Int32
 	stop := func() {
-		if !stopped {
-			stopped = true
+		if !stopped.Swap(true) {
 			runtime.LockOSThread()
 			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), syscall.SIGSTOP) // this thread stops first
 			runtime.UnlockOSThread()
@@ -50,11 +51,10 @@ func suspended(path, step string) string {
 		}
 	}
 	result, err := dir.Put(context.Background(), "name_main.tar", images[0], cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
-		requests++
 		switch {
-		case step != "read" || requests < 10:
+		case step != "read" || requests.Add(1) < 10:
 			return src.ReadRange(ctx, d, off, n)
-		case !stopped:
+		case !stopped.Load():
 			stop()
 			return io.NopCloser(bytes.NewReader(make([]byte, n))), nil
 		}

@@ -94,15 +94,15 @@ func TestPhases(t *testing.T) {
 			"one.tar: unpacking\n":                   begun,
 			"one.tar: unpacking, 30 MiB of 90 MiB\n": known,
 		} {
+			out.Reset()
 			report(sent)
 			report(progress)
-			out.Reset()
 			time.Sleep(lineEvery) // the bubble's clock
 			synctest.Wait()
 			assert.Equal(t, want, out.String())
 		}
-		report(sent)
 		out.Reset()
+		report(sent)
 		time.Sleep(lineEvery)
 		synctest.Wait()
 		assert.Contains(t, out.String(), "one.tar: 100 MiB of 100 MiB")
