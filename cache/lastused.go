@@ -19,6 +19,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dockercache/dockercache/cache/internal/marks"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/wait"
@@ -64,33 +65,29 @@ func (r records) of(digest v1.Hash) record {
 }
 
 const (
-	markKind = "mark"
 	// touchEvery is how long a tarball may be used without its record saying so:
 	// prune does not care for minutes, and a shared file system for each write.
 	touchEvery = time.Hour
 	maxRecord  = 4 << 10
 )
 
-func markPath(dir, name string) string { return filepath.Join(dir, "."+name+"."+markKind) }
+func markPath(dir, name string) string { return filepath.Join(dir, "."+name+"."+marks.Kind) }
 
 // userMarkPath is where a record is that cannot be at markPath.
 func userMarkPath(dir, name string) string {
-	return filepath.Join(dir, fmt.Sprintf(".%s.%d.%s", name, os.Geteuid(), markKind))
+	return filepath.Join(dir, fmt.Sprintf(".%s.%d.%s", name, os.Geteuid(), marks.Kind))
 }
 
 // marksOf returns the names of the records in a directory, by tarball.
 func marksOf(dir string) map[string][]string {
-	marks := map[string][]string{}
+	names := map[string][]string{}
 	entries, _ := os.ReadDir(dir) // what cannot be read is not known
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), "."+markKind) {
-			continue
-		}
-		if kind, tarball := leftoverOf(e.Name()); kind == MarkLeftover {
-			marks[tarball] = append(marks[tarball], e.Name())
+		if tarball := marks.TarballOf(e.Name()); tarball != "" {
+			names[tarball] = append(names[tarball], e.Name())
 		}
 	}
-	return marks
+	return names
 }
 
 // readRecord returns the records of the tarball called name, and when that was last

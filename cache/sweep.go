@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dockercache/dockercache/cache/internal/marks"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/internal/wait"
 )
@@ -56,7 +57,7 @@ var leftoverForms = sync.OnceValue(func() []leftoverForm {
 		{PartialLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial$`)},
 		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
 		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
-		{MarkLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)(?:\.[0-9]{1,10})?\.mark$`)},
+		{MarkLeftover, marks.Form()},
 		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
 		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
 		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/dockercache/dockercache/cache/internal/marks"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 )
 
@@ -268,7 +269,7 @@ func TestLeftoverFormsAreThoseOfWriters(t *testing.T) {
 	for kind, made := range map[LeftoverKind]string{
 		PartialLeftover:   sys.UniqueName(name+".0123456789ab", partialKind),
 		JournalLeftover:   sys.UniqueName(name+".0123456789ab", partialKind) + journalKind,
-		MarkLeftover:      "." + name + "." + markKind,
+		MarkLeftover:      "." + name + "." + marks.Kind,
 		LockLeftover:      "." + name + "." + lockKind,
 		WantedLeftover:    "." + name + "." + lockKind + askKind,
 		TemporaryLeftover: sys.UniqueName("any", "tmp"),

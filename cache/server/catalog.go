@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/internal/marks"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 )
@@ -180,7 +181,7 @@ func (c *dirCatalog) look(ctx context.Context) (skipped []error, err error) {
 	}
 	c.marks = map[string][]string{}
 	for _, e := range entries {
-		switch tarball := markOf(e.Name()); {
+		switch tarball := marks.TarballOf(e.Name()); {
 		case tarball != "":
 			c.marks[tarball] = append(c.marks[tarball], e.Name())
 		case !strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tar"):
@@ -294,22 +295,6 @@ func (c *dirCatalog) readFiles(ctx context.Context, files map[string]*file) {
 		i.run, i.written, i.version, i.mark, i.marks = e.Run, e.Written, f.version, f.mark, c.marks[e.Name]
 		f.image = &i
 	}
-}
-
-// markOf returns the tarball of which a file is a record, .TARBALL.mark or, of another
-// user, .TARBALL.UID.mark; "" if it is none.
-func markOf(name string) string {
-	tarball, isMark := strings.CutSuffix(name, ".mark")
-	if !isMark || !strings.HasPrefix(name, ".") {
-		return ""
-	}
-	if dot := strings.LastIndexByte(tarball, '.'); dot > 0 && strings.Trim(tarball[dot+1:], "0123456789") == "" {
-		tarball = tarball[:dot]
-	}
-	if !strings.HasSuffix(tarball, ".tar") {
-		return ""
-	}
-	return tarball[1:]
 }
 
 // markVersions returns a text that changes when one of the records does.
