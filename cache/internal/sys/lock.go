@@ -15,18 +15,14 @@ func LockShared(f *os.File) { _ = flock(f, lockShared) }
 
 // TryLock locks f exclusively, without waiting. held reports whether another open
 // file has a lock on it; err is why locks do not work.
-func TryLock(f *os.File) (held bool, err error) {
-	err = flock(f, lockExclusive)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
-}
+func TryLock(f *os.File) (held bool, err error) { return tryLock(f, lockExclusive) }
 
 // TryLockShared locks f for itself and others that do the same, without waiting; held
 // reports whether another open file has an exclusive lock.
-func TryLockShared(f *os.File) (held bool, err error) {
-	err = flock(f, lockShared)
+func TryLockShared(f *os.File) (held bool, err error) { return tryLock(f, lockShared) }
+
+func tryLock(f *os.File, how int) (held bool, err error) {
+	err = flock(f, how)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return true, nil
 	}

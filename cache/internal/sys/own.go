@@ -21,36 +21,29 @@ var ErrNotOwn = errors.New("not a file that this user made here")
 //
 // flags are more flags for [os.OpenFile], such as [os.O_APPEND].
 func OpenOwn(path string, flags int) (*os.File, error) {
-	f, err := openAlone(path, os.O_RDWR|flags)
+	f, err := os.OpenFile(path, os.O_RDWR|flags|NoFollow|NonBlock, 0)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !isMine(info) {
-		err = fmt.Errorf("%s: %w: it belongs to another user", path, ErrNotOwn)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// openAlone opens a regular file that has one name, of any user.
-func openAlone(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|NoFollow|NonBlock, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil {
-		err = IsAlone(info)
-	}
-	if err != nil {
+	if err := checkOwn(f); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return f, nil
+}
+
+// IsOwn reports whether an open file is what [OpenOwn] opens.
+func IsOwn(f *os.File) bool { return checkOwn(f) == nil }
+
+func checkOwn(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil {
+		err = IsAlone(info)
+	}
+	if err == nil && !isMine(info) {
+		err = fmt.Errorf("%w: it belongs to another user", ErrNotOwn)
+	}
+	return err
 }
 
 // IsAlone returns an error that wraps [ErrNotOwn] for what is no regular file with one
@@ -113,10 +106,4 @@ func writers(dir fs.FileMode) fs.FileMode {
 		mode |= 0o006
 	}
 	return mode
-}
-
-// IsOwn reports whether an open file is what [OpenOwn] opens.
-func IsOwn(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && IsAlone(info) == nil && isMine(info)
 }
