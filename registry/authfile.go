@@ -17,18 +17,25 @@ import (
 	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // hub is how Docker calls Docker Hub in its config file and towards helpers.
 const hub = "https://index.docker.io/v1/"
 
-// hubHosts are the other names of Docker Hub.
-var hubHosts = []string{"docker.io", "index.docker.io", "registry-1.docker.io"}
-
-// hostNames returns the names under which files may have a registry.
+// hostNames returns the hosts under which files may have a registry.
 func hostNames(host string) []string {
-	if slices.Contains(hubHosts, host) {
-		return hubHosts
+	if slices.Contains(refname.Hub, host) {
+		return refname.Hub
+	}
+	return []string{host}
+}
+
+// servers returns what a registry is called towards helpers, the usual name first.
+func servers(host string) []string {
+	if slices.Contains(refname.Hub, host) {
+		return append([]string{hub}, refname.Hub...)
 	}
 	return []string{host}
 }
@@ -177,11 +184,7 @@ func (f *authFile) find(ctx context.Context, l *logins, target authn.Resource) (
 	if helper == "" || entry.RegistryToken != "" {
 		return entry, broken
 	}
-	servers := []string{host}
-	if slices.Contains(hubHosts, host) {
-		servers = append([]string{hub}, hubHosts...)
-	}
-	for _, server := range servers {
+	for _, server := range servers(host) {
 		config, err := f.helpers.get(ctx, helper, server)
 		switch {
 		case errors.Is(err, errNotRun) && !own && !listed:
@@ -201,10 +204,7 @@ func (f *authFile) find(ctx context.Context, l *logins, target authn.Resource) (
 // helper returns the name of the helper for a host, and whether it is for this one
 // alone; empty if the file itself has the logins.
 func (l *logins) helper(host string) (name string, own bool) {
-	for _, key := range append([]string{hub}, hostNames(host)...) {
-		if key == hub && !slices.Contains(hubHosts, host) {
-			continue
-		}
+	for _, key := range servers(host) {
 		if name, ok := l.CredHelpers[key]; ok {
 			return name, true
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagespec"
+	"github.com/dockercache/dockercache/internal/refname"
 )
 
 // image is the image of a tarball, and what it is served as.
@@ -76,9 +77,8 @@ func (i *image) lists(digest v1.Hash) bool {
 
 // host returns the one name of a registry. Docker Hub has several.
 func host(name string) string {
-	switch name = strings.ToLower(name); name {
-	case "index.docker.io", "registry-1.docker.io":
-		return "docker.io"
+	if name = strings.ToLower(name); slices.Contains(refname.Hub, name) {
+		return refname.Hub[0]
 	}
 	return name
 }

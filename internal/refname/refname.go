@@ -138,3 +138,6 @@ func lower(repository string) string {
 	}
 	return strings.ToLower(repository)
 }
+
+// Hub are the names of Docker Hub's registry. The first is that of complete references.
+var Hub = []string{"docker.io", "index.docker.io", "registry-1.docker.io"}
