@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -23,7 +22,7 @@ func FindSaved(dir *cache.Dir, image string, names tagging.Names) (*tarball.Tarb
 	if err != nil {
 		return nil, err
 	}
-	if _, digest, ok := strings.Cut(image, "@"); ok && digest != t.Image.Digest().String() {
+	if !isPinned(image, t) {
 		_ = t.Close()
 		return nil, fmt.Errorf("%w: %s was written by docker save, which does not keep digests", ErrMissing, names.Tarball)
 	}

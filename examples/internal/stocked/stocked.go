@@ -2,7 +2,6 @@
 package stocked
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/tagging"
 )
 
@@ -34,12 +34,18 @@ func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names
 	if have := t.Image.Reference(); have != names.RepoTag {
 		return t, fmt.Errorf("%w: %s holds %s", ErrMissing, names.Tarball, have)
 	}
-	if _, pinned, ok := strings.Cut(image, "@"); ok {
-		if digest, err := v1.NewHash(pinned); err != nil || !t.Image.Is(digest) {
-			return t, fmt.Errorf("%w: %s holds the manifest %s%s", ErrMissing, names.Tarball, t.Image.Digest(), through(t))
-		}
+	if !isPinned(image, t) {
+		return t, fmt.Errorf("%w: %s holds the manifest %s%s", ErrMissing, names.Tarball, t.Image.Digest(), through(t))
 	}
 	return t, nil
+}
+
+// isPinned reports whether the digest in a reference, if it has one, is of what a tarball
+// holds.
+func isPinned(image string, t *tarball.Tarball) bool {
+	_, pinned, ok := strings.Cut(image, "@")
+	digest, err := v1.NewHash(pinned)
+	return !ok || err == nil && t.Image.Is(digest)
 }
 
 // through describes how the image of a tarball was found.
@@ -50,8 +56,7 @@ func through(t *tarball.Tarball) string {
 	}
 	text := ", found through the index"
 	for _, raw := range indexes {
-		digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // reading from memory does not fail
-		text += " " + digest.String()
+		text += " " + imagespec.DigestOf(raw).String()
 	}
 	return text
 }
