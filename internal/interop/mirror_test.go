@@ -136,31 +136,41 @@ var mirrorEngines = []struct {
 
 func mirrorContainerd(t *testing.T, at, more string) mirrorEngine {
 	e := connectContainerd(t, containerd)
-	hosts := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(hosts, "docker.io"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Appendf(nil, `
-server = "https://registry-1.docker.io"
-[host."http://%s"]
-  capabilities = ["pull", "resolve"]
-  %s
-`, at, more), 0o644))
+	hosts := containerdMirror(t, "docker.io", "registry-1.docker.io", at, more)
 	return mirrorEngine{engine: e, pull: func(t *testing.T, reference string) error {
 		return failure(try(t, "ctr", "--address", e.socket, "images", "pull", "--hosts-dir", hosts, reference))
 	}}
 }
 
-func mirrorPodman(t *testing.T, m *mirrored) mirrorEngine {
-	testtool.Need(t, "podman")
-	conf := filepath.Join(t.TempDir(), "registries.conf")
-	mirror := func(t *testing.T, at string) {
-		require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
+// containerdMirror returns a directory of containerd's configuration in which a registry,
+// which is at server, has a mirror. more are further lines.
+func containerdMirror(t *testing.T, registry, server, at, more string) (hosts string) {
+	hosts = t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(hosts, registry), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(hosts, registry, "hosts.toml"), fmt.Appendf(nil, `
+server = "https://%s"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+  %s
+`, server, at, more), 0o644))
+	return hosts
+}
+
+// podmanMirror writes podman's configuration in which a registry has a mirror.
+func podmanMirror(t *testing.T, conf, registry, at string) {
+	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
 [[registry]]
-location = "docker.io"
+location = "%s"
 [[registry.mirror]]
 location = "%s"
 insecure = true
-`, at), 0o644))
-	}
+`, registry, at), 0o644))
+}
+
+func mirrorPodman(t *testing.T, m *mirrored) mirrorEngine {
+	testtool.Need(t, "podman")
+	conf := filepath.Join(t.TempDir(), "registries.conf")
+	mirror := func(t *testing.T, at string) { podmanMirror(t, conf, "docker.io", at) }
 	mirror(t, m.serve+"/docker.io")
 	e := connect(t, podman)
 	t.Setenv("CONTAINERS_REGISTRIES_CONF", conf)

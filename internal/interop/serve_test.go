@@ -2,7 +2,6 @@ package interop
 
 import (
 	"bufio"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,26 +73,14 @@ func TestServeAsAMirror(t *testing.T) {
 	host, stocked := served(t)
 	t.Run("containerd", func(t *testing.T) {
 		e := connectContainerd(t, containerd)
-		hosts := t.TempDir()
-		require.NoError(t, os.Mkdir(filepath.Join(hosts, "registry.example"), 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(hosts, "registry.example", "hosts.toml"), fmt.Appendf(nil, `
-server = "https://registry.example"
-[host."http://%s"]
-  capabilities = ["pull", "resolve"]
-`, host), 0o644))
+		hosts := containerdMirror(t, "registry.example", "registry.example", host, "")
 		run(t, "ctr", "--address", e.socket, "images", "pull", "--hosts-dir", hosts, stocked.Image.Reference())
 		requireSameFiles(t, e, stocked)
 	})
 	t.Run("podman", func(t *testing.T) {
 		testtool.Need(t, "podman")
 		conf := filepath.Join(t.TempDir(), "registries.conf")
-		require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
-[[registry]]
-location = "registry.example"
-[[registry.mirror]]
-location = "%s/registry.example"
-insecure = true
-`, host), 0o644))
+		podmanMirror(t, conf, "registry.example", host+"/registry.example")
 		e := connect(t, podman)
 		t.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
 		run(t, "podman", append(podmanAt(filepath.Dir(e.socket)), "pull", "-q", stocked.Image.Reference())...)
