@@ -64,7 +64,9 @@
 // be opened by those who may write to the directory, marks be read by those who may list
 // it, whatever the umask is.
 //
-// Machines with different versions of this package may share a directory.
+// Machines with different versions of this package may share a directory, with one
+// exception: versions that did not keep indexes do not read a tarball that contains one, and
+// write it again, also for an older run. They must no longer write to the directory.
 //
 // # Concurrency
 //

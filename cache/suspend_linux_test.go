@@ -65,7 +65,7 @@ func suspended(path, step string) string {
 }
 
 // views are paths of one directory between which locks do not reach: two FUSE mounts, as
-// two machines have a share, and the directory below, as its server has it.
+// two machines have a share, and the directory below, as its server sees it.
 func views(t *testing.T) (below string, mounts [2]string) {
 	t.Helper()
 	testtool.NeedMounts(t)

@@ -43,7 +43,7 @@ func addNames(own *registrytest.Server) error {
 		if _, err := own.Push(path, image); err != nil {
 			return err
 		}
-		if path == "team/tool:bookworm-abc123" { // a second repository has it by its digest
+		if path == "team/tool:bookworm-abc123" { // a second repository contains it by its digest
 			if _, err := own.Push("team/debian:copy", image); err != nil {
 				return err
 			}
