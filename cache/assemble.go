@@ -246,12 +246,12 @@ func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local ma
 	}
 	before.Reused = max(before.Done-before.Downloaded, 0)
 	sys.AtStep("write")
-	n, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
+	got, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
 		Sink: fetch.File{File: a.partial.file}, Layout: a.layout, Source: a.src,
 		Layers: append([]tarball.Segment{}, layers...), Have: a.partial.done, Local: local,
 		Journal: a.partial.journal, Events: a, Progress: a.progress, Before: before,
 	})
-	a.downloaded += n
+	a.downloaded += got.Downloaded
 	if err != nil {
 		return err
 	}

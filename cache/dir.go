@@ -44,9 +44,15 @@ type Dir struct {
 
 // Options of [Open]. The zero value of each field works.
 type Options struct {
-	// Connections is how many ranges are read from sources at a time, over all
-	// tarballs that are written at the same time. Default: [DefaultConnections].
+	// Connections is how many ranges are read from sources at a time at most, over all
+	// tarballs that are written at the same time; fewer while a source refuses requests.
+	// Default: the number finds itself, from 16 on up to [MostConnections]: it grows while
+	// more comes, and falls while as much comes with fewer.
 	Connections int
+	// MinRangeRate is how many bytes a second a connection must bring, in the mean of a
+	// minute: one that brings less is ended, and its range asked for again. Less than 0 is
+	// no limit. Default: 1 KiB.
+	MinRangeRate int64
 	// Quota is how many bytes of the disk all files in the directory may take
 	// together. What files share counts for each, and what is being written counts in
 	// full from its beginning, by all processes that locks reach; small files beside the
@@ -70,8 +76,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// DefaultConnections is the default of [Options.Connections].
-const DefaultConnections = fetch.DefaultConnections
+// MostConnections is how many ranges are read at a time at most where
+// [Options.Connections] is not given.
+const MostConnections = fetch.MostConnections
 
 // DefaultGrace is the default of [Options.Grace] on network file systems.
 const DefaultGrace = time.Hour

@@ -20,6 +20,9 @@ var (
 	// build run has asked for the tarball, see [PutOptions.Preempt].
 	ErrPreempted = errors.New("a newer run has taken the tarball over")
 
+	// ErrTooSlow is wrapped when a source gives less than [PutOptions.MinRate].
+	ErrTooSlow = errors.New("the source is too slow")
+
 	// ErrInUse is wrapped when a tarball cannot be removed since it is being read or
 	// written.
 	ErrInUse = errors.New("in use")

@@ -66,6 +66,8 @@ type Result struct {
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
 	Damaged []string
+	// Sources is what each source has given, the preferred first, also when Put fails.
+	Sources []tarball.SourceUse
 	// Unrecorded, when not nil, is why it could not be recorded beside the tarball that
 	// it is of a newer build run or another group, or that a record there cannot be read: an
 	// older run may replace the tarball. Put has not failed.
@@ -99,6 +101,11 @@ type PutOptions struct {
 	// [tarball.Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
 	// again, as with Rewrite. Default: its beginning and its size are believed.
 	Verify bool
+	// MinRate, when not 0, is how many bytes a second must come from the source, in the mean
+	// of a minute in which some are missing. Below that Put fails with [ErrTooSlow]; what
+	// has come serves the next attempt. Time that is spent waiting for other writers does
+	// not count. An upper limit of time is that of ctx.
+	MinRate int64
 	// Preempt makes the writer of an older build run that is still at work give
 	// up, within seconds: its Put returns [ErrPreempted]. What it has fetched is
 	// used if it is of the same image. Default: wait for it.

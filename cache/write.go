@@ -19,8 +19,7 @@ import (
 type WriteOptions struct {
 	// Provenance is recorded in the tarball.
 	Provenance tarball.Provenance
-	// Connections is how many ranges are read from the source at a time. Default:
-	// [DefaultConnections].
+	// Connections is as in [Options].
 	Connections int
 	// Mode is the mode of the file before the umask. Default: 0666.
 	Mode fs.FileMode

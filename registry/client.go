@@ -54,9 +54,12 @@ type Options struct {
 	// RetryWait is the wait before a request that failed is repeated the first
 	// time; it doubles with each repetition. Default: 500 ms.
 	RetryWait time.Duration
-	// StallTimeout is how long an answer, or the next byte of one, may take
-	// before the request is abandoned. An answer that is no range of a blob may
-	// take four times as long in all. Default: 15 s.
+	// FirstByteTimeout is how long the first byte of a blob may take: a registry that
+	// is a cache may fetch the whole of it first. Default: 5 min.
+	FirstByteTimeout time.Duration
+	// StallTimeout is how long the next byte of an answer may take before the request is
+	// abandoned. An answer that is no blob may take four times as long in all, and its
+	// first byte as long as that. Default: 15 s.
 	StallTimeout time.Duration
 	// MirrorsMustAgree makes [Client.Resolve] ask the last reference too, the
 	// image's own registry, and fail with [ErrDisagree] unless it has the same

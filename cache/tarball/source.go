@@ -14,7 +14,7 @@ import (
 // concurrent use.
 //
 // What a source can say more are optional interfaces, whose methods must be safe for
-// concurrent use and quick: [Distruster],
+// concurrent use and quick: [MultiSource], [Distruster],
 // [OriginReporter] and [RangeIgnorer] of the source itself, [TemporaryError],
 // [RetryAfterError] and [RangeIgnorer] of its errors, found with [errors.As].
 type Source interface {
@@ -23,6 +23,57 @@ type Source interface {
 	// with an error when the source has fewer or more than it should; it must
 	// be closed, and ctx ends it too. The bytes need not be verified.
 	ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+}
+
+// A MultiSource is a [Source] with several origins that can be read apart from each other.
+// A fetch measures the origins, and gives ranges to those that are fast, in place of
+// calling ReadRange of the whole.
+type MultiSource interface {
+	Source
+	// OriginsOf returns the origins of a blob, the preferred first. It is called before
+	// each range, and the answer may change.
+	OriginsOf(digest v1.Hash) []Origin
+}
+
+// An Origin is one of the origins of a [MultiSource].
+type Origin struct {
+	// Source reads from this origin alone.
+	Source
+	// Name identifies the origin, also over several images: the repository. Errors and
+	// reports have it.
+	Name string
+	// Host is HOST[:PORT] of the server. Origins with the same host share its limits.
+	Host string
+	// Parallel reports whether the origin may be read from at the same time as those before
+	// it. Others are read in their place, when they fail or are slow.
+	Parallel bool
+	// Wait is how long the origin is not to be asked; 0 is not at all. It is asked before
+	// only if there is no other.
+	Wait time.Duration
+}
+
+// A SourceUse is what one origin has given. Its rate is Bytes / Busy.
+type SourceUse struct {
+	// Name is that of the [Origin]; empty for a source that is no [MultiSource].
+	Name string
+	// Bytes is how many came, those that were not used included.
+	Bytes int64
+	// Duplicate is how many of them were not used, since another connection had brought them
+	// first.
+	Duplicate int64
+	// Requests is how many ranges were asked for.
+	Requests int
+	// Refused is how many of them were answered with a wish to wait, see [RetryAfterError].
+	Refused int
+	// FirstByte is how long the first byte of a range took, in the median.
+	FirstByte time.Duration
+	// Busy is how long at least one connection was open.
+	Busy time.Duration
+	// Connected is how long all connections were open together: Connected / Busy is how many
+	// were in the mean.
+	Connected time.Duration
+	// Connections is how many were open at the same time at most.
+	Connections int
 }
 
 // A FileReader is an [io.ReaderAt] that reads a file, at the same offsets. The operating

@@ -93,7 +93,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		o.registry.RoleDuration = cli.Seconds(time.Hour)
 		f.Var(&o.registry.RoleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
 		f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
-		f.IntVar(&o.open.Connections, "connections", cache.DefaultConnections, "how many ranges are read at a time, `N`, over all images")
+		f.IntVar(&o.open.Connections, "connections", 16, "how many ranges are read at a time, `N`, over all images")
 		o.build.Register(f.FlagSet)
 		o.build.RegisterAttempt(f.FlagSet)
 		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")

@@ -83,7 +83,7 @@ func TestFetchCopiesWhileItFetches(t *testing.T) {
 		return src.ReadRange(ctx, d, offset, length)
 	})})
 	require.NoError(t, err)
-	assert.Equal(t, remote.Size, downloaded)
+	assert.Equal(t, remote.Size, downloaded.Downloaded)
 	assert.Equal(t, map[v1.Hash]int64{local.Digest: local.Size}, c.copied)
 	requireFetched(t, f, layout, src)
 }
@@ -111,13 +111,13 @@ func TestFetchCopiesFromTheNextPlace(t *testing.T) {
 			last := places[len(places)-1]
 			if last == short || last == shorter {
 				assert.Equal(t, places, c.unreadable)
-				assert.Positive(t, downloaded)
-				assert.LessOrEqual(t, downloaded, int64(10_000+4000), "only what no place has, and the range in which that begins")
+				assert.Positive(t, downloaded.Downloaded)
+				assert.LessOrEqual(t, downloaded.Downloaded, int64(10_000+4000), "only what no place has, and the range in which that begins")
 			} else {
 				assert.Equal(t, places[:len(places)-1], c.unreadable)
-				assert.Zero(t, downloaded)
+				assert.Zero(t, downloaded.Downloaded)
 			}
-			assert.Equal(t, layer.Size, c.copied[layer.Digest]+downloaded)
+			assert.Equal(t, layer.Size, c.copied[layer.Digest]+downloaded.Downloaded)
 			assert.Empty(t, c.damaged)
 		})
 	}
@@ -137,7 +137,7 @@ func TestFetchNoticesWhatWasCopiedWrong(t *testing.T) {
 	require.NoError(t, err)
 	requireFetched(t, f, layout, src)
 	assert.Equal(t, []v1.Hash{layer.Digest}, c.damaged)
-	assert.Equal(t, layer.Size, downloaded)
+	assert.Equal(t, layer.Size, downloaded.Downloaded)
 }
 
 // The page cache is asked to read ahead of a hasher: that needs the file in the sink.

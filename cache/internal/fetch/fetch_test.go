@@ -88,8 +88,8 @@ func TestFetch(t *testing.T) {
 			}
 		}})
 		require.NoError(t, err)
-		assert.Equal(t, a.Size+b.Size, n, "every byte is read once, a repeated layer too")
-		assert.Equal(t, n, most.Load())
+		assert.Equal(t, a.Size+b.Size, n.Downloaded, "every byte is read once, a repeated layer too")
+		assert.Equal(t, n.Downloaded, most.Load())
 		requireFetched(t, f, layout, src)
 	}
 }
@@ -142,7 +142,7 @@ func TestFetchContinuesCutBodies(t *testing.T) {
 		f := tempFile(t)
 		n, err := testFetcher(4).Fetch(t.Context(), Job{Sink: File{f}, Layout: layout, Source: src})
 		require.NoError(t, err)
-		assert.Equal(t, layer.Size, n)
+		assert.Equal(t, layer.Size, n.Downloaded)
 		requireFetched(t, f, layout, src.Blobs)
 	}
 }
@@ -279,7 +279,7 @@ func TestFetchRefetchesWrongBytesOnce(t *testing.T) {
 		fetcher := testFetcher(1)
 		n, err := fetcher.Fetch(t.Context(), Job{Sink: File{f}, Layout: layout, Source: source})
 		assert.Equal(t, []v1.Hash{layer.Digest}, source.distrusted)
-		assert.Equal(t, 2*layer.Size, n)
+		assert.Equal(t, 2*layer.Size, n.Downloaded)
 		assert.Equal(t, 2, served)
 		if wrongTimes == 1 {
 			require.NoError(t, err)
@@ -386,10 +386,10 @@ func TestFetchResumes(t *testing.T) {
 		requireFetched(t, f, layout, src.Blobs)
 		assert.Empty(t, source.distrusted, "a journal that lies is not the source's fault")
 		if lie {
-			assert.Equal(t, int64(10_000+20_000), n, "what lacked, and then all of it")
+			assert.Equal(t, int64(10_000+20_000), n.Downloaded, "what lacked, and then all of it")
 			continue
 		}
-		assert.Equal(t, int64(10_000), n)
+		assert.Equal(t, int64(10_000), n.Downloaded)
 		for _, r := range src.requests {
 			for _, d := range done {
 				assert.True(t, r.To <= d.From || d.To <= r.From, "%v was there: %v", d, r)
@@ -536,7 +536,7 @@ func TestFetchRequires(t *testing.T) {
 		without(&job)
 		n, err := New(0).Fetch(t.Context(), job)
 		require.ErrorContains(t, err, "required")
-		assert.Zero(t, n)
+		assert.Zero(t, n.Downloaded)
 	}
 	_, err := New(-1).Fetch(t.Context(), whole)
 	require.NoError(t, err)
@@ -609,7 +609,7 @@ func TestFetchReportsProgress(t *testing.T) {
 	})
 	require.NoError(t, err)
 	requireFetched(t, f, layout, src)
-	assert.Equal(t, remote.Size+wrong.Size, n)
+	assert.Equal(t, remote.Size+wrong.Size, n.Downloaded)
 	assert.Equal(t, tarball.Progress{Done: 10, Total: 390_010, Downloaded: 4, Reused: 6}, progress.first)
 	assert.Equal(t, tarball.Progress{Done: 390_010, Total: 390_010, Downloaded: 340_004, Reused: 50_006}, progress.last)
 }
@@ -625,7 +625,7 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 	require.NoError(t, err)
 	n, err := testFetcher(4).Fetch(t.Context(), Job{Sink: File{f}, Layout: layout, Source: src, Journal: journal})
 	require.ErrorContains(t, err, "refused")
-	assert.Positive(t, n)
+	assert.Positive(t, n.Downloaded)
 	content, err := os.ReadFile(log.Name())
 	require.NoError(t, err)
 	var journaled int64
@@ -638,7 +638,7 @@ func TestFetchJournalsWhatItLeaves(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(src.Blobs[layer.Digest][i.From:i.To], there))
 	}
-	assert.Equal(t, n, journaled)
+	assert.Equal(t, n.Downloaded, journaled)
 }
 
 // unreadable is a file of which the disk cannot read a part back, until it is written again.
@@ -688,7 +688,7 @@ func TestFetchOfWhatCannotBeReadBack(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err)
-		assert.GreaterOrEqual(t, n, layer.Size)
+		assert.GreaterOrEqual(t, n.Downloaded, layer.Size)
 		requireFetched(t, f, layout, src)
 	}
 }

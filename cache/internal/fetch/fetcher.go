@@ -18,9 +18,12 @@ import (
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// DefaultConnections is how many ranges a [Fetcher] reads at a time by default.
-// SOCI recommends 10 to 20 for ECR, which gives some 25 MB/s to each.
-const DefaultConnections = 16
+// MostConnections is how many ranges a [Fetcher] reads at a time at most by default.
+const MostConnections = 64
+
+// firstConnections is how many it begins with. SOCI recommends 10 to 20 for ECR, which gives some
+// 25 MB/s to each.
+const firstConnections = 16
 
 // A Fetcher fetches the layers of tarballs. Its connections are shared by all fetches
 // that run at the same time; one that waits to try again does not hold any. It is safe
@@ -37,11 +40,11 @@ type Fetcher struct {
 	sizes   sizes
 }
 
-// New returns a fetcher that reads so many ranges at a time; [DefaultConnections] for
-// less than 1.
+// New returns a fetcher that reads so many ranges at a time; for less than 1 the
+// number finds itself.
 func New(connections int) *Fetcher {
 	if connections < 1 {
-		connections = DefaultConnections
+		connections = firstConnections
 	}
 	f := &Fetcher{Sleep: wait.Sleep, slots: make(chan struct{}, connections), sizes: defaultSizes}
 	f.buffers.New = func() any { b := make([]byte, sys.ReadBuffer); return &b }
@@ -64,6 +67,14 @@ func (f *Fetcher) acquire(ctx context.Context) error {
 }
 
 func (f *Fetcher) release() { <-f.slots }
+
+// A Result is what [Fetcher.Fetch] has got.
+type Result struct {
+	// Downloaded is how many bytes came from the source, duplicates included.
+	Downloaded int64
+	// Sources is what each origin of the source has given, the preferred first.
+	Sources []tarball.SourceUse
+}
 
 // A Job is what [Fetcher.Fetch] does. Sink, Layout and Source are required.
 type Job struct {
@@ -120,7 +131,7 @@ func (NoEvents) Verified(v1.Hash)                 {}
 
 // Fetch writes all that the layout plans to the sink: the literal bytes, and the
 // layers of the job. The size and sha256 of every layer are verified by what is in
-// the sink. It returns how many bytes came from the source, also when it fails.
+// the sink. It returns what came from the source, also when it fails.
 //
 // A range that fails is asked for again from where it stopped, after a delay
 // that grows, until too little has come for six times in a row, see [pace];
@@ -131,9 +142,9 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // After an error the sink holds nothing that may be used. Bytes that are not
 // the layer's wrap [tarball.ErrSize] or [tarball.ErrDigest]; other errors are those of
 // the source, the sink, which is a [*sys.WriteError], and ctx.
-func (f *Fetcher) Fetch(ctx context.Context, job Job) (downloaded int64, err error) {
+func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 	if job.Sink == nil || job.Layout == nil || job.Source == nil {
-		return 0, errors.New("fetch: sink, layout and source are required")
+		return Result{}, errors.New("fetch: sink, layout and source are required")
 	}
 	if job.Events == nil {
 		job.Events = NoEvents{}
@@ -149,7 +160,7 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (downloaded int64, err err
 	for _, s := range job.Layout.Segments() {
 		if !s.IsBlob() {
 			if _, err := job.Sink.WriteAt(s.Literal, s.Offset); err != nil {
-				return 0, &sys.WriteError{Err: err}
+				return Result{}, &sys.WriteError{Err: err}
 			}
 		}
 	}
@@ -185,11 +196,11 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (downloaded int64, err err
 	if err := group.Wait(); err != nil {
 		r.journalRest()
 		if cause := context.Cause(ctx); caller.Err() == nil || !errors.Is(cause, context.Cause(caller)) {
-			return r.downloaded(), cause // the first error
+			return r.result(), cause // the first error
 		}
-		return r.downloaded(), wait.Err(caller)
+		return r.result(), wait.Err(caller)
 	}
-	return r.downloaded(), nil
+	return r.result(), nil
 }
 
 // run is one call of Fetch.
@@ -207,7 +218,7 @@ type run struct {
 	reporting sync.Mutex // is held while Job.Progress is called
 }
 
-func (r *run) downloaded() int64 { return r.progress.Downloaded - r.Before.Downloaded }
+func (r *run) result() Result { return Result{Downloaded: r.progress.Downloaded - r.Before.Downloaded} }
 
 // report calls Progress with how far it is.
 func (r *run) report() {

@@ -77,7 +77,7 @@ func TestFetchJudgesProgressByItsRate(t *testing.T) {
 					n, err := fetcher.Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: mustLayout(t, testImage(t, layer)), Source: src})
 					if !c.fails {
 						require.NoError(t, err)
-						assert.EqualValues(t, size, n)
+						assert.EqualValues(t, size, n.Downloaded)
 						return
 					}
 					require.Error(t, err)
@@ -97,7 +97,7 @@ func TestFetchOfAFewBytesIsProgress(t *testing.T) {
 		layer := src.Add(cachetest.Noise(1, 160))
 		n, err := New(1).Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: mustLayout(t, testImage(t, layer)), Source: src})
 		require.NoError(t, err)
-		assert.EqualValues(t, 160, n)
+		assert.EqualValues(t, 160, n.Downloaded)
 		assert.Equal(t, 16, src.requests)
 	})
 }

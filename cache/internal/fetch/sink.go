@@ -44,6 +44,9 @@ type Local struct {
 	Offset int64
 	// Name is what errors and logs call it: the path of a file.
 	Name string
+	// Verified reports whether the bytes are known to be right there. What a [Copier] copies
+	// of them is not read back.
+	Verified bool
 }
 
 // File is the sink that writes a file.

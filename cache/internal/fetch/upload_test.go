@@ -378,7 +378,7 @@ func (s *scenario) run(connections int) {
 	}
 	assert.Equal(s.t, before.Total+total, p.Total)
 	assert.Equal(s.t, before.Done+total, p.Done)
-	assert.Equal(s.t, before.Downloaded+downloaded, p.Downloaded)
+	assert.Equal(s.t, before.Downloaded+downloaded.Downloaded, p.Downloaded)
 	assert.Equal(s.t, before.Total+total, s.follow.first.Total, "the total is known at the beginning")
 	reused := p.Reused - before.Reused
 	switch {
@@ -486,7 +486,7 @@ func TestUploadCopyEndsWithTheContext(t *testing.T) {
 		n, err := testFetcher(2).Fetch(ctx, Job{Sink: u, Layout: layout, Source: src, Local: map[v1.Hash][]Local{layer.Digest: {{R: bytes.NewReader(src[layer.Digest])}}}})
 		require.ErrorIs(t, err, reason)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Zero(t, n)
+		assert.Zero(t, n.Downloaded)
 	})
 }
 
@@ -510,7 +510,7 @@ func TestUploadFails(t *testing.T) {
 			require.ErrorContains(t, err, "write: the server is gone")
 			assert.True(t, sys.IsWrite(err))
 			assert.Empty(t, c.unreadable)
-			assert.Equal(t, local, n == 0, "what can be copied is not fetched")
+			assert.Equal(t, local, n.Downloaded == 0, "what can be copied is not fetched")
 		})
 	}
 }
