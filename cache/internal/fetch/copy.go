@@ -17,14 +17,14 @@ func (r *run) copyLayers(ctx context.Context) error {
 	defer r.Events.AllCopied()
 	for _, l := range r.layers {
 		for {
-			w, from, err := r.takeLocal(ctx, l)
+			c, from, err := r.takeLocal(ctx, l)
 			if err != nil {
 				return err
 			}
-			if w == nil {
+			if c == nil {
 				break
 			}
-			if err := r.copyChunk(ctx, w, from); err != nil {
+			if err := r.copyChunk(ctx, l, c, from); err != nil {
 				return err
 			}
 		}
@@ -34,7 +34,7 @@ func (r *run) copyLayers(ctx context.Context) error {
 
 // takeLocal takes a chunk of a layer that can be copied, nil if there is none (any
 // more): then the source has what is missing. It waits for room in the sink's window.
-func (r *run) takeLocal(ctx context.Context, l *layer) (*work, Local, error) {
+func (r *run) takeLocal(ctx context.Context, l *layer) (*chunk, Local, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -44,10 +44,14 @@ func (r *run) takeLocal(ctx context.Context, l *layer) (*work, Local, error) {
 		if len(l.local) == 0 || l.prefix() == l.size {
 			return nil, Local{}, nil
 		}
-		c := l.chunks[l.first]
-		if l.offset+c.end <= r.limit() {
-			c.active, c.claimed = true, c.end
-			return &work{l, c, l.generation}, l.local[0], nil
+		c := l.open()[0]
+		room := r.limit() - l.offset
+		if c.pos < room && room < c.end {
+			l.cut(c, room)
+		}
+		if c.end <= room {
+			c.active = true
+			return c, l.local[0], nil
 		}
 		r.cond.Wait()
 	}
@@ -55,8 +59,7 @@ func (r *run) takeLocal(ctx context.Context, l *layer) (*work, Local, error) {
 
 // copyChunk copies what a chunk lacks. Where that cannot be read the layer is looked
 // for in the next place: the error is that of the sink, or of ctx.
-func (r *run) copyChunk(ctx context.Context, w *work, from Local) error {
-	l, c := w.layer, w.chunk
+func (r *run) copyChunk(ctx context.Context, l *layer, c *chunk, from Local) error {
 	for at := c.pos; at < c.end; {
 		n := min(c.end-at, copyLength)
 		err := r.copy(ctx, l.offset+at, from, at, n)
@@ -70,10 +73,11 @@ func (r *run) copyChunk(ctx context.Context, w *work, from Local) error {
 		r.mu.Lock()
 		if err != nil {
 			l.local = l.local[1:]
-			c.active, c.claimed = false, c.pos
+			c.active = false
 			if len(l.local) == 0 && l.present() == 0 {
 				l.resumed = false // what comes now is the source's alone
 			}
+			r.poke()
 		} else {
 			at += n
 			c.pos, c.journaled = at, at

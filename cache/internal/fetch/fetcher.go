@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -26,47 +24,44 @@ const MostConnections = 64
 const firstConnections = 16
 
 // A Fetcher fetches the layers of tarballs. Its connections are shared by all fetches
-// that run at the same time; one that waits to try again does not hold any. It is safe
-// for concurrent use.
+// that run at the same time, see [Fetcher.Fetch]. It is safe for concurrent use.
 //
-// Memory: 1 MiB for each connection, and 256 KiB for each fetch and CPU, and 1 MiB for
-// each fetch that copies where the kernel cannot.
+// Memory: 1 MiB for each connection, 512 KiB where the number finds itself, 256 KiB for each
+// fetch and CPU, and 1 MiB for each fetch that copies where the kernel cannot.
 type Fetcher struct {
-	// Sleep waits between attempts; tests replace it.
-	Sleep func(ctx context.Context, d time.Duration) error
+	// MinRangeRate is how many bytes a second a connection must bring, in the mean of a
+	// minute after its first byte; 0 is no limit. Set it before the first fetch.
+	MinRangeRate int64
+	// Log gets changes of the number of connections and of origins. Set it before the first
+	// fetch.
+	Log *slog.Logger
 
-	slots   chan struct{}
 	buffers sync.Pool
 	sizes   sizes
+
+	mu      sync.Mutex
+	limit   limit
+	got     int64 // bytes, by all runs
+	runs    map[*run]bool
+	origins map[string]*origin // by name
+	hosts   map[string]*host
 }
 
-// New returns a fetcher that reads so many ranges at a time; for less than 1 the
-// number finds itself.
+// New returns a fetcher that reads at most so many ranges at a time; for less than 1 the
+// number finds itself, up to [MostConnections].
 func New(connections int) *Fetcher {
-	if connections < 1 {
-		connections = firstConnections
+	f := &Fetcher{
+		Log: slog.New(slog.DiscardHandler), limit: newLimit(connections), sizes: defaultSizes,
+		runs: map[*run]bool{}, origins: map[string]*origin{}, hosts: map[string]*host{},
 	}
-	f := &Fetcher{Sleep: wait.Sleep, slots: make(chan struct{}, connections), sizes: defaultSizes}
-	f.buffers.New = func() any { b := make([]byte, sys.ReadBuffer); return &b }
+	size := min(32<<20/max(f.limit.most, 1), sys.ReadBuffer)
+	f.buffers.New = func() any { b := make([]byte, size); return &b }
 	return f
 }
 
-// SetSizes sets the lengths of ranges, in bytes, for tests with small layers: the least
-// and most of a range, and the least that is split off one.
-func (f *Fetcher) SetSizes(least, most, split int64) { f.sizes = sizes{least, most, split} }
-
-func (f *Fetcher) connections() int { return cap(f.slots) }
-
-func (f *Fetcher) acquire(ctx context.Context) error {
-	select {
-	case f.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return wait.Err(ctx)
-	}
-}
-
-func (f *Fetcher) release() { <-f.slots }
+// SetSizes sets the lengths of ranges, in bytes, for tests with small layers: the least and
+// most of a range, and what a slow connection keeps at least.
+func (f *Fetcher) SetSizes(least, most, keep int64) { f.sizes = sizes{least, least, most, keep} }
 
 // A Result is what [Fetcher.Fetch] has got.
 type Result struct {
@@ -133,11 +128,23 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // layers of the job. The size and sha256 of every layer are verified by what is in
 // the sink. It returns what came from the source, also when it fails.
 //
-// A range that fails is asked for again from where it stopped, after a delay
-// that grows, until too little has come for six times in a row, see [pace];
-// [tarball.TemporaryError], [tarball.RetryAfterError] and [tarball.RangeIgnorer]
-// for what an error may say more. A layer with wrong bytes is fetched once more, after
+// Ranges are as long as the connections that bring them are fast, so that all end together.
+// A connection that falls far behind the others of its origin, or behind what it was, gives
+// back what it cannot bring in time, and is raced by another where that is free; what comes
+// twice is at most 5 % of the layers. Of several origins, see [tarball.MultiSource], the first one
+// serves all, unless others may be read in parallel, or are faster when it is slow; then
+// each serves what it can carry.
+//
+// A range that fails is asked for again from where it stopped, first from the other origins,
+// then after a delay that grows, until too little has come for six times in a row, see
+// [trouble]; [tarball.TemporaryError], [tarball.RetryAfterError] and [tarball.RangeIgnorer]
+// for what an error may say more. A delay that a source asks for holds for all requests to
+// its host, which gets fewer and larger ones after that; one that asks for nothing but
+// delays for two minutes is given up. A layer with wrong bytes is fetched once more, after
 // [tarball.Distruster].
+//
+// Of several fetches each has the same share of the connections that it wants, but for
+// those whose connections bring little beside the others': these have what that is worth.
 //
 // After an error the sink holds nothing that may be used. Bytes that are not
 // the layer's wrap [tarball.ErrSize] or [tarball.ErrDigest]; other errors are those of
@@ -155,8 +162,14 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{Job: job, fetcher: f, cancel: cancel, progress: job.Before, window: job.Sink.Window()}
-	r.cond.L = &r.mu
+	r := newRun(f, job)
+	r.cancel = cancel
+	r.ctxEnded = func() error {
+		if ctx.Err() == nil {
+			return nil
+		}
+		return context.Cause(ctx)
+	}
 	for _, s := range job.Layout.Segments() {
 		if !s.IsBlob() {
 			if _, err := job.Sink.WriteAt(s.Literal, s.Offset); err != nil {
@@ -165,7 +178,7 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 		}
 	}
 	for _, s := range job.Layers {
-		l := newLayer(s, f.sizes.within(r.window, f.connections()), f.connections(), job.Have[s.Blob], job.Local[s.Blob], ignoresRange(job.Source))
+		l := newLayer(s, job.Have[s.Blob], job.Local[s.Blob], ignoresRange(job.Source))
 		l.reused = l.present()
 		r.layers = append(r.layers, l)
 		r.progress.Total += l.size
@@ -183,14 +196,12 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 
 	stop := context.AfterFunc(ctx, func() { r.mu.Lock(); r.cond.Broadcast(); r.mu.Unlock() })
 	defer stop()
-	var group errgroup.Group
-	for range min(f.connections(), r.mostWorkers()) {
-		group.Go(func() error { return r.stopOn(r.fetchChunks(ctx)) })
-	}
+	group := &r.group
+	group.Go(func() error { return r.stopOn(r.schedule(ctx)) })
 	if len(job.Local) > 0 {
 		group.Go(func() error { return r.stopOn(r.copyLayers(ctx)) })
 	}
-	for range min(runtime.GOMAXPROCS(0), len(r.layers)) {
+	for range min(runtime.GOMAXPROCS(0), max(len(r.layers), 1)) {
 		group.Go(func() error { return r.stopOn(r.hashLayers(ctx)) })
 	}
 	if err := group.Wait(); err != nil {
@@ -201,224 +212,4 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 		return r.result(), wait.Err(caller)
 	}
 	return r.result(), nil
-}
-
-// run is one call of Fetch.
-type run struct {
-	Job
-	fetcher *Fetcher
-	cancel  context.CancelCauseFunc
-	window  int64
-
-	mu       sync.Mutex
-	cond     sync.Cond // work appeared, bytes were written, a layer is verified, or the context ended
-	layers   []*layer
-	progress tarball.Progress
-
-	reporting sync.Mutex // is held while Job.Progress is called
-}
-
-func (r *run) result() Result { return Result{Downloaded: r.progress.Downloaded - r.Before.Downloaded} }
-
-// report calls Progress with how far it is.
-func (r *run) report() {
-	if r.Progress == nil {
-		return
-	}
-	r.reporting.Lock()
-	defer r.reporting.Unlock()
-	r.mu.Lock()
-	p := r.progress
-	r.mu.Unlock()
-	r.Progress(p)
-}
-
-func (r *run) mostWorkers() int {
-	n := 0
-	for _, l := range r.layers {
-		n += int(min(l.size/l.split, int64(r.fetcher.connections()))) + 1
-	}
-	return n
-}
-
-// stopOn ends all others when one fails.
-func (r *run) stopOn(err error) error {
-	if err != nil {
-		r.cancel(err)
-	}
-	return err
-}
-
-// work is a chunk that a worker has taken, of the generation in which it did.
-type work struct {
-	layer      *layer
-	chunk      *chunk
-	generation int
-}
-
-// fetchChunks takes chunks and fetches them until every layer is verified.
-func (r *run) fetchChunks(ctx context.Context) error {
-	for {
-		if more, err := r.awaitWork(ctx); !more || err != nil {
-			return err
-		}
-		if err := r.fetcher.acquire(ctx); err != nil {
-			return err
-		}
-		if w := r.take(); w == nil { // another was quicker
-			r.fetcher.release()
-		} else if err := r.fetch(ctx, w); err != nil {
-			return err
-		}
-	}
-}
-
-// fetch gets a chunk to its end, however often the source must be asked. It is
-// called with a connection of the fetcher, which it gives back: at its end, and
-// while it waits, so that trouble here holds up no other fetch.
-func (r *run) fetch(ctx context.Context, w *work) error {
-	var p pace
-	for attempt := 0; ; {
-		p.begin(r.left(w))
-		got, err := r.read(ctx, w)
-		r.fetcher.release()
-		if attempt++; p.isProgress(got) {
-			attempt = 0
-		}
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case ignoresRange(err) && r.streamFrom(w):
-			return nil
-		case !canRetry(err) || attempt == maxAttempts:
-			return fmt.Errorf("layer %s: %w", w.layer.digest, err)
-		}
-		if d := delay(attempt, err); d > 0 {
-			if err := r.fetcher.Sleep(ctx, d); err != nil {
-				return err
-			}
-		}
-		if err := r.fetcher.acquire(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// left returns how many bytes a chunk lacks.
-func (r *run) left(w *work) int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return w.chunk.end - w.chunk.pos
-}
-
-// awaitWork waits until there is a chunk to take (true) or none will ever be.
-func (r *run) awaitWork(ctx context.Context) (bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		finished := true
-		limit := r.limit()
-		for _, l := range r.layers {
-			if l.verified {
-				continue
-			}
-			if l.pending(limit, finished) != nil || l.largest() != nil {
-				return true, nil
-			}
-			finished = false
-		}
-		if finished {
-			return false, nil
-		}
-		r.cond.Wait()
-	}
-}
-
-// take gives a worker a chunk: one that waits, or else half of the one that has
-// the most left, so that the end does not hang on one slow connection.
-func (r *run) take() *work {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var most *chunk
-	var of *layer
-	limit, isFirst := r.limit(), true
-	for _, l := range r.layers {
-		if l.verified {
-			continue
-		}
-		c := l.pending(limit, isFirst)
-		isFirst = false
-		if c != nil {
-			c.active = true
-			return &work{l, c, l.generation}
-		}
-		if c := l.largest(); c != nil && (most == nil || c.end-c.claimed > most.end-most.claimed) {
-			most, of = c, l
-		}
-	}
-	if most == nil {
-		return nil
-	}
-	c := of.splitOff(most)
-	c.active = true
-	return &work{of, c, of.generation}
-}
-
-// limit returns the offset in the tarball up to which the sink takes bytes.
-func (r *run) limit() int64 {
-	if r.window > 0 {
-		for _, l := range r.layers {
-			if !l.verified {
-				return l.offset + l.hashed + r.window
-			}
-		}
-	}
-	return noLimit
-}
-
-// isNext reports whether a chunk follows what is in the sink without a gap, so that
-// only hashing must go on for it to fit into the window.
-func (r *run) isNext(l *layer, c *chunk) bool {
-	i := slices.IndexFunc(r.layers, func(l *layer) bool { return !l.verified })
-	return r.layers[i] == l && l.prefix() < l.size && l.chunks[l.first] == c
-}
-
-// streamFrom begins a layer again as one chunk, for a source that has no ranges. It
-// reports false if the layer is read so already.
-func (r *run) streamFrom(w *work) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case w.generation != w.layer.generation:
-		return true
-	case w.layer.stream:
-		return false
-	}
-	w.layer.stream = true
-	r.restart(w.layer)
-	r.cond.Broadcast()
-	return true
-}
-
-// restart begins a layer again, for the journal too.
-func (r *run) restart(l *layer) {
-	r.progress.Done -= l.present()
-	r.progress.Reused -= l.reused
-	l.restart()
-	r.Journal.Forget(l.digest)
-	r.Events.Restarted(l.digest)
-}
-
-// journalRest journals what was written since the last lines.
-func (r *run) journalRest() {
-	for _, l := range r.layers {
-		for _, c := range l.chunks {
-			r.Journal.Add(l.digest, c.journaled, c.pos)
-		}
-	}
 }

@@ -131,6 +131,7 @@ func (r *run) settle(t *hashing) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.cond.Broadcast()
+	defer r.poke()
 	l := t.layer
 	l.hashing, l.lagging = false, false
 	if t.generation != l.generation {

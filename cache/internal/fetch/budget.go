@@ -1,0 +1,204 @@
+package fetch
+
+import (
+	"log/slog"
+	"math"
+	"time"
+)
+
+const (
+	// leastConnections is how few connections are tried where the number finds itself.
+	leastConnections = 4
+	// settling is how long connections need to reach their speed (name, TLS, redirect, slow
+	// start); trial is how long a number of connections is measured after that.
+	settling = 200 * time.Millisecond
+	trial    = 300 * time.Millisecond
+	// firstRest is how long a number is kept before others are tried again; it doubles up to
+	// longestRest.
+	firstRest   = 5 * time.Second
+	longestRest = 2 * time.Minute
+)
+
+// A limit is how many connections may be open. Where the number finds itself, more are
+// tried as long as more comes, and fewer as long as as much comes.
+type limit struct {
+	now, most int
+	finds     bool
+
+	trying   int     // +1: more, -1: fewer, 0: neither
+	base     int     // the number that was best
+	baseRate float64 // what came with it
+	from     time.Time
+	bytes    int64 // had come then
+	rest     time.Duration
+	until    time.Time // no other number is tried before
+}
+
+func newLimit(connections int) limit {
+	if connections < 1 {
+		return limit{now: firstConnections, most: MostConnections, finds: true}
+	}
+	return limit{now: connections, most: connections}
+}
+
+// adapt tries another number, if it is time to. busy reports whether all connections are
+// in use and more could be, got is how many bytes have come. It reports whether the number
+// has changed.
+func (l *limit) adapt(now time.Time, busy bool, got int64) bool {
+	switch {
+	case !l.finds:
+		return false
+	case !busy:
+		l.from = time.Time{}
+		return false
+	case l.from.IsZero():
+		l.from = now.Add(settling)
+		l.bytes = -1
+		return false
+	case now.Before(l.from):
+		return false
+	case l.bytes < 0:
+		l.from, l.bytes = now, got
+		return false
+	case now.Sub(l.from) < trial:
+		return false
+	}
+	was, rate := l.now, float64(got-l.bytes)/now.Sub(l.from).Seconds()
+	l.from = time.Time{}
+	switch l.trying {
+	case 0:
+		l.base, l.baseRate = l.now, rate
+		if now.Before(l.until) {
+			break
+		}
+		l.try(1)
+	case 1:
+		if rate >= l.baseRate*(1+0.25*(float64(l.now)/float64(l.base)-1)) {
+			l.base, l.baseRate, l.rest = l.now, rate, 0
+			l.try(1)
+		} else {
+			l.try(-1)
+		}
+	case -1:
+		if rate >= 0.97*l.baseRate {
+			l.base, l.baseRate = l.now, max(l.baseRate, rate)
+			l.try(-1)
+		} else {
+			l.keep(now)
+		}
+	}
+	if l.trying != 0 && l.now == l.base { // there is no further number
+		l.keep(now)
+	}
+	return l.now != was
+}
+
+func (l *limit) try(direction int) {
+	l.trying = direction
+	if direction > 0 {
+		l.now = min(2*l.base, l.most)
+	} else {
+		l.now = max(l.base*3/4, min(leastConnections, l.base))
+	}
+}
+
+// keep returns to the best number for a while.
+func (l *limit) keep(now time.Time) {
+	l.now, l.trying = l.base, 0
+	l.rest = min(max(2*l.rest, firstRest), longestRest)
+	l.until = now.Add(l.rest)
+}
+
+// adapt gives the number of connections what was measured.
+func (f *Fetcher) adapt(now time.Time) {
+	wanted := false
+	for r := range f.runs {
+		wanted = wanted || r.wants
+	}
+	if f.limit.adapt(now, wanted && f.counted() >= f.limit.now, f.got) {
+		f.Log.Debug("number of connections", slog.Int("connections", f.limit.now), slog.Int64("best_rate", int64(f.limit.baseRate)), slog.Int("best", f.limit.base))
+		f.pokeAll(nil)
+	}
+}
+
+// counted returns how many connections count: those that are not slow.
+func (f *Fetcher) counted() int {
+	n := 0
+	for r := range f.runs {
+		n += r.counted()
+	}
+	return n
+}
+
+func (r *run) counted() int {
+	n := 0
+	for _, c := range r.connections {
+		if !c.slow && !c.probe {
+			n++
+		}
+	}
+	return n
+}
+
+// mayOpen reports whether a run may open another connection: there is one left, and other
+// images that want one have their share.
+func (r *run) mayOpen() bool {
+	f := r.fetcher
+	if f.counted() >= f.limit.now || len(r.connections) >= 2*f.limit.now {
+		return false
+	}
+	others := false
+	for other := range f.runs {
+		others = others || other != r && other.wants
+	}
+	return !others || r.counted() < r.share()
+}
+
+// share returns how many connections a run deserves beside the others that want some: all
+// alike, but those whose connections bring little only as many as that is worth.
+func (r *run) share() int {
+	var most, sum, own float64
+	for other := range r.fetcher.runs {
+		most = max(most, other.rate())
+	}
+	for other := range r.fetcher.runs {
+		if other != r && !other.wants && len(other.connections) == 0 {
+			continue
+		}
+		weight := 1.0
+		if rate := other.rate(); rate > 0 || other.starves {
+			weight = max(min(rate/max(most, 1), 1), 1/float64(r.fetcher.limit.now))
+		}
+		sum += weight
+		if other == r {
+			own = weight
+		}
+	}
+	return max(int(math.Round(float64(r.fetcher.limit.now)*own/sum)), 1)
+}
+
+// rate returns how many bytes a second a connection of the run brings; 0 if that is not
+// known yet.
+func (r *run) rate() float64 {
+	var sum float64
+	n := 0
+	for _, c := range r.connections {
+		if c.samples > 0 {
+			sum += c.rate
+			n++
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / float64(n)
+}
+
+// pokeAll lets all runs but one look for work again.
+func (f *Fetcher) pokeAll(but *run) {
+	for r := range f.runs {
+		if r != but {
+			r.poke()
+		}
+	}
+}

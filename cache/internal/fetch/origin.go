@@ -1,0 +1,288 @@
+package fetch
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/dockercache/dockercache/cache/tarball"
+)
+
+const (
+	// tick is how often rates are measured. rateAge is how long ago a moment is that counts
+	// 1/e of the present one.
+	tick    = 100 * time.Millisecond
+	rateAge = 250 * time.Millisecond
+	// bestAge is the same for the best rate of an origin: what was normal long ago is not now.
+	bestAge = 2 * time.Minute
+	// slowPart: what brings less than one slowPart-th of what others of its kind do, or it did
+	// before, is slow.
+	slowPart = 4
+	// farAway is how long the rest of an image may take before another origin is tried
+	// though the first one is no slower than it was.
+	farAway = 10 * time.Second
+	// firstProbe is how long an origin that was tried and is no faster is not tried again;
+	// it doubles up to longestProbe.
+	firstProbe   = 10 * time.Second
+	longestProbe = 5 * time.Minute
+	// refusedFor is how long a host may refuse everything before a fetch fails, and
+	// refusedTimes how often at least.
+	refusedFor   = 2 * time.Minute
+	refusedTimes = 6
+)
+
+// An origin is what a fetcher knows of one origin of sources, over all images.
+type origin struct {
+	name        string
+	host        *host
+	connections []*connection
+	rate        float64       // of a connection, in bytes a second: the mean of late; 0: not known
+	measured    time.Time     // when
+	best        float64       // the highest rate of late
+	firstByte   time.Duration // the mean of late
+	probeAt     time.Time     // not before
+	probeWait   time.Duration
+}
+
+// A host is what limits the requests to the origins that are on it.
+type host struct {
+	open      int       // connections
+	until     time.Time // no request before
+	window    int       // how many connections may be open; 0 is no limit
+	refusedAt time.Time // the last time that it refused a request
+	since     time.Time // the first time without an answer in between; zero: it answers
+	times     int       // how often it did since, requests at the same time counted once
+}
+
+// jitter is up to this part of a delay that a source asks for: those who were refused
+// together do not come back together.
+const jitter = 10
+
+// refused records that a request which was sent at some time is to be sent again after a
+// delay, and returns whether the host does nothing else for too long.
+func (h *host) refused(sent, now time.Time, after time.Duration) (over bool) {
+	if h.since.IsZero() {
+		h.since = now
+	}
+	if sent.After(h.refusedAt) || h.refusedAt.IsZero() { // not of those that were in flight together
+		h.refusedAt = now
+		h.times++
+		h.window = 1
+		after = max(after, delay(h.times-1))
+	}
+	if until := now.Add(after + rand.N(after/jitter+1)); until.After(h.until) {
+		h.until = until
+	}
+	return h.times > refusedTimes && now.Sub(h.since) > refusedFor
+}
+
+// answered records that the host has answered with bytes.
+func (h *host) answered(most int) {
+	h.since, h.times = time.Time{}, 0
+	if h.window > 0 {
+		if h.window++; h.window >= most {
+			h.window = 0
+		}
+	}
+}
+
+// isFree reports whether a request may be sent.
+func (h *host) isFree(now time.Time) bool {
+	return !now.Before(h.until) && (h.window == 0 || h.open < h.window)
+}
+
+// measure updates the rates of the origin's connections and its own.
+func (o *origin) measure(now time.Time) {
+	var sum float64
+	n := 0
+	for _, c := range o.connections {
+		if c.measure(now); c.samples > 0 {
+			sum += c.rate
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	since := now.Sub(o.measured)
+	o.rate, o.measured = sum/float64(n), now
+	o.best = max(o.best*math.Exp(-since.Seconds()/bestAge.Seconds()), o.rate)
+}
+
+// waits reports whether the origin has connections, and all of them wait for a first byte
+// for longer than usual.
+func (o *origin) waits(now time.Time) bool {
+	for _, c := range o.connections {
+		if c.samples > 0 || now.Sub(c.opened) < o.patience() {
+			return false
+		}
+	}
+	return len(o.connections) > 0
+}
+
+// patience is how long a first byte may take before the connection counts as slow.
+func (o *origin) patience() time.Duration {
+	if o.firstByte == 0 {
+		return 2 * time.Second
+	}
+	return max(5*o.firstByte, time.Second)
+}
+
+// usual returns the rate that a connection of the origin other than this one has.
+func (o *origin) usual(not *connection) float64 {
+	var rates []float64
+	for _, c := range o.connections {
+		if c != not && c.samples >= 2 {
+			rates = append(rates, c.rate)
+		}
+	}
+	if len(rates) == 0 {
+		return o.best
+	}
+	slices.Sort(rates)
+	return rates[len(rates)/2]
+}
+
+// A choice is an origin that a range may be read from.
+type choice struct {
+	tarball.Origin
+	*origin
+}
+
+// origin returns what is known of an origin. Those without a name are the source's alone.
+func (r *run) origin(o tarball.Origin) *origin {
+	f := r.fetcher
+	known := f.origins
+	if o.Name == "" {
+		known = r.unnamed
+	}
+	if known[o.Name] == nil {
+		h := f.hosts[o.Host]
+		if h == nil || o.Host == "" {
+			h = &host{}
+			f.hosts[o.Host] = h
+		}
+		known[o.Name] = &origin{name: o.Name, host: h}
+	}
+	return known[o.Name]
+}
+
+// choices returns the origins that a chunk may be read from, in order, and how long to wait
+// for one of them if there are none now; less than 0 if all were tried.
+func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait time.Duration) {
+	wait = -1
+	whole := l.stream || c.start == 0 && c.pos == 0 && c.end == l.size
+	var aside []choice
+	for _, o := range r.originsOf(l.digest) {
+		if slices.Contains(c.trouble.tried, o.Name) || l.noRanges[o.Name] && !whole {
+			continue
+		}
+		if state := r.origin(o); !state.host.isFree(now) {
+			left := max(state.host.until.Sub(now), tick)
+			if wait < 0 || left < wait {
+				wait = left
+			}
+		} else if o.Wait > 0 {
+			aside = append(aside, choice{o, state})
+		} else {
+			free = append(free, choice{o, state})
+		}
+	}
+	if len(free) == 0 && len(aside) > 0 {
+		// It answers at once if it is not to be asked at all.
+		slices.SortStableFunc(aside, func(a, b choice) int { return int(a.Wait - b.Wait) })
+		free = aside[:1]
+	}
+	return free, wait
+}
+
+func (r *run) originsOf(digest v1.Hash) []tarball.Origin {
+	if m, ok := r.Source.(tarball.MultiSource); ok {
+		return m.OriginsOf(digest)
+	}
+	return []tarball.Origin{{Source: r.Source}}
+}
+
+// choose returns the origin for the next range: the first one, and beside it those that may
+// be read in parallel, or that are faster now that it is slow; of these the one whose
+// connections are fewest for their rate.
+func (r *run) choose(free []choice, now time.Time) choice {
+	first := free[0]
+	used := free[:1:1]
+	for _, o := range free[1:] {
+		if o.Parallel || r.isFaster(o.origin, first.origin, now) {
+			used = append(used, o)
+		}
+	}
+	if len(used) == 1 {
+		return first
+	}
+	if len(first.connections) == 0 && now.Sub(first.measured) > firstProbe/5 && now.After(first.probeAt) {
+		first.probeAt = now.Add(firstProbe / 5) // is it back?
+		return first
+	}
+	most := 1.0
+	for _, o := range used {
+		most = max(most, o.rate)
+	}
+	best, least := first, math.Inf(1)
+	for _, o := range used {
+		rate := o.rate
+		if rate == 0 {
+			rate = most
+			if o.waits(now) {
+				rate = 1
+			}
+		}
+		if score := (float64(len(o.connections)) + 0.5) / rate; score < least {
+			best, least = o, score
+		}
+	}
+	return best
+}
+
+// isFaster reports whether an origin is known to be so much faster than the first one that
+// it takes ranges from it.
+func (r *run) isFaster(o, first *origin, now time.Time) bool {
+	switch {
+	case o.rate == 0 || len(o.connections) == 0 && now.Sub(o.measured) > time.Minute:
+		return false
+	case first.rate == 0:
+		return first.waits(now)
+	case first.isSlow(now):
+		return o.rate > 1.5*first.rate
+	}
+	return o.rate > slowPart*first.rate
+}
+
+// isSlow reports whether an origin gives much less than it did, or nothing.
+func (o *origin) isSlow(now time.Time) bool {
+	return o.rate > 0 && o.rate*slowPart < o.best || o.waits(now)
+}
+
+// probe returns another origin to try beside the first one of a chunk, nil if there is no
+// reason to.
+func (r *run) probe(free []choice, now time.Time) *choice {
+	if len(free) < 2 {
+		return nil
+	}
+	first := free[0].origin
+	if len(first.connections) == 0 || !first.isSlow(now) && (first.rate == 0 || r.eta() < farAway) {
+		return nil
+	}
+	for _, o := range free[1:] {
+		if !o.Parallel && len(o.connections) == 0 && !now.Before(o.probeAt) && !r.isFaster(o.origin, first, now) {
+			return &o
+		}
+	}
+	return nil
+}
+
+// probed records that the origin is being tried.
+func (o *origin) probed(now time.Time) {
+	o.probeWait = min(max(2*o.probeWait, firstProbe), longestProbe)
+	o.probeAt = now.Add(o.probeWait)
+}

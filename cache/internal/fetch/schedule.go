@@ -1,0 +1,473 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/internal/wait"
+)
+
+// sizes is how layers are cut, in bytes.
+type sizes struct {
+	// whole: layers up to this size are not cut, and so asked for without a range.
+	whole int64
+	// least and most are the lengths of ranges.
+	least, most int64
+	// keep is what a slow connection keeps at least: it is worth the request.
+	keep int64
+}
+
+var defaultSizes = sizes{whole: 8 << 20, least: 1 << 20, most: 64 << 20, keep: 64 << 10}
+
+// firstLength is how long the ranges are by which rates are found out, where the number of
+// connections is to find itself.
+const firstLength = 8 << 20
+
+const (
+	// slowAfter is how long a connection has at least before it counts as slow.
+	slowAfter = 400 * time.Millisecond
+	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
+	duplicatePart = 20
+	// mostRaces is how often a chunk is raced.
+	mostRaces = 3
+)
+
+func (r *run) mostDuplicate() int64 { return (r.progress.Total - r.Before.Total) / duplicatePart }
+
+// schedule gives chunks to connections until every layer is verified.
+func (r *run) schedule(ctx context.Context) error {
+	f := r.fetcher
+	f.mu.Lock()
+	f.runs[r] = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.runs, r)
+		f.pokeAll(nil)
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		f.mu.Lock()
+		if r.isFinished() {
+			f.mu.Unlock()
+			return nil
+		}
+		next := r.step(ctx, time.Now())
+		f.mu.Unlock()
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return wait.Err(ctx)
+		case <-r.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// step does what is to be done now, and returns how long to wait for the next step.
+func (r *run) step(ctx context.Context, now time.Time) time.Duration {
+	if now.Sub(r.measured) >= tick {
+		r.measured = now
+		r.judge(now)
+		r.fetcher.adapt(now)
+	}
+	r.wants = false
+	for {
+		p, after := r.find(now)
+		if p == nil {
+			p, after = r.findRace(now), min(after, tick)
+			if len(r.connections) == 0 {
+				after = time.Hour
+			}
+		}
+		if p == nil {
+			return after
+		}
+		if !p.probe && !r.mayOpen() {
+			r.wants = true
+			return tick
+		}
+		r.open(ctx, p, now)
+	}
+}
+
+// A plan is a connection to be opened.
+type plan struct {
+	layer *layer
+	chunk *chunk
+	choice
+	end           int64 // of the range
+	racing, probe bool
+}
+
+// find looks for a chunk that waits and may be fetched now. If there is none, it returns
+// how long to wait before there may be one without an event.
+func (r *run) find(now time.Time) (p *plan, after time.Duration) {
+	after = time.Hour
+	limit, isFirst := r.limit(), true
+	for _, l := range r.layers {
+		if l.verified {
+			continue
+		}
+		first := isFirst
+		isFirst = false
+		if !l.canFetch() {
+			continue
+		}
+		for i, c := range l.open() {
+			if !c.isWaiting() {
+				continue
+			}
+			if wait := c.trouble.notBefore.Sub(now); wait > 0 {
+				after = min(after, wait)
+				continue
+			}
+			free, wait := r.choices(l, c, now)
+			if len(free) == 0 {
+				if wait < 0 { // there were others when they were tried
+					c.trouble.tried, wait = nil, tick
+				}
+				after = min(after, wait)
+				continue
+			}
+			p := &plan{layer: l, chunk: c}
+			if o := r.probe(free, now); o != nil {
+				p.choice, p.probe = *o, true
+			} else {
+				p.choice = r.choose(free, now)
+			}
+			p.end = c.pos + r.length(l, c, p)
+			if l.offset+p.end > limit && !(l.stream && first && i == 0) {
+				return nil, after // hashing must go on
+			}
+			return p, 0
+		}
+	}
+	return nil, after
+}
+
+// length chooses the length of a range: that which lets all connections end together, and
+// a part of it, so that what was expected wrongly can be mended.
+func (r *run) length(l *layer, c *chunk, p *plan) int64 {
+	f := r.fetcher
+	left := c.end - c.pos
+	if l.stream || c.pos == 0 && c.end == l.size && l.size <= f.sizes.whole && r.window == 0 {
+		return left
+	}
+	most := f.sizes.most
+	if r.window > 0 { // each connection can have one
+		most = max(min(most, r.window/int64(f.limit.now)), 1)
+	}
+	least := min(f.sizes.least, most)
+	_, waiting := r.missing()
+	n := float64(max(r.share(), 1))
+	if mean := r.rate(); mean > 0 && p.rate > 0 {
+		n *= max(mean/p.rate, 1/n)
+	}
+	n = max(n, 1)
+	length := int64(float64(waiting) / n * 3 / 4)
+	switch limit := &f.limit; {
+	case p.probe:
+		length = min(length, int64(max(r.rate(), p.best)/2))
+	case p.host.window > 0: // each request is dear
+		length, most = waiting/int64(p.host.window), noLimit
+	case limit.finds && (p.rate == 0 || limit.base == 0 || limit.trying > 0): // others may come
+		length = min(length, max(firstLength, int64(p.rate)))
+	}
+	length = min(max(length, least), most)
+	if left-length < least/2 && left <= most {
+		return left
+	}
+	return min(length, left)
+}
+
+// findRace looks for a chunk whose connection is slow, to be raced by another, nil if there
+// is none or enough has come twice.
+func (r *run) findRace(now time.Time) (p *plan) {
+	least := time.Duration(0)
+	for _, c := range r.connections {
+		l, left := c.layer, c.left()
+		if !c.slow || c.dropped || c.generation != l.generation || l.stream || len(c.chunk.connections) > 1 || c.chunk.races == mostRaces ||
+			r.duplicate+min(left, int64(c.rate)+r.fetcher.sizes.keep) > r.mostDuplicate() {
+			continue
+		}
+		takes := time.Duration(min(float64(left)/max(c.rate, 1), 1e9) * float64(time.Second))
+		if takes <= least {
+			continue
+		}
+		free, _ := r.choices(l, c.chunk, now)
+		if len(free) == 0 {
+			continue
+		}
+		least = takes
+		p = &plan{layer: l, chunk: c.chunk, choice: free[0], end: c.chunk.end, racing: true}
+		for _, o := range free {
+			if o.origin != c.origin && !o.isSlow(now) && (o.Parallel || r.isFaster(o.origin, c.origin, now)) {
+				p.choice = o
+				break
+			}
+		}
+	}
+	return p
+}
+
+// judge decides which connections are slow, and takes from these what they cannot bring in
+// time.
+func (r *run) judge(now time.Time) {
+	var fast float64 // the rate of the fastest origin
+	seen := map[*origin]bool{}
+	for _, c := range r.connections {
+		if o := c.origin; !seen[o] {
+			seen[o] = true
+			o.measure(now)
+			fast = max(fast, o.rate)
+		}
+	}
+	r.starves = len(r.connections) > 0 && r.rate() == 0
+	for _, c := range r.connections {
+		r.starves = r.starves && now.Sub(c.opened) > time.Second
+	}
+	crowded := r.isCrowded()
+	for _, c := range r.connections {
+		c.slow = r.isSlow(c, max(c.usual(c), fast), now) || crowded && r.isWorthLittle(c)
+		r.endDripping(c, now)
+	}
+	all, waiting := r.missing()
+	speed := r.speed()
+	if speed == 0 {
+		speed = fast * float64(r.share())
+	}
+	keep := r.fetcher.sizes.keep
+	give := func(c *connection, rest int64) {
+		if ch := c.chunk; c.generation == c.layer.generation && !c.dropped && !ch.writing && !c.layer.stream && len(ch.connections) == 1 && ch.end-ch.pos-rest >= keep {
+			c.layer.cut(ch, ch.pos+rest)
+		}
+	}
+	for _, c := range r.connections {
+		switch {
+		case c.slow && speed > 0:
+			give(c, max(int64(c.rate*float64(all)/speed), keep))
+		case crowded && c.rate > 0 && float64(c.left())/c.rate > 2:
+			give(c, max(int64(c.rate), keep)) // another image waits for it
+		}
+	}
+	if waiting > 0 || r.isCopying() {
+		return
+	}
+	// Nothing waits, but what the slowest has may be given to one that is free, or to an
+	// origin that is faster.
+	var last *connection
+	for _, c := range r.connections {
+		if c.samples > 0 && !c.slow && c.left() >= 2*r.fetcher.sizes.least && (last == nil || c.left() > last.left()) {
+			last = c
+		}
+	}
+	if last == nil {
+		return
+	}
+	free, _ := r.choices(last.layer, last.chunk, now)
+	if len(free) > 0 && (r.probe(free, now) != nil || r.mayOpen() && float64(last.left()) > last.rate) {
+		give(last, last.left()/2)
+	}
+}
+
+// isCopying reports whether chunks wait that a copy may still bring.
+func (r *run) isCopying() bool {
+	return slices.ContainsFunc(r.layers, func(l *layer) bool { return !l.verified && len(l.local) > 0 })
+}
+
+// isSlow reports whether a connection brings much less than is usual.
+func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
+	switch {
+	case now.Sub(c.opened) < slowAfter:
+		return false
+	case c.samples == 0: // of those that wait for a first byte together none is slow
+		return now.Sub(c.opened) > c.patience() && slices.ContainsFunc(r.connections, func(o *connection) bool { return o.samples > 1 })
+	case c.slow:
+		return c.rate*slowPart/2 < usual
+	}
+	return c.samples > 2 && c.rate*slowPart < usual
+}
+
+// isCrowded reports whether the run has more connections than its share, and others want
+// some.
+func (r *run) isCrowded() bool {
+	for other := range r.fetcher.runs {
+		if other != r && other.wants {
+			return r.counted() > r.share()
+		}
+	}
+	return false
+}
+
+// isWorthLittle reports whether a connection brings next to nothing beside those of other
+// runs.
+func (r *run) isWorthLittle(c *connection) bool {
+	if r.starves {
+		return true
+	}
+	for other := range r.fetcher.runs {
+		if other != r && c.samples > 2 && c.rate*2*slowPart < other.rate() {
+			return true
+		}
+	}
+	return false
+}
+
+// endDripping ends a connection that brings less than [Fetcher.MinRangeRate].
+func (r *run) endDripping(c *connection, now time.Time) {
+	if r.fetcher.MinRangeRate <= 0 || c.samples == 0 {
+		return
+	}
+	got := c.got.Load()
+	if c.minute.IsZero() {
+		c.minute, c.inMinute = now, got
+	}
+	if since := now.Sub(c.minute); since >= time.Minute {
+		if float64(got-c.inMinute) < float64(r.fetcher.MinRangeRate)*since.Seconds() {
+			c.cancel(errDrips)
+		}
+		c.minute, c.inMinute = now, got
+	}
+}
+
+// open opens a connection.
+func (r *run) open(ctx context.Context, p *plan, now time.Time) {
+	f, ch := r.fetcher, p.chunk
+	if p.end < ch.end {
+		p.layer.cut(ch, p.end)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := &connection{
+		layer: p.layer, chunk: ch, generation: p.layer.generation, choice: p.choice, racing: p.racing, probe: p.probe,
+		cancel: cancel, from: ch.pos, at: ch.pos, end: ch.end, opened: now,
+	}
+	ch.active = true
+	ch.connections = append(ch.connections, c)
+	if p.racing {
+		ch.races++
+	} else {
+		ch.trouble.begin(ch.end - ch.pos)
+	}
+	if p.probe {
+		p.probed(now)
+		f.Log.DebugContext(ctx, "another source is tried", "source", p.name)
+	}
+	p.origin.connections = append(p.origin.connections, c)
+	p.host.open++
+	r.connections = append(r.connections, c)
+	u := r.use(c.choice)
+	u.opened(1, now)
+	u.Requests++
+	r.group.Go(func() error {
+		defer cancel(nil)
+		err := r.read(ctx, c)
+		if errors.Is(context.Cause(ctx), errDrips) && err != nil {
+			err = fmt.Errorf("%w: less than %d in the mean of a minute", errDrips, f.MinRangeRate)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		err = r.ended(c, err, time.Now())
+		r.poke()
+		f.pokeAll(r)
+		return r.stopOn(err)
+	})
+}
+
+func without(all []*connection, c *connection) []*connection {
+	return slices.DeleteFunc(all, func(other *connection) bool { return other == c })
+}
+
+// ended puts away a connection that has ended, and decides what becomes of its chunk. The
+// error ends the run.
+func (r *run) ended(c *connection, err error, now time.Time) error {
+	l, ch := c.layer, c.chunk
+	r.count(c, 0)
+	ch.connections = without(ch.connections, c)
+	c.origin.connections = without(c.origin.connections, c)
+	c.host.open--
+	r.connections = without(r.connections, c)
+	u := r.use(c.choice)
+	u.opened(-1, now)
+	if first := time.Duration(c.first.Load()); first > 0 {
+		u.firstByte(first)
+		if c.firstByte == 0 {
+			c.origin.firstByte = first
+		}
+		c.origin.firstByte += (first - c.origin.firstByte) / 8
+	}
+	after := retryAfter(err)
+	if after > 0 && !c.dropped {
+		u.Refused++
+	}
+	others := len(ch.connections) > 0
+	if others {
+		ch.connections[0].racing = false
+	} else {
+		ch.active = false
+	}
+	switch {
+	case sys.IsWrite(err):
+		return err
+	case c.dropped || c.generation != l.generation:
+		return nil
+	case err == nil:
+		ch.trouble = trouble{}
+		r.advanced++
+		return nil
+	case r.ctxEnded != nil && r.ctxEnded() != nil:
+		return r.ctxEnded()
+	}
+	if after > 0 {
+		over := c.host.refused(c.opened, now, after)
+		if free, wait := r.choices(l, ch, now); over && len(free) == 0 && wait >= 0 && !others {
+			return fmt.Errorf("layer %s: no answer but to wait for %v: %w", l.digest, refusedFor, err)
+		}
+		return nil
+	}
+	if others {
+		return nil
+	}
+	if ch.trouble.isProgress(c.got.Load(), now.Sub(c.opened)) {
+		r.advanced++
+		return nil
+	}
+	return r.failed(l, ch, c.name, err, now)
+}
+
+// failed decides what becomes of a chunk of which a request has failed without progress.
+func (r *run) failed(l *layer, ch *chunk, origin string, err error, now time.Time) error {
+	t := &ch.trouble
+	if ignoresRange(err) && !l.stream {
+		if l.noRanges == nil {
+			l.noRanges = map[string]bool{}
+		}
+		l.noRanges[origin] = true
+	}
+	t.failed, t.tried = append(t.failed, err), append(t.tried, origin)
+	if free, wait := r.choices(l, ch, now); len(free) > 0 || wait >= 0 {
+		return nil // another origin may have it
+	}
+	err = joined(t.failed)
+	t.failed, t.tried = nil, nil
+	if ignoresRange(err) && r.streamFrom(l) {
+		return nil
+	}
+	if t.attempts++; t.attempts == 1 {
+		t.progress = r.advanced
+	}
+	if !canRetry(err) || t.attempts >= mostAttempts || t.attempts >= maxAttempts && r.advanced == t.progress {
+		return fmt.Errorf("layer %s: %w", l.digest, err)
+	}
+	if t.attempts >= maxAttempts {
+		t.progress = r.advanced
+	}
+	t.notBefore = now.Add(delay(t.attempts))
+	return nil
+}
