@@ -19,9 +19,9 @@ const (
 	longestRest = 2 * time.Minute
 )
 
-// A limit is how many connections may be open. Where the number finds itself, more are
+// A limiter is how many connections may be open. Where the number finds itself, more are
 // tried as long as more comes, and fewer as long as as much comes.
-type limit struct {
+type limiter struct {
 	now, most int
 	finds     bool
 
@@ -34,17 +34,17 @@ type limit struct {
 	until    time.Time // no other number is tried before
 }
 
-func newLimit(connections int) limit {
+func newLimiter(connections int) limiter {
 	if connections < 1 {
-		return limit{now: firstConnections, most: MostConnections, finds: true}
+		return limiter{now: firstConnections, most: MostConnections, finds: true}
 	}
-	return limit{now: connections, most: connections}
+	return limiter{now: connections, most: connections}
 }
 
 // adapt tries another number, if it is time to. busy reports whether all connections are
 // in use and more could be, got is how many bytes have come. It reports whether the number
 // has changed.
-func (l *limit) adapt(now time.Time, busy bool, got int64) bool {
+func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	switch {
 	case !l.finds:
 		return false
@@ -93,7 +93,7 @@ func (l *limit) adapt(now time.Time, busy bool, got int64) bool {
 	return l.now != was
 }
 
-func (l *limit) try(direction int) {
+func (l *limiter) try(direction int) {
 	l.trying = direction
 	if direction > 0 {
 		l.now = min(2*l.base, l.most)
@@ -103,7 +103,7 @@ func (l *limit) try(direction int) {
 }
 
 // keep returns to the best number for a while.
-func (l *limit) keep(now time.Time) {
+func (l *limiter) keep(now time.Time) {
 	l.now, l.trying = l.base, 0
 	l.rest = min(max(2*l.rest, firstRest), longestRest)
 	l.until = now.Add(l.rest)

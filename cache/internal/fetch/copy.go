@@ -6,11 +6,6 @@ import (
 	"github.com/dockercache/dockercache/cache/internal/sys"
 )
 
-// copyLength is how many bytes of a layer are copied before they count: small
-// enough for the hashers to keep pace, large enough for a file server, to which each
-// copy is a request.
-const copyLength = 16 << 20
-
 // copyLayers copies the layers that are local, while others are fetched
 // and all are hashed. One at a time: two writers would wait for the same file.
 func (r *run) copyLayers(ctx context.Context) error {
@@ -61,7 +56,7 @@ func (r *run) takeLocal(ctx context.Context, l *layer) (*chunk, Local, error) {
 // for in the next place: the error is that of the sink, or of ctx.
 func (r *run) copyChunk(ctx context.Context, l *layer, c *chunk, from Local) error {
 	for at := c.pos; at < c.end; {
-		n := min(c.end-at, copyLength)
+		n := min(c.end-at, r.fetcher.sizes.copied)
 		err := r.copy(ctx, l.offset+at, from, at, n)
 		if sys.IsWrite(err) || ctx.Err() != nil {
 			return err

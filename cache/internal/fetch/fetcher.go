@@ -40,19 +40,19 @@ type Fetcher struct {
 	sizes   sizes
 
 	mu      sync.Mutex
-	limit   limit
+	limit   limiter
 	got     int64 // bytes, by all runs
 	runs    map[*run]bool
 	origins map[string]*origin // by name
-	hosts   map[string]*host
+	hosts   map[string]*hostState
 }
 
 // New returns a fetcher that reads at most so many ranges at a time; for less than 1 the
 // number finds itself, up to [MostConnections].
 func New(connections int) *Fetcher {
 	f := &Fetcher{
-		Log: slog.New(slog.DiscardHandler), limit: newLimit(connections), sizes: defaultSizes,
-		runs: map[*run]bool{}, origins: map[string]*origin{}, hosts: map[string]*host{},
+		Log: slog.New(slog.DiscardHandler), limit: newLimiter(connections), sizes: defaultSizes,
+		runs: map[*run]bool{}, origins: map[string]*origin{}, hosts: map[string]*hostState{},
 	}
 	size := min(32<<20/max(f.limit.most, 1), sys.ReadBuffer)
 	f.buffers.New = func() any { b := make([]byte, size); return &b }
@@ -61,7 +61,9 @@ func New(connections int) *Fetcher {
 
 // SetSizes sets the lengths of ranges, in bytes, for tests with small layers: the least and
 // most of a range, and what a slow connection keeps at least.
-func (f *Fetcher) SetSizes(least, most, keep int64) { f.sizes = sizes{least, least, most, keep} }
+func (f *Fetcher) SetSizes(least, most, keep int64) {
+	f.sizes = sizes{whole: least, first: least, least: least, most: most, keep: keep, copied: most}
+}
 
 // A Result is what [Fetcher.Fetch] has got.
 type Result struct {
@@ -204,7 +206,9 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 	for range min(runtime.GOMAXPROCS(0), max(len(r.layers), 1)) {
 		group.Go(func() error { return r.stopOn(r.hashLayers(ctx)) })
 	}
-	if err := group.Wait(); err != nil {
+	err := group.Wait()
+	r.report()
+	if err != nil {
 		r.journalRest()
 		if cause := context.Cause(ctx); caller.Err() == nil || !errors.Is(cause, context.Cause(caller)) {
 			return r.result(), cause // the first error

@@ -3,6 +3,7 @@ package fetch
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,22 +18,33 @@ func fetching(t *testing.T, size int64) (*run, *layer) {
 	t.Helper()
 	src := cachetest.Blobs{}
 	d := src.Add(cachetest.Noise(1, int(size)))
-	l := newLayer(tarball.Segment{Blob: d.Digest, Length: size}, sizes{least: 1000, most: 1000, split: 100}, 1, nil, nil, false)
-	r := &run{Job: Job{Sink: File{tempFile(t)}, Source: src, Events: NoEvents{}}, fetcher: testFetcher(1), layers: []*layer{l}}
-	r.cond.L = &r.mu
+	l := newLayer(tarball.Segment{Blob: d.Digest, Length: size}, nil, nil, false)
+	r := newRun(testFetcher(1), Job{Sink: File{tempFile(t)}, Source: src, Events: NoEvents{}})
+	r.layers = []*layer{l}
 	return r, l
 }
 
-// A layer is begun again while a worker of the generation before has bytes at hand:
+// take gives a connection the first chunk that waits; nil if there is none.
+func take(r *run) *connection {
+	p, _ := r.find(time.Now())
+	if p == nil {
+		return nil
+	}
+	c := &connection{layer: p.layer, chunk: p.chunk, generation: p.layer.generation, choice: p.choice, cancel: func(error) {}}
+	c.chunk.active, c.chunk.connections = true, []*connection{c}
+	return c
+}
+
+// A layer is begun again while a connection of the generation before has bytes at hand:
 // they must not get into the file any more, where others may have been hashed.
-func TestStaleWorkersWriteNothing(t *testing.T) {
+func TestStaleConnectionsWriteNothing(t *testing.T) {
 	r, l := fetching(t, 3000)
-	w := r.take()
+	c := take(r)
 	r.restart(l)
-	written, complete, err := r.write(t.Context(), w, []byte("stale"))
+	used, done, err := r.deliver(t.Context(), c, []byte("stale"))
 	require.NoError(t, err)
-	assert.Zero(t, written)
-	assert.True(t, complete, "the worker has to stop")
+	assert.Zero(t, used)
+	assert.True(t, done, "the connection has to end")
 	content, err := os.ReadFile(r.Sink.(File).Name())
 	require.NoError(t, err)
 	assert.Empty(t, content)
@@ -43,15 +55,15 @@ func TestStaleWorkersWriteNothing(t *testing.T) {
 // that write has ended.
 func TestRestartWaitsForTheLastWrite(t *testing.T) {
 	r, l := fetching(t, 3000)
-	w := r.take()
-	w.chunk.claimed = 500 // as in write, between its two halves
+	c := take(r)
+	c.chunk.writing = true // as in deliver, between its two halves
 	l.writes = 1
-	assert.NotNil(t, l.pending(noLimit, true), "a write of this generation holds up no other")
+	assert.True(t, l.canFetch(), "a write of this generation holds up no other")
 	r.restart(l)
-	assert.Nil(t, l.pending(noLimit, true))
-	assert.Nil(t, r.take())
+	assert.False(t, l.canFetch())
+	assert.Nil(t, take(r))
 	l.writes = 0
-	assert.NotNil(t, r.take())
+	assert.NotNil(t, take(r))
 }
 
 // Nor while a hasher of the generation before is at work: the sink would release bytes
@@ -62,56 +74,36 @@ func TestRestartWaitsForTheHasher(t *testing.T) {
 	l.hashing = true
 	hasher := &hashing{layer: l, generation: l.generation, state: l.state, upTo: l.prefix()}
 	r.restart(l)
-	assert.Nil(t, r.take())
+	assert.Nil(t, take(r))
 	require.NoError(t, r.settle(hasher))
 	assert.Zero(t, l.hashed, "what it hashed does not count")
-	assert.NotNil(t, r.take())
-}
-
-func TestSplit(t *testing.T) {
-	_, l := fetching(t, 1000)
-	s := l.chunks[0]
-	s.active, s.pos, s.claimed = true, 100, 200
-	require.Same(t, s, l.largest())
-	half := l.splitOff(s)
-	assert.Equal(t, []int64{0, 100, 600}, []int64{s.start, s.pos, s.end}, "what is being written stays")
-	assert.Equal(t, []int64{600, 600, 1000}, []int64{half.start, half.pos, half.end})
-	assert.Equal(t, []*chunk{s, half}, l.chunks)
-
-	s.pos, s.claimed = 450, 450
-	half.active, half.pos, half.claimed = true, 850, 850
-	assert.Nil(t, l.largest(), "150 bytes each: too little for two requests")
-	assert.Equal(t, int64(450), l.prefix())
-	s.pos = 600
-	assert.Equal(t, int64(850), l.prefix())
-	half.pos = 1000
-	assert.Equal(t, int64(1000), l.prefix())
-}
-
-func TestRangeLength(t *testing.T) {
-	for size, want := range map[int64]int64{
-		0:              minRange,
-		100 << 20:      minRange,
-		1 << 30:        32 << 20, // two for each of 16 connections
-		18_600_000_000: maxRange,
-	} {
-		assert.Equal(t, want, defaultSizes.length(size, 16), size)
-	}
+	assert.NotNil(t, take(r))
 }
 
 func TestChunksOf(t *testing.T) {
 	var got [][3]int64
-	for _, s := range chunksOf(1000, func(int64) int64 { return 300 }, []sys.Interval{{From: 0, To: 50}, {From: 400, To: 500}, {From: 950, To: 1000}}) {
+	for _, s := range chunksOf(1000, []sys.Interval{{From: 0, To: 50}, {From: 400, To: 500}, {From: 950, To: 1000}}) {
 		got = append(got, [3]int64{s.start, s.pos, s.end})
 	}
-	assert.Equal(t, [][3]int64{{0, 50, 50}, {50, 50, 350}, {350, 350, 400}, {400, 500, 500}, {500, 500, 800}, {800, 800, 950}, {950, 1000, 1000}}, got)
-	assert.Empty(t, chunksOf(0, func(int64) int64 { return 300 }, nil))
+	assert.Equal(t, [][3]int64{{0, 50, 50}, {50, 50, 400}, {400, 500, 500}, {500, 500, 950}, {950, 1000, 1000}}, got)
+	assert.Empty(t, chunksOf(0, nil))
+}
 
-	// Ranges get shorter towards the end.
-	var lengths []int64
-	r := sizes{least: 100, most: 400}
-	for _, s := range chunksOf(2000, func(left int64) int64 { return r.length(left, 2) }, nil) {
-		lengths = append(lengths, s.end-s.start)
-	}
-	assert.Equal(t, []int64{400, 400, 300, 225, 168, 126, 100, 100, 100, 81}, lengths)
+// What is cut off a chunk waits, together with what waited behind it.
+func TestCut(t *testing.T) {
+	_, l := fetching(t, 1000)
+	c := l.chunks[0]
+	l.cut(c, 800)
+	c.active, c.pos = true, 100
+	l.cut(c, 300)
+	require.Len(t, l.chunks, 2)
+	assert.Equal(t, []int64{0, 100, 300}, []int64{c.start, c.pos, c.end})
+	rest := l.chunks[1]
+	assert.Equal(t, []int64{300, 300, 1000}, []int64{rest.start, rest.pos, rest.end})
+	assert.True(t, rest.isWaiting())
+	assert.Equal(t, int64(100), l.prefix())
+	rest.active, rest.pos, c.pos = true, 400, 300
+	assert.Equal(t, int64(400), l.prefix())
+	l.cut(rest, 500)
+	assert.Len(t, l.chunks, 3)
 }

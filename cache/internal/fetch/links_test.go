@@ -112,7 +112,7 @@ func (s *simulation) scaling() float64 { return cmp.Or(s.scale, 10) }
 // setSizes scales what the fetcher counts in bytes. It is the only use of its sizes.
 func (s *simulation) setSizes(f *Fetcher) {
 	n := func(bytes int64) int64 { return max(int64(float64(bytes)/s.scaling()), 1) }
-	f.SetSizes(n(minRange), n(maxRange), n(minSplit))
+	f.sizes = sizes{whole: n(defaultSizes.whole), first: n(defaultSizes.first), least: n(defaultSizes.least), most: n(defaultSizes.most), keep: n(defaultSizes.keep), copied: n(defaultSizes.copied)}
 	f.buffers.New = func() any { b := make([]byte, n(sys.ReadBuffer)); return &b }
 }
 

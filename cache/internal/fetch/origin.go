@@ -21,6 +21,9 @@ const (
 	// slowPart: what brings less than one slowPart-th of what others of its kind do, or it did
 	// before, is slow.
 	slowPart = 4
+	// commonAge is how long ago a moment is that counts 1/e for what a connection is compared
+	// with that is the last one.
+	commonAge = 3 * time.Second
 	// farAway is how long the rest of an image may take before another origin is tried
 	// though the first one is no slower than it was.
 	farAway = 10 * time.Second
@@ -37,18 +40,19 @@ const (
 // An origin is what a fetcher knows of one origin of sources, over all images.
 type origin struct {
 	name        string
-	host        *host
+	host        *hostState
 	connections []*connection
 	rate        float64       // of a connection, in bytes a second: the mean of late; 0: not known
 	measured    time.Time     // when
 	best        float64       // the highest rate of late
+	common      float64       // the rate of several connections at the same time, of late
 	firstByte   time.Duration // the mean of late
 	probeAt     time.Time     // not before
 	probeWait   time.Duration
 }
 
-// A host is what limits the requests to the origins that are on it.
-type host struct {
+// A hostState is what limits the requests to the origins that are on it.
+type hostState struct {
 	open      int       // connections
 	until     time.Time // no request before
 	window    int       // how many connections may be open; 0 is no limit
@@ -63,7 +67,7 @@ const jitter = 10
 
 // refused records that a request which was sent at some time is to be sent again after a
 // delay, and returns whether the host does nothing else for too long.
-func (h *host) refused(sent, now time.Time, after time.Duration) (over bool) {
+func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool) {
 	if h.since.IsZero() {
 		h.since = now
 	}
@@ -80,7 +84,7 @@ func (h *host) refused(sent, now time.Time, after time.Duration) (over bool) {
 }
 
 // answered records that the host has answered with bytes.
-func (h *host) answered(most int) {
+func (h *hostState) answered(most int) {
 	h.since, h.times = time.Time{}, 0
 	if h.window > 0 {
 		if h.window++; h.window >= most {
@@ -90,7 +94,7 @@ func (h *host) answered(most int) {
 }
 
 // isFree reports whether a request may be sent.
-func (h *host) isFree(now time.Time) bool {
+func (h *hostState) isFree(now time.Time) bool {
 	return !now.Before(h.until) && (h.window == 0 || h.open < h.window)
 }
 
@@ -109,6 +113,9 @@ func (o *origin) measure(now time.Time) {
 	}
 	since := now.Sub(o.measured)
 	o.rate, o.measured = sum/float64(n), now
+	if keep := math.Exp(-since.Seconds() / commonAge.Seconds()); n > 1 {
+		o.common = keep*o.common + (1-keep)*o.rate
+	}
 	o.best = max(o.best*math.Exp(-since.Seconds()/bestAge.Seconds()), o.rate)
 }
 
@@ -131,7 +138,8 @@ func (o *origin) patience() time.Duration {
 	return max(5*o.firstByte, time.Second)
 }
 
-// usual returns the rate that a connection of the origin other than this one has.
+// usual returns the rate that connections of the origin other than this one have, or had of
+// late; 0 if that is not known.
 func (o *origin) usual(not *connection) float64 {
 	var rates []float64
 	for _, c := range o.connections {
@@ -140,7 +148,7 @@ func (o *origin) usual(not *connection) float64 {
 		}
 	}
 	if len(rates) == 0 {
-		return o.best
+		return o.common
 	}
 	slices.Sort(rates)
 	return rates[len(rates)/2]
@@ -162,7 +170,7 @@ func (r *run) origin(o tarball.Origin) *origin {
 	if known[o.Name] == nil {
 		h := f.hosts[o.Host]
 		if h == nil || o.Host == "" {
-			h = &host{}
+			h = &hostState{}
 			f.hosts[o.Host] = h
 		}
 		known[o.Name] = &origin{name: o.Name, host: h}

@@ -17,15 +17,17 @@ type sizes struct {
 	whole int64
 	// least and most are the lengths of ranges.
 	least, most int64
+	// first is how long the ranges are by which rates are found out, where the number of
+	// connections finds itself.
+	first int64
 	// keep is what a slow connection keeps at least: it is worth the request.
 	keep int64
+	// copied is how many bytes of a layer are copied before they count: small enough for the
+	// hashers to keep pace, large enough for a file server, to which each copy is a request.
+	copied int64
 }
 
-var defaultSizes = sizes{whole: 8 << 20, least: 1 << 20, most: 64 << 20, keep: 64 << 10}
-
-// firstLength is how long the ranges are by which rates are found out, where the number of
-// connections is to find itself.
-const firstLength = 8 << 20
+var defaultSizes = sizes{whole: 8 << 20, first: 8 << 20, least: 1 << 20, most: 64 << 20, keep: 64 << 10, copied: 16 << 20}
 
 const (
 	// slowAfter is how long a connection has at least before it counts as slow.
@@ -58,7 +60,10 @@ func (r *run) schedule(ctx context.Context) error {
 			f.mu.Unlock()
 			return nil
 		}
-		next := r.step(ctx, time.Now())
+		next := time.Duration(0)
+		if ctx.Err() == nil {
+			next = r.step(ctx, time.Now())
+		}
 		f.mu.Unlock()
 		timer.Reset(next)
 		select {
@@ -81,9 +86,8 @@ func (r *run) step(ctx context.Context, now time.Time) time.Duration {
 	for {
 		p, after := r.find(now)
 		if p == nil {
-			p, after = r.findRace(now), min(after, tick)
-			if len(r.connections) == 0 {
-				after = time.Hour
+			if p = r.findRace(now); len(r.connections) > 0 {
+				after = min(after, tick)
 			}
 		}
 		if p == nil {
@@ -171,14 +175,17 @@ func (r *run) length(l *layer, c *chunk, p *plan) int64 {
 		n *= max(mean/p.rate, 1/n)
 	}
 	n = max(n, 1)
-	length := int64(float64(waiting) / n * 3 / 4)
+	length := waiting
+	if n > 1 {
+		length = int64(float64(waiting) / n * 3 / 4)
+	}
 	switch limit := &f.limit; {
 	case p.probe:
 		length = min(length, int64(max(r.rate(), p.best)/2))
 	case p.host.window > 0: // each request is dear
 		length, most = waiting/int64(p.host.window), noLimit
 	case limit.finds && (p.rate == 0 || limit.base == 0 || limit.trying > 0): // others may come
-		length = min(length, max(firstLength, int64(p.rate)))
+		length = min(length, max(f.sizes.first, int64(p.rate)))
 	}
 	length = min(max(length, least), most)
 	if left-length < least/2 && left <= most {
@@ -373,10 +380,9 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		err = r.ended(c, err, time.Now())
-		r.poke()
-		f.pokeAll(r)
-		return r.stopOn(err)
+		err = r.stopOn(r.ended(c, err, time.Now()))
+		f.pokeAll(nil)
+		return err
 	})
 }
 
@@ -434,7 +440,7 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 	if others {
 		return nil
 	}
-	if ch.trouble.isProgress(c.got.Load(), now.Sub(c.opened)) {
+	if canRetry(err) && ch.trouble.isProgress(c.got.Load(), now.Sub(c.opened)) {
 		r.advanced++
 		return nil
 	}
