@@ -64,7 +64,9 @@ func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 		return false
 	}
 	was, rate := l.now, float64(got-l.bytes)/now.Sub(l.from).Seconds()
-	l.from = time.Time{}
+	if l.from = (time.Time{}); rate == 0 { // all wait for a first byte: that says nothing
+		return false
+	}
 	switch l.trying {
 	case 0:
 		l.base, l.baseRate = l.now, rate
@@ -141,10 +143,15 @@ func (r *run) counted() int {
 }
 
 // mayOpen reports whether a run may open another connection: there is one left, and other
-// images that want one have their share.
-func (r *run) mayOpen() bool {
+// images that want one have their share. A plan may be allowed beyond that.
+func (r *run) mayOpen(p *plan) bool {
 	f := r.fetcher
-	if f.counted() >= f.limit.now || len(r.connections) >= 2*f.limit.now {
+	switch {
+	case len(r.connections) >= 2*f.limit.now:
+		return false
+	case p != nil && (p.probe || p.early):
+		return true
+	case f.counted() >= f.limit.now:
 		return false
 	}
 	others := false

@@ -35,6 +35,7 @@ type connection struct {
 	measured time.Time
 	before   int64 // got when it was measured
 	slow     bool  // it does not count among the connections
+	waits    bool  // likewise: all of the run wait for a first byte
 	dropped  bool  // what it brings is no longer wanted
 	reported int64 // how much of got is in the run's numbers
 	advanced int64 // how much of it has counted as progress
@@ -58,6 +59,10 @@ func (c *connection) measure(now time.Time) {
 		begun := c.opened.Add(time.Duration(first))
 		if since := now.Sub(begun); since >= tick/2 {
 			c.rate, c.samples, c.measured, c.before = float64(got)/since.Seconds(), 1, now, got
+			if c.firstByte == 0 {
+				c.origin.firstByte = time.Duration(first)
+			}
+			c.origin.firstByte += (time.Duration(first) - c.origin.firstByte) / 8
 		}
 		return
 	}
@@ -137,7 +142,7 @@ func (r *run) read(ctx context.Context, c *connection) error {
 		buf = buf[:min(int64(len(buf)), r.window)]
 	}
 	for bytes := (counting{body, c}); ; {
-		n, readErr := fill(bytes, buf)
+		n, readErr := fill(bytes, buf[:min(int64(len(buf)), max(r.wanted(c), 1))])
 		used, done, err := r.deliver(ctx, c, buf[:n])
 		switch {
 		case err != nil:
@@ -156,6 +161,13 @@ func (r *run) read(ctx context.Context, c *connection) error {
 			return fmt.Errorf("read at %d of %d bytes: %w", c.at, c.layer.size, readErr)
 		}
 	}
+}
+
+// wanted returns how many more bytes a connection may bring.
+func (r *run) wanted(c *connection) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return c.chunk.end - c.at
 }
 
 // expectEnd reads the end of a body, which lets its connection be used again,

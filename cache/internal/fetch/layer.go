@@ -121,6 +121,11 @@ func (l *layer) open() []*chunk {
 	return l.chunks[l.first:]
 }
 
+// isActive reports whether anything brings bytes of the layer.
+func (l *layer) isActive() bool {
+	return slices.ContainsFunc(l.open(), func(c *chunk) bool { return c.active })
+}
+
 // isWaiting reports whether bytes of the chunk are missing and nothing brings them.
 func (c *chunk) isWaiting() bool { return !c.active && c.pos < c.end }
 

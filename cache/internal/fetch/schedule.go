@@ -93,7 +93,7 @@ func (r *run) step(ctx context.Context, now time.Time) time.Duration {
 		if p == nil {
 			return after
 		}
-		if !p.probe && !r.mayOpen() {
+		if !r.mayOpen(p) {
 			r.wants = true
 			return tick
 		}
@@ -108,11 +108,23 @@ type plan struct {
 	choice
 	end           int64 // of the range
 	racing, probe bool
+	early         bool // all connections wait for a first byte, and the layer was not asked for
 }
 
 // find looks for a chunk that waits and may be fetched now. If there is none, it returns
 // how long to wait before there may be one without an event.
 func (r *run) find(now time.Time) (p *plan, after time.Duration) {
+	if r.starves {
+		// A registry that is a cache may fetch a blob when it is first asked for.
+		if p, _ := r.findIn(now, func(l *layer) bool { return !l.isActive() }); p != nil {
+			p.early = true
+			return p, 0
+		}
+	}
+	return r.findIn(now, func(*layer) bool { return true })
+}
+
+func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.Duration) {
 	after = time.Hour
 	limit, isFirst := r.limit(), true
 	for _, l := range r.layers {
@@ -121,7 +133,7 @@ func (r *run) find(now time.Time) (p *plan, after time.Duration) {
 		}
 		first := isFirst
 		isFirst = false
-		if !l.canFetch() {
+		if !l.canFetch() || !may(l) {
 			continue
 		}
 		for i, c := range l.open() {
@@ -176,7 +188,7 @@ func (r *run) length(l *layer, c *chunk, p *plan) int64 {
 	}
 	n = max(n, 1)
 	length := waiting
-	if n > 1 {
+	if n > 1 && float64(waiting)/n > p.rate*p.firstByte.Seconds() { // else another request takes longer
 		length = int64(float64(waiting) / n * 3 / 4)
 	}
 	switch limit := &f.limit; {
@@ -258,7 +270,7 @@ func (r *run) judge(now time.Time) {
 	}
 	for _, c := range r.connections {
 		switch {
-		case c.slow && speed > 0:
+		case c.slow && speed > 0 && float64(c.left()) > c.rate*2*c.firstByte.Seconds():
 			give(c, max(int64(c.rate*float64(all)/speed), keep))
 		case crowded && c.rate > 0 && float64(c.left())/c.rate > 2:
 			give(c, max(int64(c.rate), keep)) // another image waits for it
@@ -279,7 +291,7 @@ func (r *run) judge(now time.Time) {
 		return
 	}
 	free, _ := r.choices(last.layer, last.chunk, now)
-	if len(free) > 0 && (r.probe(free, now) != nil || r.mayOpen() && float64(last.left()) > last.rate) {
+	if len(free) > 0 && (r.probe(free, now) != nil || r.mayOpen(nil) && float64(last.left()) > last.rate*(1+2*last.firstByte.Seconds())) {
 		give(last, last.left()/2)
 	}
 }
@@ -403,10 +415,6 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 	u.opened(-1, now)
 	if first := time.Duration(c.first.Load()); first > 0 {
 		u.firstByte(first)
-		if c.firstByte == 0 {
-			c.origin.firstByte = first
-		}
-		c.origin.firstByte += (first - c.origin.firstByte) / 8
 	}
 	after := retryAfter(err)
 	if after > 0 && !c.dropped {

@@ -250,8 +250,8 @@ func TestFetchIntoAnUpload(t *testing.T) {
 		},
 		"resumed, wrong": func(s *scenario) {
 			s.have(0, true)
-			s.extra = s.layers[0].Size - s.reusable
 			s.reused = false
+			s.restarts = true // likewise
 		},
 		"out of order": func(s *scenario) { slices.Reverse(s.job.Layers) },
 		"before": func(s *scenario) {
