@@ -84,6 +84,7 @@ func simulate(t *testing.T, s simulation) (o *outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		f := s.fetcher(t)
 		o = s.fetch(t.Context(), t, f)
+		requireClosed(t, o)
 	})
 	return o
 }
@@ -94,6 +95,51 @@ func succeed(t *testing.T, s simulation) *outcome {
 	o := simulate(t, s)
 	require.NoError(t, o.err, "%s", o)
 	return o
+}
+
+// A start is a fetch that begins after some time.
+type start struct {
+	simulation
+	after   time.Duration
+	endless bool // it is canceled when all others are at their end
+}
+
+// together runs fetches with one fetcher, and returns how they ended. Those that are
+// endless are canceled at the end of the others.
+func together(t *testing.T, connections int, starts ...start) []*outcome {
+	t.Helper()
+	outcomes := make([]*outcome, len(starts))
+	synctest.Test(t, func(t *testing.T) {
+		starts[0].connections = connections
+		f := starts[0].fetcher(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all, bounded sync.WaitGroup
+		for i, s := range starts {
+			group := &bounded
+			if s.endless {
+				group = &all
+			}
+			group.Go(func() {
+				time.Sleep(s.after)
+				outcomes[i] = s.fetch(ctx, t, f)
+			})
+		}
+		bounded.Wait()
+		cancel()
+		all.Wait()
+		requireClosed(t, outcomes...)
+	})
+	return outcomes
+}
+
+// requireClosed requires that no request goes on.
+func requireClosed(t testing.TB, outcomes ...*outcome) {
+	t.Helper()
+	for _, o := range outcomes {
+		for _, h := range o.hosts {
+			require.Zero(t, h.open, "%s: requests that have not ended; %s", h.name, o)
+		}
+	}
 }
 
 func (s *simulation) fetcher(t testing.TB) *Fetcher {
@@ -136,7 +182,7 @@ func (s *simulation) fetch(ctx context.Context, t testing.TB, f *Fetcher) *outco
 	}
 	layout := mustLayout(t, testImage(t, layers...))
 	for i, h := range s.hosts {
-		h.start(cmp.Or(h.name, string(rune('A'+i))), s.scaling())
+		h.start(string(rune('A'+i)), s.scaling())
 	}
 	within := cmp.Or(s.within, 10*time.Minute)
 	errLate := fmt.Errorf("not at its end after %v", within)
@@ -153,10 +199,6 @@ func (s *simulation) fetch(ctx context.Context, t testing.TB, f *Fetcher) *outco
 		h.mu.Unlock()
 	}
 	require.NotErrorIs(t, o.err, errLate, "%s", o)
-	for _, h := range s.hosts {
-		require.Zero(t, len(h.bodies), "%s: bodies that are not closed; %s", h.name, o)
-		require.Zero(t, h.open, "%s: requests that have not ended; %s", h.name, o)
-	}
 	if o.err == nil {
 		requireFetched(t, file, layout, content.blobs)
 		require.LessOrEqual(t, float64(o.duplicate()), 0.05*float64(o.size), "duplicates: %s", o)
@@ -215,12 +257,13 @@ type request struct {
 // next request, the one that was used last first; another is closed.
 type host struct {
 	name      string
-	parallel  bool                             // see [tarball.Origin]
-	rate      func(c conn) float64             // of a connection; nil is no limit
-	total     func(now time.Duration) float64  // of all; nil is no limit
-	roundTrip time.Duration                    // before each answer
-	firstByte func(r request) time.Duration    // before the answer, and beyond the round trip
-	quota     *quota                           // of requests
+	parallel  bool                            // see [tarball.Origin]
+	rate      func(c conn) float64            // of a connection; nil is no limit
+	total     func(now time.Duration) float64 // of all; nil is no limit
+	roundTrip time.Duration                   // before each answer
+	firstByte func(r request) time.Duration   // before the answer, and beyond the round trip
+	quota     *quota                          // of requests
+	refuse    func(now time.Duration) (after time.Duration, refused bool)
 	down      func(now time.Duration) bool     // connections are refused, and open ones break
 	breaks    func(r request) (int64, bool)    // after how many bytes the answer breaks, if it does
 	noRanges  bool                             // gives blobs only as a whole
@@ -304,7 +347,7 @@ const (
 func (h *host) start(name string, scale float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.name, h.scale = name, scale
+	h.name, h.scale = cmp.Or(h.name, name), scale
 	if h.begun.IsZero() {
 		h.begun, h.firstSeen = time.Now(), map[v1.Hash]time.Duration{}
 	}
@@ -334,6 +377,7 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 	case h.quota != nil && !h.quota.allow(now):
 		h.refused++
 		err = &marked{temporary: true, after: h.quota.after}
+	case h.refuse != nil && h.refuses(now, &err):
 	case h.noRanges && (offset > 0 || length < r.size):
 		err = &marked{temporary: true, noRange: true}
 	}
@@ -377,6 +421,15 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 		h.tickAfter(cmp.Or(h.step, 2*time.Millisecond))
 	}
 	return b, nil
+}
+
+func (h *host) refuses(now time.Duration, err *error) bool {
+	after, refused := h.refuse(now)
+	if refused {
+		h.refused++
+		*err = &marked{temporary: true, after: after}
+	}
+	return refused
 }
 
 // connection returns an idle connection, or a new one.

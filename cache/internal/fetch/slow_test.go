@@ -114,8 +114,10 @@ func TestNothingIsRacedWhenAllAreSlowAlike(t *testing.T) {
 				t.Logf("healthy: %s", healthy)
 				t.Logf("slow: %s", o)
 				assert.Zero(t, o.duplicate(), "%s", o)
-				assert.LessOrEqual(t, float64(o.sent), 1.001*float64(o.size), "%s", o)
-				if connections > 0 {
+				if connections == 0 { // their number may change meanwhile
+					assert.LessOrEqual(t, float64(o.sent), 1.01*float64(o.size), "%s", o)
+				} else {
+					assert.LessOrEqual(t, float64(o.sent), 1.001*float64(o.size), "%s", o)
 					assert.LessOrEqual(t, float64(o.requests), 1.1*float64(healthy.requests)+2, "healthy: %s; slow: %s", healthy, o)
 				}
 			})
@@ -185,14 +187,14 @@ func TestFirstByteMayTakeLong(t *testing.T) {
 		most time.Duration
 	}{
 		{"each range", func(request) time.Duration { return late }, 3*late + 10*time.Second},
-		{"the first 20 s of a blob", func(r request) time.Duration { return max(late-r.blobAge, 0) }, late + 6*time.Second},
+		{"the first 20 s of a blob", func(r request) time.Duration { return max(late-r.blobAge, 0) }, 2*late + 6*time.Second},
 		{"the first requests", func(r request) time.Duration {
 			if r.number < 16 {
 				return late
 			}
 			return 0
 		}, late + 6*time.Second},
-		{"each by as much as it has layers", func(r request) time.Duration { return time.Duration(r.number%5) * 5 * time.Second }, 3*late + 10*time.Second},
+		{"from 0 to 20 s", func(r request) time.Duration { return time.Duration(r.number%5) * 5 * time.Second }, 3*late + 10*time.Second},
 	} {
 		for _, layers := range [][]float64{{160 * MiB}, {100 * MiB, 30 * MiB, 20 * MiB, 9 * MiB, MiB}} {
 			for _, connections := range []int{16, 0} {
