@@ -12,7 +12,7 @@ import (
 // An image whose source gives next to nothing does not hold up another.
 func TestDrippingImageDoesNotStarveAnother(t *testing.T) {
 	healthy := func() simulation {
-		return simulation{layers: []float64{120 * MiB, 40 * MiB}, hosts: []*host{{name: "healthy", rate: constant(link), roundTrip: roundTrip}}}
+		return simulation{within: time.Minute, layers: []float64{120 * MiB, 40 * MiB}, hosts: []*host{{name: "healthy", rate: constant(link), roundTrip: roundTrip}}}
 	}
 	drips := map[string]func() *host{
 		"one byte a second": func() *host { return &host{rate: constant(10)} },
@@ -43,7 +43,7 @@ func TestDrippingImageDoesNotStarveAnother(t *testing.T) {
 
 // Images that drip are many: still the healthy one has connections.
 func TestManyDrippingImages(t *testing.T) {
-	healthy := simulation{connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: one(constant(link))}
+	healthy := simulation{within: time.Minute, connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: one(constant(link))}
 	without := succeed(t, healthy)
 	healthy.hosts = one(constant(link))
 	starts := []start{{simulation: healthy, after: 5 * time.Second}}

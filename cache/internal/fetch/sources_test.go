@@ -37,7 +37,7 @@ func TestSlowSourceIsReplaced(t *testing.T) {
 	} {
 		for _, connections := range []int{16, 4, 0} {
 			t.Run(fmt.Sprint(c.name, " ", connections), func(t *testing.T) {
-				s := simulation{connections: connections, layers: []float64{120 * MiB, 40 * MiB}}
+				s := simulation{connections: connections, layers: []float64{120 * MiB, 40 * MiB}, within: 2 * time.Minute}
 				if connections == 4 {
 					s.layers = []float64{30 * MiB, 10 * MiB}
 				}
@@ -219,7 +219,7 @@ func TestParallelSourcesGiveTheirSum(t *testing.T) {
 func TestParallelSourceThatFails(t *testing.T) {
 	for name, second := range map[string]*host{
 		"refuses connections":    {down: func(time.Duration) bool { return true }},
-		"is down after 1 s":      {down: func(now time.Duration) bool { return now > time.Second }},
+		"is down after 1 s":      {rate: constant(25 * MB), down: func(now time.Duration) bool { return now > time.Second }},
 		"is at 1/50 after 1 s":   {rate: slowAt(25*MB, MB/2, func(c conn) bool { return c.now > time.Second })},
 		"stands still after 1 s": {rate: slowAt(25*MB, 0, func(c conn) bool { return c.now > time.Second })},
 		"never answers":          {firstByte: func(request) time.Duration { return time.Hour }},
