@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -19,14 +20,14 @@ func TestRangeThatAlwaysBreaks(t *testing.T) {
 					layer := content.layer(1, 64*MiB/10)
 					bad := int64(at * float64(layer.Size))
 					attempts := 0
-					h := &host{rate: constant(rate), roundTrip: roundTrip, breaks: func(r request) (int64, bool) {
+					h := &server{rate: constant(rate), roundTrip: roundTrip, breaks: func(r request) (int64, bool) {
 						if r.blob != layer.Digest || r.offset > bad || r.offset+r.length <= bad {
 							return 0, false
 						}
 						attempts++
 						return bad - r.offset, true
 					}}
-					o := simulate(t, simulation{connections: 16, layers: layers, hosts: []*host{h}})
+					o := simulate(t, simulation{connections: 16, layers: layers, hosts: []*server{h}})
 					t.Logf("%d attempts: %s", attempts, o)
 					require.Error(t, o.err)
 					assert.ErrorContains(t, o.err, layer.Digest.String())
@@ -44,7 +45,7 @@ func TestRangeThatAlwaysBreaks(t *testing.T) {
 func TestConnectionsThatBreak(t *testing.T) {
 	for _, after := range []float64{MiB, 3 * MiB, 10 * MiB} {
 		t.Run(fmt.Sprint(after/MiB), func(t *testing.T) {
-			o := succeed(t, simulation{connections: 16, layers: []float64{160 * MiB}, hosts: []*host{{rate: constant(link), roundTrip: roundTrip, breaks: func(request) (int64, bool) { return int64(after / 10), true }}}})
+			o := succeed(t, simulation{connections: 16, layers: []float64{160 * MiB}, hosts: []*server{{rate: constant(link), roundTrip: roundTrip, breaks: func(request) (int64, bool) { return int64(after / 10), true }}}})
 			atMost(t, o, 1.5, ideal(160*MiB, 16*link), "what connections carry")
 			assert.LessOrEqual(t, float64(o.sent), 1.05*float64(o.size), "%s", o)
 		})
@@ -65,7 +66,7 @@ func TestHostThatIsDown(t *testing.T) {
 	} {
 		for _, layers := range [][]float64{{160 * MiB}, {60 * MiB, 50 * MiB, 40 * MiB, 6 * MiB, 4 * MiB}} {
 			t.Run(fmt.Sprint(c.from, " to ", c.to, " ", len(layers)), func(t *testing.T) {
-				o := simulate(t, simulation{connections: 16, layers: layers, hosts: []*host{{
+				o := simulate(t, simulation{connections: 16, layers: layers, hosts: []*server{{
 					rate: constant(link), roundTrip: roundTrip, down: func(now time.Duration) bool { return now >= c.from && now < c.to },
 				}}})
 				t.Log(o)
@@ -84,12 +85,32 @@ func TestHostThatIsDown(t *testing.T) {
 	}
 }
 
+// A caller that cancels waits for nothing: not for bytes, answers, delays.
+func TestFetchEndsWithItsContext(t *testing.T) {
+	for name, hosts := range map[string][]*server{
+		"bytes come":  one(constant(link)),
+		"slow":        one(slowAt(link, link/50, func(c conn) bool { return c.number%4 == 0 })),
+		"still":       one(constant(0)),
+		"no answer":   {{firstByte: func(request) time.Duration { return time.Hour }}},
+		"refuses":     {{roundTrip: roundTrip, quota: &quota{after: time.Minute}}},
+		"is down":     {{roundTrip: roundTrip, down: func(time.Duration) bool { return true }}},
+		"two, slow":   mirrored(constant(link/50), constant(link/50)),
+		"two, broken": {{down: func(time.Duration) bool { return true }}, {firstByte: func(request) time.Duration { return time.Hour }}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := simulate(t, simulation{connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: hosts, cancelAt: 2 * time.Second})
+			require.ErrorIs(t, o.err, context.Canceled, "%s", o)
+			assert.LessOrEqual(t, o.took, 2*time.Second, "%s", o)
+		})
+	}
+}
+
 // With a least rate of a connection one that is alone and drips is ended, and in the end
 // the fetch.
 func TestMinRangeRate(t *testing.T) {
 	const least = 1 << 10 // before scaling
 	run := func(t *testing.T, rate func(conn) float64, minRate float64) *outcome {
-		o := simulate(t, simulation{connections: 1, layers: []float64{4 * MiB}, minRate: minRate, within: time.Hour, hosts: []*host{{rate: rate, roundTrip: roundTrip, step: 20 * time.Millisecond}}})
+		o := simulate(t, simulation{connections: 1, layers: []float64{4 * MiB}, minRate: minRate, within: time.Hour, hosts: []*server{{rate: rate, roundTrip: roundTrip, step: 20 * time.Millisecond}}})
 		t.Log(o)
 		return o
 	}

@@ -14,22 +14,22 @@ func TestConnectionsFindTheirNumber(t *testing.T) {
 		name  string
 		size  float64
 		fixed []int // those that can be the best
-		host  func() *host
+		host  func() *server
 	}{
-		{"25 MB/s per connection", 8 << 30, []int{16, 32, 64}, func() *host { return &host{rate: constant(25 * MB)} }},
-		{"25 MB/s per connection, 400 in all", 4 << 30, []int{8, 16, 32, 64}, func() *host { return &host{rate: constant(25 * MB), total: limit(400 * MB)} }},
-		{"25 MB/s per connection, 1000 in all", 4 << 30, []int{16, 32, 64}, func() *host { return &host{rate: constant(25 * MB), total: limit(1000 * MB)} }},
-		{"100 MB/s in all", 1 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *host { return &host{rate: constant(100 * MB), total: limit(100 * MB)} }},
-		{"2 GB/s in all", 8 << 30, []int{4, 8, 16, 32, 64}, func() *host { return &host{rate: constant(500 * MB), total: limit(2000 * MB)} }},
-		{"3 requests a second", 2 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *host {
-			return &host{rate: constant(25 * MB), quota: &quota{requests: 3, after: time.Second}}
+		{"25 MB/s per connection", 8 << 30, []int{16, 32, 64}, func() *server { return &server{rate: constant(25 * MB)} }},
+		{"25 MB/s per connection, 400 in all", 4 << 30, []int{8, 16, 32, 64}, func() *server { return &server{rate: constant(25 * MB), total: inAll(400 * MB)} }},
+		{"25 MB/s per connection, 1000 in all", 4 << 30, []int{16, 32, 64}, func() *server { return &server{rate: constant(25 * MB), total: inAll(1000 * MB)} }},
+		{"100 MB/s in all", 1 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *server { return &server{rate: constant(100 * MB), total: inAll(100 * MB)} }},
+		{"2 GB/s in all", 8 << 30, []int{4, 8, 16, 32, 64}, func() *server { return &server{rate: constant(500 * MB), total: inAll(2000 * MB)} }},
+		{"3 requests a second", 2 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *server {
+			return &server{rate: constant(25 * MB), quota: &quota{requests: 3, after: time.Second}}
 		}},
-		{"3 requests a second, fast", 2 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *host {
-			return &host{rate: constant(100 * MB), total: limit(400 * MB), quota: &quota{requests: 3, after: time.Second}}
+		{"3 requests a second, fast", 2 << 30, []int{1, 2, 4, 8, 16, 32, 64}, func() *server {
+			return &server{rate: constant(100 * MB), total: inAll(400 * MB), quota: &quota{requests: 3, after: time.Second}}
 		}},
 		// More connections are worse where each costs the server something.
-		{"fewer than 16 are best", 2 << 30, []int{4, 8, 16, 64}, func() *host {
-			h := &host{rate: constant(100 * MB)}
+		{"fewer than 16 are best", 2 << 30, []int{4, 8, 16, 64}, func() *server {
+			h := &server{rate: constant(100 * MB)}
 			h.total = func(time.Duration) float64 { return 400 * MB / (1 + max(float64(len(h.bodies))-8, 0)/100) }
 			return h
 		}},
@@ -38,7 +38,7 @@ func TestConnectionsFindTheirNumber(t *testing.T) {
 			run := func(connections int) *outcome {
 				h := c.host()
 				h.roundTrip = roundTrip
-				s := simulation{scale: c.size / (16 << 20), connections: connections, layers: []float64{0.97 * c.size, 0.02 * c.size, 0.01 * c.size}, hosts: []*host{h}}
+				s := simulation{scale: c.size / (16 << 20), connections: connections, layers: []float64{0.97 * c.size, 0.02 * c.size, 0.01 * c.size}, hosts: []*server{h}}
 				return simulate(t, s)
 			}
 			var best *outcome
@@ -61,7 +61,7 @@ func TestConnectionsFindTheirNumber(t *testing.T) {
 }
 
 // overTime returns how many connections were open each half second.
-func overTime(h *host) (list string) {
+func overTime(h *server) (list string) {
 	next := time.Duration(0)
 	for _, s := range h.samples {
 		if s.at >= next {

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -34,11 +35,13 @@ type simulation struct {
 	scale       float64 // sizes and rates are divided by it; 0 is 10
 	connections int     // as for [New]
 	layers      []float64
-	hosts       []*host       // several are a [tarball.MultiSource], the preferred first
+	hosts       []*server     // several are a [tarball.MultiSource], the preferred first
 	multi       bool          // one host is a MultiSource too
 	minRate     float64       // [Fetcher.MinRangeRate], in bytes a second
+	window      int64         // of the sink, before scaling; 0 is none
+	cancelAt    time.Duration // the caller cancels then
 	within      time.Duration // the fetch is to end within it; 0 is 4 min
-	wasteful    bool          // hosts may send more than 6 % beyond the image
+	wasteful    bool          // servers may send more than 6 % beyond the image
 }
 
 // MB and MiB are bytes before scaling.
@@ -53,10 +56,10 @@ type outcome struct {
 	err      error
 	took     time.Duration // fake time
 	size     int64         // of the image's layers, in real bytes
-	hosts    []*host
+	hosts    []*server
 	requests int
 	refused  int
-	sent     int64 // by all hosts, in real bytes
+	sent     int64 // by all servers, in real bytes
 }
 
 func (o *outcome) String() string {
@@ -80,7 +83,7 @@ func (o *outcome) duplicate() (n int64) {
 
 // simulate runs a simulation in a bubble of its own. It asserts what holds of every
 // fetch: an end within s.within, each body closed, right bytes, of duplicates at most
-// 5 %, and that hosts send little beyond that.
+// 5 %, and that servers send little beyond that.
 func simulate(t *testing.T, s simulation) (o *outcome) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -191,8 +194,11 @@ func (s *simulation) fetch(ctx context.Context, t testing.TB, f *Fetcher) *outco
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(s.within, 4*time.Minute), errLate)
 	defer cancel()
+	if s.cancelAt > 0 {
+		time.AfterFunc(s.cancelAt, cancel)
+	}
 	file, begun := tempFile(t), time.Now()
-	o.Result, o.err = f.Fetch(ctx, Job{Sink: File{file}, Layout: layout, Source: s.source()})
+	o.Result, o.err = f.Fetch(ctx, Job{Sink: windowed{File{file}, int64(float64(s.window) / s.scaling())}, Layout: layout, Source: s.source()})
 	o.took = time.Since(begun)
 	for _, h := range s.hosts {
 		h.mu.Lock()
@@ -211,7 +217,15 @@ func (s *simulation) fetch(ctx context.Context, t testing.TB, f *Fetcher) *outco
 	return o
 }
 
-// content is what all hosts serve.
+// windowed is a file that takes only so many bytes beyond those that are hashed.
+type windowed struct {
+	File
+	window int64
+}
+
+func (w windowed) Window() int64 { return w.window }
+
+// content is what all servers serve.
 var content = blobs{blobs: cachetest.Blobs{}, layers: map[string]v1.Descriptor{}}
 
 type blobs struct {
@@ -237,55 +251,60 @@ func (c *blobs) get(digest v1.Hash) []byte {
 	return c.blobs[digest]
 }
 
-// A conn is a connection to a host. Its rate may depend on its fields.
+// A conn is a connection to a server. Its rate may depend on its fields.
 type conn struct {
 	number int           // in the order of opening, from 0
 	sent   float64       // bytes over all its requests, before scaling
 	age    time.Duration // since it was opened
-	now    time.Duration // since the first request of the host
+	now    time.Duration // since the first request of the server
 
 	opened time.Duration
 }
 
-// A request is one that a host has got.
+// A request is one that a server has got.
 type request struct {
 	number         int           // from 0
-	now            time.Duration // since the first request of the host
+	now            time.Duration // since the first request of the server
 	blobAge        time.Duration // since the first request of this blob
 	blob           v1.Hash
 	offset, length int64 // real bytes
 	size           int64 // of the blob
+	conn           int   // the number of the connection, for firstByte and breaks
 }
 
-// A host is a server that serves all of content. Rates are in bytes a second before
+// A server serves all of content. Rates are in bytes a second before
 // scaling. As with HTTP/1.1, a connection whose answer was read to its end serves the
 // next request, the one that was used last first; another is closed.
-type host struct {
+type server struct {
 	name      string
-	parallel  bool                            // see [tarball.Origin]
-	rate      func(c conn) float64            // of a connection; nil is no limit
-	total     func(now time.Duration) float64 // of all; nil is no limit
-	roundTrip time.Duration                   // before each answer
-	firstByte func(r request) time.Duration   // before the answer, and beyond the round trip
-	quota     *quota                          // of requests
-	refuse    func(now time.Duration) (after time.Duration, refused bool)
-	down      func(now time.Duration) bool     // connections are refused, and open ones break
-	breaks    func(r request) (int64, bool)    // after how many bytes the answer breaks, if it does
-	noRanges  bool                             // gives blobs only as a whole
-	stall     time.Duration                    // as registry.Options.StallTimeout; 0 is 15 s
-	begins    time.Duration                    // as registry.Options.FirstByteTimeout; 0 is 5 min
-	step      time.Duration                    // of the simulation; 0 is 2 ms
-	log       func(format string, args ...any) // of each request, for looking at a simulation
+	parallel  bool                                                        // see [tarball.Origin]
+	rate      func(c conn) float64                                        // of a connection; nil is no limit
+	total     func(now time.Duration) float64                             // of all; nil is no limit
+	roundTrip time.Duration                                               // before each answer
+	dial      time.Duration                                               // before the first answer of a connection, beyond the round trip
+	firstByte func(r request) time.Duration                               // before the answer, and beyond the round trip
+	quota     *quota                                                      // of requests
+	refuse    func(now time.Duration) (after time.Duration, refused bool) // requests
+	down      func(now time.Duration) bool                                // connections are refused, and open ones break
+	breaks    func(r request) (int64, bool)                               // after how many bytes the answer breaks, if it does
+	fails     error                                                       // every request
+	wrong     bool                                                        // a byte in the middle of each blob is wrong
+	noRanges  bool                                                        // gives blobs only as a whole
+	stall     time.Duration                                               // as registry.Options.StallTimeout; 0 is 15 s
+	begins    time.Duration                                               // as registry.Options.FirstByteTimeout; 0 is 5 min
+	step      time.Duration                                               // of the simulation; 0 is 2 ms
+	log       func(format string, args ...any)                            // of each request, for looking at a simulation
 
-	mu        sync.Mutex
-	scale     float64
-	begun     time.Time
-	last      time.Duration // when the bodies advanced
-	ticking   bool
-	idle      []*conn
-	bodies    []*body
-	firstSeen map[v1.Hash]time.Duration
-	samples   []sample
+	mu         sync.Mutex
+	scale      float64
+	begun      time.Time
+	last       time.Duration // when the bodies advanced
+	ticking    bool
+	idle       []*conn
+	bodies     []*body
+	firstSeen  map[v1.Hash]time.Duration
+	distrusted map[v1.Hash]bool
+	samples    []sample
 
 	requests int     // that it got
 	refused  int     // that it refused
@@ -296,7 +315,7 @@ type host struct {
 	conns    int     // that were opened
 }
 
-// A sample is the state of a host at some time.
+// A sample is the state of a server at some time.
 type sample struct {
 	at   time.Duration
 	sent float64
@@ -309,7 +328,7 @@ type ask struct {
 	refused bool
 }
 
-// A quota is how many requests a host allows.
+// A quota is how many requests a server allows.
 type quota struct {
 	requests     int           // in each second
 	phase        time.Duration // how much of the first second is over at the first request
@@ -350,19 +369,35 @@ const (
 	socketBuffer = 4 << 20
 )
 
-func (h *host) start(name string, scale float64) {
+func (h *server) start(name string, scale float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.name, h.scale = cmp.Or(h.name, name), scale
 	if h.begun.IsZero() {
-		h.begun, h.firstSeen = time.Now(), map[v1.Hash]time.Duration{}
+		h.begun, h.firstSeen, h.distrusted = time.Now(), map[v1.Hash]time.Duration{}, map[v1.Hash]bool{}
 	}
 }
 
-func (h *host) now() time.Duration { return time.Since(h.begun) }
+func (h *server) isDistrusted(digest v1.Hash) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.distrusted[digest]
+}
+
+func (h *server) distrust(digest v1.Hash) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, asked := h.firstSeen[digest]; !asked || h.distrusted[digest] {
+		return false
+	}
+	h.distrusted[digest] = true
+	return true
+}
+
+func (h *server) now() time.Duration { return time.Since(h.begun) }
 
 // ReadRange implements [tarball.Source].
-func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+func (h *server) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -371,7 +406,7 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 	if _, ok := h.firstSeen[digest]; !ok {
 		h.firstSeen[digest] = now
 	}
-	r := request{h.requests, now, now - h.firstSeen[digest], digest, offset, length, int64(len(content.get(digest)))}
+	r := request{h.requests, now, now - h.firstSeen[digest], digest, offset, length, int64(len(content.get(digest))), 0}
 	if h.requests++; h.requests > 50_000 {
 		h.mu.Unlock()
 		return nil, tarball.Permanent(errors.New("simulated: more than 50000 requests"))
@@ -380,6 +415,8 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 	switch {
 	case h.down != nil && h.down(now):
 		err = errDown
+	case h.fails != nil:
+		err = h.fails
 	case h.quota != nil && !h.quota.allow(now):
 		h.refused++
 		err = &marked{temporary: true, after: h.quota.after}
@@ -396,10 +433,14 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 	var c *conn
 	if err == nil {
 		c = h.connection(now)
+		r.conn = c.number
+	}
+	delay := h.roundTrip
+	if c != nil && c.sent == 0 {
+		delay += h.dial
 	}
 	h.mu.Unlock()
 
-	delay := h.roundTrip
 	if err == nil && h.firstByte != nil {
 		delay += h.firstByte(r)
 	}
@@ -416,6 +457,10 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 		return nil, err
 	}
 	b := &body{host: h, ctx: ctx, conn: c, content: content.get(digest)[offset : offset+length], begun: h.now(), moved: h.now(), wake: make(chan struct{}, 1)}
+	if middle := r.size/2 - offset; h.wrong && middle >= 0 && middle < length {
+		b.content = bytes.Clone(b.content)
+		b.content[middle] ^= 1
+	}
 	if h.breaks != nil {
 		if at, ok := h.breaks(r); ok && at < length {
 			b.content, b.atEnd = b.content[:at], errReset
@@ -429,7 +474,7 @@ func (h *host) ReadRange(ctx context.Context, digest v1.Hash, offset, length int
 	return b, nil
 }
 
-func (h *host) refuses(now time.Duration, err *error) bool {
+func (h *server) refuses(now time.Duration, err *error) bool {
 	after, refused := h.refuse(now)
 	if refused {
 		h.refused++
@@ -439,7 +484,7 @@ func (h *host) refuses(now time.Duration, err *error) bool {
 }
 
 // connection returns an idle connection, or a new one.
-func (h *host) connection(now time.Duration) *conn {
+func (h *server) connection(now time.Duration) *conn {
 	if n := len(h.idle); n > 0 {
 		c := h.idle[n-1]
 		h.idle = h.idle[:n-1]
@@ -449,7 +494,7 @@ func (h *host) connection(now time.Duration) *conn {
 	return &conn{number: h.conns - 1, opened: now}
 }
 
-func (h *host) tickAfter(step time.Duration) {
+func (h *server) tickAfter(step time.Duration) {
 	time.AfterFunc(step, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -466,7 +511,7 @@ func (h *host) tickAfter(step time.Duration) {
 }
 
 // rateOf returns what a connection can carry at the moment, in real bytes a second.
-func (h *host) rateOf(c *conn, now time.Duration) float64 {
+func (h *server) rateOf(c *conn, now time.Duration) float64 {
 	if h.rate == nil {
 		return math.MaxFloat64
 	}
@@ -476,7 +521,7 @@ func (h *host) rateOf(c *conn, now time.Duration) float64 {
 }
 
 // advance lets bytes arrive at all bodies, and reports whether any did.
-func (h *host) advance() (moved bool) {
+func (h *server) advance() (moved bool) {
 	now := h.now()
 	left := math.MaxFloat64
 	if h.total != nil {
@@ -517,7 +562,7 @@ func (h *host) advance() (moved bool) {
 			moved, b.moved = true, now
 			b.notify()
 		case b.arrived-float64(b.read) >= 1:
-			b.moved = now // the reader is slow, not the host
+			b.moved = now // the reader is slow, not the server
 		case !b.complete() && now-b.moved >= cmp.Or(h.stall, 15*time.Second):
 			b.fail(errStalled)
 		}
@@ -529,7 +574,7 @@ func (h *host) advance() (moved bool) {
 }
 
 // sentBetween returns how many real bytes were sent from one time to another.
-func (h *host) sentBetween(from, to time.Duration) float64 {
+func (h *server) sentBetween(from, to time.Duration) float64 {
 	at := func(t time.Duration) (n float64) {
 		for _, s := range h.samples {
 			if s.at <= t {
@@ -543,7 +588,7 @@ func (h *host) sentBetween(from, to time.Duration) float64 {
 
 // A body is an answer that is being read.
 type body struct {
-	host    *host
+	host    *server
 	ctx     context.Context
 	conn    *conn
 	content []byte
@@ -622,23 +667,36 @@ func (b *body) Close() error {
 	return nil
 }
 
-// origins are hosts as one source.
-type origins []*host
+// origins are servers as one source.
+type origins []*server
 
-// OriginsOf implements [tarball.MultiSource].
-func (o origins) OriginsOf(v1.Hash) []tarball.Origin {
-	var list []tarball.Origin
+// EachOrigin implements [tarball.MultiSource].
+func (o origins) EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read tarball.ReadRangeFunc) bool) {
 	for _, h := range o {
-		list = append(list, tarball.Origin{Source: h, Name: h.name + "/repository", Host: h.name, Parallel: h.parallel})
+		if h.isDistrusted(digest) {
+			continue
+		}
+		if !yield(h.name+"/repository", h.name, h.parallel, 0, h.ReadRange) {
+			return
+		}
 	}
-	return list
 }
 
-// ReadRange reads from the preferred host, or from the next one that can. Of those that
+// Distrust implements [tarball.Distruster]: the first that has given bytes is not asked for
+// the blob any more.
+func (o origins) Distrust(digest v1.Hash) {
+	for _, h := range o {
+		if h.distrust(digest) {
+			return
+		}
+	}
+}
+
+// ReadRange reads from the preferred server, or from the next one that can. Of those that
 // may be read in parallel it takes the one with the fewest requests.
 func (o origins) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	order := slices.Clone(o)
-	slices.SortStableFunc(order, func(a, b *host) int {
+	slices.SortStableFunc(order, func(a, b *server) int {
 		if !a.parallel && !b.parallel {
 			return 0
 		}
@@ -651,6 +709,9 @@ func (o origins) ReadRange(ctx context.Context, digest v1.Hash, offset, length i
 	})
 	var errs []error
 	for _, h := range order {
+		if h.isDistrusted(digest) {
+			continue
+		}
 		r, err := h.ReadRange(ctx, digest, offset, length)
 		if err == nil {
 			return r, nil
@@ -663,8 +724,8 @@ func (o origins) ReadRange(ctx context.Context, digest v1.Hash, offset, length i
 // constant is a rate that does not change.
 func constant(rate float64) func(conn) float64 { return func(conn) float64 { return rate } }
 
-// limit is a rate of a host that does not change.
-func limit(rate float64) func(time.Duration) float64 {
+// inAll is a rate of a server that does not change.
+func inAll(rate float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return rate }
 }
 

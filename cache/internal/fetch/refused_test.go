@@ -26,7 +26,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 			for _, sliding := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %d connections, sliding=%t", name, connections, sliding), func(t *testing.T) {
 					for phase := time.Duration(0); phase < time.Second; phase += 50 * time.Millisecond {
-						o := simulate(t, simulation{connections: connections, layers: layers, hosts: []*host{{
+						o := simulate(t, simulation{connections: connections, layers: layers, hosts: []*server{{
 							rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, phase: phase, after: time.Second, sliding: sliding},
 						}}})
 						if phase == 0 {
@@ -49,7 +49,7 @@ func TestRefusedRequestsCountToo(t *testing.T) {
 	for name, layers := range map[string][]float64{"small": small, "giant": giant} {
 		for _, after := range []time.Duration{time.Second, 200 * time.Millisecond, 0} {
 			t.Run(fmt.Sprint(name, " ", after), func(t *testing.T) {
-				o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*host{{
+				o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*server{{
 					rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, after: after, sliding: true, countRefused: true},
 				}}})
 				t.Log(o)
@@ -75,7 +75,7 @@ func TestRetryAfterOfAnyLength(t *testing.T) {
 	} {
 		for name, layers := range map[string][]float64{"small": small, "giant": giant} {
 			t.Run(fmt.Sprint(name, " ", c.after), func(t *testing.T) {
-				o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*host{{
+				o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*server{{
 					rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, after: c.after},
 				}}})
 				t.Log(o)
@@ -108,7 +108,7 @@ func keepsWaits(t testing.TB, o *outcome, after time.Duration) {
 func TestRefusedForEver(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Millisecond, time.Second, 30 * time.Second, time.Hour} {
 		t.Run(after.String(), func(t *testing.T) {
-			o := simulate(t, simulation{connections: 16, layers: small, within: 15 * time.Minute, hosts: []*host{{
+			o := simulate(t, simulation{connections: 16, layers: small, within: 15 * time.Minute, hosts: []*server{{
 				roundTrip: roundTrip, quota: &quota{after: after},
 			}}})
 			t.Log(o)
@@ -125,11 +125,11 @@ func TestRefusedForEver(t *testing.T) {
 func TestRefusedForAWhile(t *testing.T) {
 	for _, lasts := range []time.Duration{2 * time.Second, 20 * time.Second, 45 * time.Second} {
 		t.Run(lasts.String(), func(t *testing.T) {
-			h := &host{rate: constant(link), roundTrip: roundTrip}
+			h := &server{rate: constant(link), roundTrip: roundTrip}
 			h.refuse = func(now time.Duration) (time.Duration, bool) {
 				return time.Second, now > time.Second && now < time.Second+lasts
 			}
-			o := succeed(t, simulation{connections: 16, layers: []float64{160 * MiB}, hosts: []*host{h}})
+			o := succeed(t, simulation{connections: 16, layers: []float64{160 * MiB}, hosts: []*server{h}})
 			t.Log(o)
 			assert.LessOrEqual(t, o.took, lasts+lasts/2+8*time.Second, "%s", o)
 		})
@@ -138,13 +138,13 @@ func TestRefusedForAWhile(t *testing.T) {
 
 // After refusals a registry that allows more is asked more again.
 func TestConnectionsComeBackAfterRefusals(t *testing.T) {
-	h := &host{rate: constant(link / 3), roundTrip: roundTrip}
+	h := &server{rate: constant(link / 3), roundTrip: roundTrip}
 	h.refuse = func(now time.Duration) (time.Duration, bool) {
 		return 500 * time.Millisecond, now > time.Second && now < 2*time.Second
 	}
 	s := simulation{connections: 16, layers: repeat(MiB, 160), hosts: one(constant(link / 3))}
 	without := succeed(t, s)
-	s.hosts = []*host{h}
+	s.hosts = []*server{h}
 	atMost(t, succeed(t, s), 1.3, without.took, "the run without refusals")
 }
 
@@ -161,8 +161,8 @@ func TestRefusedByOneOfTwoSources(t *testing.T) {
 
 // Two images of one registry share its limit: neither fails.
 func TestRefusedWithTwoImages(t *testing.T) {
-	a := &host{name: "registry", rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, after: time.Second}}
-	o := together(t, 16, start{simulation: simulation{multi: true, layers: small, hosts: []*host{a}}}, start{simulation: simulation{multi: true, layers: []float64{60 * MiB, 2 * MiB}, hosts: []*host{a}}})
+	a := &server{name: "registry", rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, after: time.Second}}
+	o := together(t, 16, start{simulation: simulation{multi: true, layers: small, hosts: []*server{a}}}, start{simulation: simulation{multi: true, layers: []float64{60 * MiB, 2 * MiB}, hosts: []*server{a}}})
 	for i, o := range o {
 		t.Log(o)
 		require.NoError(t, o.err, "image %d: %s", i, o)
@@ -177,7 +177,7 @@ func TestHostWithoutRanges(t *testing.T) {
 	layers := []float64{40 * MiB, 30 * MiB, 20 * MiB, 10 * MiB, 5 * MiB}
 	for _, connections := range []int{16, 2, 0} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
-			o := succeed(t, simulation{connections: connections, layers: layers, hosts: []*host{{rate: constant(10 * MB), roundTrip: roundTrip, noRanges: true}}})
+			o := succeed(t, simulation{connections: connections, layers: layers, hosts: []*server{{rate: constant(10 * MB), roundTrip: roundTrip, noRanges: true}}})
 			least := ideal(40*MiB, 10*MB)
 			if connections == 2 {
 				least = ideal(60*MiB, 10*MB)
@@ -189,7 +189,7 @@ func TestHostWithoutRanges(t *testing.T) {
 	}
 	t.Run("that breaks", func(t *testing.T) {
 		breaks := 2
-		o := succeed(t, simulation{wasteful: true, connections: 16, layers: layers, hosts: []*host{{rate: constant(10 * MB), roundTrip: roundTrip, noRanges: true, breaks: func(r request) (int64, bool) {
+		o := succeed(t, simulation{wasteful: true, connections: 16, layers: layers, hosts: []*server{{rate: constant(10 * MB), roundTrip: roundTrip, noRanges: true, breaks: func(r request) (int64, bool) {
 			if r.size != 40*MiB/10 || breaks == 0 {
 				return 0, false
 			}
@@ -207,7 +207,7 @@ func TestHostWithoutRanges(t *testing.T) {
 		assert.LessOrEqual(t, float64(o.sent), 1.05*float64(o.size), "%s", o)
 	})
 	t.Run("and slow", func(t *testing.T) {
-		o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*host{{rate: slowAt(10*MB, 2*MB, func(c conn) bool { return c.number%4 == 0 }), roundTrip: roundTrip, noRanges: true}}})
+		o := succeed(t, simulation{connections: 16, layers: layers, hosts: []*server{{rate: slowAt(10*MB, 2*MB, func(c conn) bool { return c.number%4 == 0 }), roundTrip: roundTrip, noRanges: true}}})
 		t.Log(o)
 		assert.LessOrEqual(t, o.took, time.Second+ideal(40*MiB, 2*MB), "%s", o)
 	})

@@ -12,15 +12,15 @@ import (
 // An image whose source gives next to nothing does not hold up another.
 func TestDrippingImageDoesNotStarveAnother(t *testing.T) {
 	healthy := func() simulation {
-		return simulation{within: time.Minute, layers: []float64{120 * MiB, 40 * MiB}, hosts: []*host{{name: "healthy", rate: constant(link), roundTrip: roundTrip}}}
+		return simulation{within: time.Minute, layers: []float64{120 * MiB, 40 * MiB}, hosts: []*server{{name: "healthy", rate: constant(link), roundTrip: roundTrip}}}
 	}
-	drips := map[string]func() *host{
-		"one byte a second": func() *host { return &host{rate: constant(10)} },
-		"no byte":           func() *host { return &host{rate: constant(0)} },
-		"no answer":         func() *host { return &host{firstByte: func(request) time.Duration { return time.Hour }} },
-		"1/100":             func() *host { return &host{rate: constant(link / 100)} },
-		"refuses":           func() *host { return &host{quota: &quota{after: time.Second}} },
-		"is down":           func() *host { return &host{down: func(time.Duration) bool { return true }} },
+	drips := map[string]func() *server{
+		"one byte a second": func() *server { return &server{rate: constant(10)} },
+		"no byte":           func() *server { return &server{rate: constant(0)} },
+		"no answer":         func() *server { return &server{firstByte: func(request) time.Duration { return time.Hour }} },
+		"1/100":             func() *server { return &server{rate: constant(link / 100)} },
+		"refuses":           func() *server { return &server{quota: &quota{after: time.Second}} },
+		"is down":           func() *server { return &server{down: func(time.Duration) bool { return true }} },
 	}
 	for name, drip := range drips {
 		for _, connections := range []int{16, 0} {
@@ -31,7 +31,7 @@ func TestDrippingImageDoesNotStarveAnother(t *testing.T) {
 					without := succeed(t, alone)
 					h := drip()
 					h.name, h.roundTrip = "drips", roundTrip
-					slow := start{simulation: simulation{layers: []float64{100 * MiB, 30 * MiB, 29 * MiB}, hosts: []*host{h}}, endless: true, after: max(late, 0)}
+					slow := start{simulation: simulation{layers: []float64{100 * MiB, 30 * MiB, 29 * MiB}, hosts: []*server{h}}, endless: true, after: max(late, 0)}
 					o := together(t, connections, start{simulation: healthy(), after: max(-late, 0)}, slow)[0]
 					require.NoError(t, o.err, "%s", o)
 					atMost(t, o, 1.2, without.took, "the healthy one alone")
@@ -48,8 +48,8 @@ func TestManyDrippingImages(t *testing.T) {
 	healthy.hosts = one(constant(link))
 	starts := []start{{simulation: healthy, after: 5 * time.Second}}
 	for i := range 5 {
-		h := &host{name: fmt.Sprint("drips", i), rate: constant(10), roundTrip: roundTrip}
-		starts = append(starts, start{simulation: simulation{layers: []float64{100*MiB + float64(i)}, hosts: []*host{h}}, endless: true})
+		h := &server{name: fmt.Sprint("drips", i), rate: constant(10), roundTrip: roundTrip}
+		starts = append(starts, start{simulation: simulation{layers: []float64{100*MiB + float64(i)}, hosts: []*server{h}}, endless: true})
 	}
 	o := together(t, 16, starts...)[0]
 	require.NoError(t, o.err, "%s", o)
@@ -59,7 +59,7 @@ func TestManyDrippingImages(t *testing.T) {
 // Healthy images share the connections.
 func TestHealthyImagesShare(t *testing.T) {
 	image := func(name string, layers ...float64) simulation {
-		return simulation{layers: layers, hosts: []*host{{name: name, rate: constant(link), roundTrip: roundTrip}}}
+		return simulation{layers: layers, hosts: []*server{{name: name, rate: constant(link), roundTrip: roundTrip}}}
 	}
 	took := func(n int, mib float64) time.Duration { return time.Duration(n) * ideal(mib*MiB, 16*link) }
 	t.Run("two of the same size", func(t *testing.T) {
@@ -96,11 +96,11 @@ func TestHealthyImagesShare(t *testing.T) {
 
 // An image that is slow but alive gets its share, beside one that takes all it gets.
 func TestSlowImageIsNotStarved(t *testing.T) {
-	slow := simulation{layers: []float64{16 * MiB}, hosts: []*host{{name: "slow", rate: constant(link / 10), roundTrip: roundTrip}}}
-	fast := simulation{layers: []float64{640 * MiB}, hosts: []*host{{name: "fast", rate: constant(link), roundTrip: roundTrip}}}
+	slow := simulation{layers: []float64{16 * MiB}, hosts: []*server{{name: "slow", rate: constant(link / 10), roundTrip: roundTrip}}}
+	fast := simulation{layers: []float64{640 * MiB}, hosts: []*server{{name: "fast", rate: constant(link), roundTrip: roundTrip}}}
 	for _, after := range []time.Duration{0, 2 * time.Second} {
 		t.Run(after.String(), func(t *testing.T) {
-			slow.hosts[0], fast.hosts[0] = &host{name: "slow", rate: constant(link / 10), roundTrip: roundTrip}, &host{name: "fast", rate: constant(link), roundTrip: roundTrip}
+			slow.hosts[0], fast.hosts[0] = &server{name: "slow", rate: constant(link / 10), roundTrip: roundTrip}, &server{name: "fast", rate: constant(link), roundTrip: roundTrip}
 			o := together(t, 16, start{simulation: fast}, start{simulation: slow, after: after})
 			t.Log(o[0])
 			t.Log(o[1])
@@ -111,7 +111,7 @@ func TestSlowImageIsNotStarved(t *testing.T) {
 	}
 	t.Run("with one connection", func(t *testing.T) {
 		o := together(t, 2, start{simulation: simulation{layers: []float64{100 * MiB}, hosts: one(constant(8 * link))}},
-			start{simulation: simulation{layers: []float64{MiB}, hosts: []*host{{name: "slow", rate: constant(link / 10)}}}})
+			start{simulation: simulation{layers: []float64{MiB}, hosts: []*server{{name: "slow", rate: constant(link / 10)}}}})
 		t.Log(o[1])
 		require.NoError(t, o[1].err)
 		assert.LessOrEqual(t, o[1].took, 3*ideal(MiB, link/10), "the slow one: %s", o[1])

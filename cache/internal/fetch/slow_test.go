@@ -13,9 +13,12 @@ import (
 const (
 	link      = 3 * MB // of one connection, bytes a second
 	roundTrip = 20 * time.Millisecond
+	dial      = 2 * roundTrip // TCP and TLS
 )
 
-func one(rate func(conn) float64) []*host { return []*host{{rate: rate, roundTrip: roundTrip}} }
+func one(rate func(conn) float64) []*server {
+	return []*server{{rate: rate, roundTrip: roundTrip, dial: dial}}
+}
 
 // One slow connection of several holds nothing up: others bring what it should have.
 func TestSlowConnectionIsRaced(t *testing.T) {
@@ -69,6 +72,35 @@ func TestSlowConnectionIsRacedInEveryLayer(t *testing.T) {
 			s.hosts = one(slowAt(link, link/50, func(c conn) bool { return c.number == 3 }))
 			atMost(t, succeed(t, s), 1.15, without.took, "the run without")
 		})
+	}
+}
+
+// The same where the sink takes only so many bytes beyond those that are hashed: each byte
+// is waited for soon.
+func TestSlowConnectionIsRacedWithAWindow(t *testing.T) {
+	for name, c := range map[string]struct {
+		layers []float64
+		rate   func(conn) float64
+	}{
+		"one layer":                  {[]float64{160 * MiB}, slowAt(link, link/50, func(c conn) bool { return c.number == 3 })},
+		"several layers":             {repeat(16*MiB, 10), slowAt(link, link/50, func(c conn) bool { return c.number == 3 })},
+		"falls after 3.5 MiB":        {[]float64{160 * MiB}, slowAt(link, link/50, func(c conn) bool { return c.number == 3 && c.sent > 3.5*MiB })},
+		"stands still":               {[]float64{160 * MiB}, slowAt(link, 0, func(c conn) bool { return c.number == 3 })},
+		"stands still after 1 MiB":   {[]float64{160 * MiB}, slowAt(link, 0, func(c conn) bool { return c.number == 0 && c.sent > MiB })},
+		"the first of all the bytes": {[]float64{160 * MiB}, slowAt(link, link/200, func(c conn) bool { return c.number == 0 })},
+	} {
+		for _, window := range []int64{160 * MiB, 64 * MiB} {
+			t.Run(fmt.Sprint(name, " ", window/MiB, " MiB"), func(t *testing.T) {
+				s := simulation{connections: 16, layers: c.layers, window: window, hosts: one(constant(link))}
+				without := succeed(t, s)
+				s.hosts = one(c.rate)
+				bar := 1.15
+				if window < 160*MiB { // the slow one is noticed when the others stand already
+					bar = 1.35
+				}
+				atMost(t, succeed(t, s), bar, without.took, "the run without")
+			})
+		}
 	}
 }
 
@@ -166,7 +198,7 @@ func TestFetchUsesWhatConnectionsCarry(t *testing.T) {
 	} {
 		for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
 			t.Run(fmt.Sprint(name, " ", rtt), func(t *testing.T) {
-				o := succeed(t, simulation{scale: 64, connections: 16, layers: layers, hosts: []*host{{rate: constant(25 * MB), roundTrip: rtt}}})
+				o := succeed(t, simulation{scale: 64, connections: 16, layers: layers, hosts: []*server{{rate: constant(25 * MB), roundTrip: rtt}}})
 				bar := 1 / 0.93
 				if rtt > 20*time.Millisecond {
 					bar = 1 / 0.85
@@ -199,7 +231,7 @@ func TestFirstByteMayTakeLong(t *testing.T) {
 		for _, layers := range [][]float64{{160 * MiB}, {100 * MiB, 30 * MiB, 20 * MiB, 9 * MiB, MiB}} {
 			for _, connections := range []int{16, 0} {
 				t.Run(fmt.Sprint(c.name, " ", len(layers), " layers ", connections), func(t *testing.T) {
-					o := succeed(t, simulation{connections: connections, layers: layers, hosts: []*host{{rate: constant(link), roundTrip: roundTrip, firstByte: c.late}}})
+					o := succeed(t, simulation{connections: connections, layers: layers, hosts: []*server{{rate: constant(link), roundTrip: roundTrip, firstByte: c.late}}})
 					t.Log(o)
 					assert.LessOrEqual(t, o.took, c.most, "%s", o)
 					assert.LessOrEqual(t, o.requests, cmp.Or(8*connections, 4*MostConnections), "%s", o)

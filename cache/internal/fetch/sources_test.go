@@ -1,18 +1,21 @@
 package fetch
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // mirrored are two origins that are read one in place of the other: a mirror, and the
 // image's own registry.
-func mirrored(mirror, own func(conn) float64) []*host {
-	return []*host{{name: "mirror", rate: mirror, roundTrip: roundTrip}, {name: "own", rate: own, roundTrip: roundTrip}}
+func mirrored(mirror, own func(conn) float64) []*server {
+	return []*server{{name: "mirror", rate: mirror, roundTrip: roundTrip, dial: dial}, {name: "own", rate: own, roundTrip: roundTrip, dial: dial}}
 }
 
 // A mirror that becomes slow without failing loses its ranges to the next origin.
@@ -67,7 +70,7 @@ func TestSourceWithASlowLinkIsReplaced(t *testing.T) {
 
 // A mirror that never answers costs little, long before its request would fail.
 func TestSourceThatNeverAnswersIsReplaced(t *testing.T) {
-	for name, mirror := range map[string]*host{
+	for name, mirror := range map[string]*server{
 		"never":         {firstByte: func(request) time.Duration { return time.Hour }},
 		"after 30 s":    {firstByte: func(request) time.Duration { return 30 * time.Second }, rate: constant(link)},
 		"never, from 1": {firstByte: func(r request) time.Duration { return min(time.Duration(r.number), 1) * time.Hour }, rate: constant(link)},
@@ -77,7 +80,7 @@ func TestSourceThatNeverAnswersIsReplaced(t *testing.T) {
 			s.hosts = one(constant(link))
 			alone := succeed(t, s)
 			mirror.name = "mirror"
-			s.hosts = []*host{mirror, {name: "own", rate: constant(link), roundTrip: roundTrip}}
+			s.hosts = []*server{mirror, {name: "own", rate: constant(link), roundTrip: roundTrip}}
 			o := succeed(t, s)
 			t.Log(o)
 			assert.LessOrEqual(t, o.took, alone.took+5*time.Second, "alone %s; with the mirror %s", alone, o)
@@ -124,7 +127,7 @@ func TestSourceThatAlternates(t *testing.T) {
 
 // Where every origin is slow alike there is nothing to change to.
 func TestSlowSourcesAllAlike(t *testing.T) {
-	for name, hosts := range map[string][]*host{
+	for name, hosts := range map[string][]*server{
 		"one origin":          {{rate: constant(link / 50), roundTrip: roundTrip, step: 10 * time.Millisecond}},
 		"two origins":         mirrored(constant(link/50), constant(link/50)),
 		"the other is slower": mirrored(constant(link/50), constant(link/200)),
@@ -169,32 +172,32 @@ func TestSlowConnectionToOneOfTwoSources(t *testing.T) {
 
 // Origins that may be read at the same time give what they can carry together.
 func TestParallelSourcesGiveTheirSum(t *testing.T) {
-	total := func(rates ...float64) (hosts []*host) {
+	total := func(rates ...float64) (hosts []*server) {
 		for _, r := range rates {
-			hosts = append(hosts, &host{parallel: true, total: limit(r * MB), rate: constant(200 * MB), roundTrip: roundTrip})
+			hosts = append(hosts, &server{parallel: true, total: inAll(r * MB), rate: constant(200 * MB), roundTrip: roundTrip})
 		}
 		return hosts
 	}
 	for _, c := range []struct {
 		name  string
-		hosts func() []*host
+		hosts func() []*server
 		sum   float64 // with 16 connections
 	}{
-		{"200 + 50 MB/s", func() []*host { return total(200, 50) }, 250},
-		{"50 + 200 MB/s", func() []*host { return total(50, 200) }, 250},
-		{"100 + 100 MB/s", func() []*host { return total(100, 100) }, 200},
-		{"200 + 2 MB/s", func() []*host { return total(200, 2) }, 202},
-		{"2 + 200 MB/s", func() []*host { return total(2, 200) }, 202},
-		{"100 + 60 + 20 MB/s", func() []*host { return total(100, 60, 20) }, 180},
-		{"25 MB/s per connection", func() []*host {
-			return []*host{{parallel: true, rate: constant(25 * MB), roundTrip: roundTrip}, {parallel: true, rate: constant(25 * MB), roundTrip: roundTrip}}
+		{"200 + 50 MB/s", func() []*server { return total(200, 50) }, 250},
+		{"50 + 200 MB/s", func() []*server { return total(50, 200) }, 250},
+		{"100 + 100 MB/s", func() []*server { return total(100, 100) }, 200},
+		{"200 + 2 MB/s", func() []*server { return total(200, 2) }, 202},
+		{"2 + 200 MB/s", func() []*server { return total(2, 200) }, 202},
+		{"100 + 60 + 20 MB/s", func() []*server { return total(100, 60, 20) }, 180},
+		{"25 MB/s per connection", func() []*server {
+			return []*server{{parallel: true, rate: constant(25 * MB), roundTrip: roundTrip}, {parallel: true, rate: constant(25 * MB), roundTrip: roundTrip}}
 		}, 400},
-		{"25 MB/s per connection, 200 + 50 in all", func() []*host {
+		{"25 MB/s per connection, 200 + 50 in all", func() []*server {
 			hosts := total(200, 50)
 			hosts[0].rate, hosts[1].rate = constant(25*MB), constant(25*MB)
 			return hosts
 		}, 250},
-		{"200 MB/s, and 50 that become 200", func() []*host {
+		{"200 MB/s, and 50 that become 200", func() []*server {
 			hosts := total(200, 50)
 			hosts[1].total = func(now time.Duration) float64 {
 				if now < 1500*time.Millisecond {
@@ -217,7 +220,7 @@ func TestParallelSourcesGiveTheirSum(t *testing.T) {
 
 // One of them may fail, or become slow.
 func TestParallelSourceThatFails(t *testing.T) {
-	for name, second := range map[string]*host{
+	for name, second := range map[string]*server{
 		"refuses connections":    {down: func(time.Duration) bool { return true }},
 		"is down after 1 s":      {rate: constant(25 * MB), down: func(now time.Duration) bool { return now > time.Second }},
 		"is at 1/50 after 1 s":   {rate: slowAt(25*MB, MB/2, func(c conn) bool { return c.now > time.Second })},
@@ -225,13 +228,59 @@ func TestParallelSourceThatFails(t *testing.T) {
 		"never answers":          {firstByte: func(request) time.Duration { return time.Hour }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			first := func() *host {
-				return &host{parallel: true, rate: constant(25 * MB), total: limit(100 * MB), roundTrip: roundTrip}
+			first := func() *server {
+				return &server{parallel: true, rate: constant(25 * MB), total: inAll(100 * MB), roundTrip: roundTrip}
 			}
-			alone := succeed(t, simulation{scale: 64, connections: 16, layers: []float64{512 * MiB}, hosts: []*host{first()}})
+			alone := succeed(t, simulation{scale: 64, connections: 16, layers: []float64{512 * MiB}, hosts: []*server{first()}})
 			second.parallel, second.roundTrip = true, roundTrip
-			o := succeed(t, simulation{scale: 64, connections: 16, layers: []float64{512 * MiB}, hosts: []*host{first(), second}})
+			o := succeed(t, simulation{scale: 64, connections: 16, layers: []float64{512 * MiB}, hosts: []*server{first(), second}})
 			atMost(t, o, 1.25, alone.took, "the first alone")
+		})
+	}
+}
+
+// Of several origins any may fail, in any way, as long as one gives the bytes.
+func TestSourceThatFails(t *testing.T) {
+	for name, mirror := range map[string]*server{
+		"permanently":             {fails: tarball.Permanent(errors.New("simulated: not found"))},
+		"temporarily":             {fails: errors.New("simulated: internal server error")},
+		"is down":                 {down: func(time.Duration) bool { return true }},
+		"is down after 1 s":       {rate: constant(link), down: func(now time.Duration) bool { return now > time.Second }},
+		"breaks each answer":      {rate: constant(link), breaks: func(r request) (int64, bool) { return r.length / 3, true }},
+		"gives wrong bytes":       {rate: constant(link), wrong: true},
+		"slow, gives wrong bytes": {rate: slowAt(link, link/50, func(c conn) bool { return c.now > time.Second }), wrong: true},
+	} {
+		for _, parallel := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, parallel=%t", name, parallel), func(t *testing.T) {
+				layers := repeat(20*MiB, 8)
+				alone := succeed(t, simulation{connections: 16, layers: layers, hosts: one(constant(link))})
+				mirror := &server{name: "mirror", parallel: parallel, roundTrip: roundTrip, rate: mirror.rate, fails: mirror.fails, down: mirror.down, breaks: mirror.breaks, wrong: mirror.wrong}
+				own := &server{name: "own", parallel: parallel, roundTrip: roundTrip, rate: constant(link)}
+				o := succeed(t, simulation{wasteful: mirror.wrong, connections: 16, layers: layers, hosts: []*server{mirror, own}})
+				bar := 1.25
+				if mirror.wrong { // a layer may come twice
+					bar = 2.3
+				}
+				atMost(t, o, bar, alone.took, "the own registry alone")
+				assert.LessOrEqual(t, mirror.requests, own.requests+len(layers)+16, "%s", o)
+			})
+		}
+	}
+}
+
+// An error that is no use to repeat ends the fetch at once where there is no other origin,
+// and where all agree.
+func TestSourcesThatAllFail(t *testing.T) {
+	missing := tarball.Permanent(errors.New("simulated: not found"))
+	for name, hosts := range map[string][]*server{
+		"one": {{fails: missing, roundTrip: roundTrip}},
+		"two": {{fails: missing, roundTrip: roundTrip}, {fails: missing, roundTrip: roundTrip}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := simulate(t, simulation{multi: true, connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: hosts})
+			require.ErrorIs(t, o.err, missing)
+			assert.LessOrEqual(t, o.took, time.Second, "%s", o)
+			assert.LessOrEqual(t, o.requests, 32, "%s", o)
 		})
 	}
 }
@@ -239,16 +288,16 @@ func TestParallelSourceThatFails(t *testing.T) {
 // The result reports what each origin gave.
 func TestResultReportsSources(t *testing.T) {
 	for name, c := range map[string]struct {
-		hosts []*host
+		hosts []*server
 		multi bool
 	}{
 		"one":             {one(constant(link)), false},
 		"one of several":  {one(constant(link)), true},
 		"a mirror":        {mirrored(slowAt(link, link/50, func(c conn) bool { return c.now > time.Second }), constant(link)), true},
-		"parallel":        {[]*host{{parallel: true, rate: constant(link)}, {parallel: true, rate: constant(link)}}, true},
+		"parallel":        {[]*server{{parallel: true, rate: constant(link)}, {parallel: true, rate: constant(link)}}, true},
 		"slow connection": {one(slowAt(link, link/50, func(c conn) bool { return c.number == 3 })), false},
-		"refusals":        {[]*host{{rate: constant(link), quota: &quota{requests: 10, after: time.Second}}}, false},
-		"late":            {[]*host{{rate: constant(link), firstByte: func(request) time.Duration { return time.Second }}}, false},
+		"refusals":        {[]*server{{rate: constant(link), quota: &quota{requests: 10, after: time.Second}}}, false},
+		"late":            {[]*server{{rate: constant(link), firstByte: func(request) time.Duration { return time.Second }}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := succeed(t, simulation{multi: c.multi, connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: c.hosts})
