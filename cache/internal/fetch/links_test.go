@@ -109,6 +109,7 @@ func succeed(t *testing.T, s simulation) *outcome {
 type start struct {
 	simulation
 	after   time.Duration
+	unnamed bool // the source is no MultiSource
 	endless bool // it is canceled when all others are at their end
 }
 
@@ -123,6 +124,7 @@ func together(t *testing.T, connections int, starts ...start) []*outcome {
 		ctx, cancel := context.WithCancel(t.Context())
 		var all, bounded sync.WaitGroup
 		for i, s := range starts {
+			s.multi = !s.unnamed
 			group := &bounded
 			if s.endless {
 				group, s.within = &all, time.Hour

@@ -162,7 +162,7 @@ func TestRefusedByOneOfTwoSources(t *testing.T) {
 // Two images of one registry share its limit: neither fails.
 func TestRefusedWithTwoImages(t *testing.T) {
 	a := &server{name: "registry", rate: constant(25 * MB), roundTrip: roundTrip, quota: &quota{requests: 3, after: time.Second}}
-	o := together(t, 16, start{simulation: simulation{multi: true, layers: small, hosts: []*server{a}}}, start{simulation: simulation{multi: true, layers: []float64{60 * MiB, 2 * MiB}, hosts: []*server{a}}})
+	o := together(t, 16, start{simulation: simulation{layers: small, hosts: []*server{a}}}, start{simulation: simulation{layers: []float64{60 * MiB, 2 * MiB}, hosts: []*server{a}}})
 	for i, o := range o {
 		t.Log(o)
 		require.NoError(t, o.err, "image %d: %s", i, o)

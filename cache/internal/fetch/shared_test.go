@@ -41,6 +41,24 @@ func TestDrippingImageDoesNotStarveAnother(t *testing.T) {
 	}
 }
 
+// Sources without names are not one.
+func TestDrippingImageWithoutAName(t *testing.T) {
+	healthy := simulation{connections: 16, within: time.Minute, layers: []float64{120 * MiB, 40 * MiB}, hosts: one(constant(link))}
+	without := succeed(t, healthy)
+	for name, drips := range map[string]*server{
+		"drips":   {rate: constant(10), roundTrip: roundTrip},
+		"refuses": {roundTrip: roundTrip, quota: &quota{after: time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			healthy.hosts = one(constant(link))
+			o := together(t, 16, start{simulation: healthy, after: 5 * time.Second, unnamed: true},
+				start{simulation: simulation{layers: []float64{159 * MiB}, hosts: []*server{drips}}, endless: true, unnamed: true})[0]
+			require.NoError(t, o.err, "%s", o)
+			atMost(t, o, 1.2, without.took, "the healthy one alone")
+		})
+	}
+}
+
 // Images that drip are many: still the healthy one has connections.
 func TestManyDrippingImages(t *testing.T) {
 	healthy := simulation{within: time.Minute, connections: 16, layers: []float64{120 * MiB, 40 * MiB}, hosts: one(constant(link))}
