@@ -59,10 +59,7 @@ func (c *connection) measure(now time.Time) {
 		begun := c.opened.Add(time.Duration(first))
 		if since := now.Sub(begun); since >= tick/2 {
 			c.rate, c.samples, c.measured, c.before = float64(got)/since.Seconds(), 1, now, got
-			if c.firstByte == 0 {
-				c.origin.firstByte = time.Duration(first)
-			}
-			c.origin.firstByte += (time.Duration(first) - c.origin.firstByte) / 8
+			c.began(time.Duration(first))
 		}
 		return
 	}

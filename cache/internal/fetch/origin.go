@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
@@ -47,6 +45,7 @@ type origin struct {
 	best        float64       // the highest rate of late
 	common      float64       // the rate of several connections at the same time, of late
 	firstByte   time.Duration // the mean of late
+	longest     time.Duration // the longest first byte of late
 	probeAt     time.Time     // not before
 	probeWait   time.Duration
 }
@@ -119,6 +118,15 @@ func (o *origin) measure(now time.Time) {
 	o.best = max(o.best*math.Exp(-since.Seconds()/bestAge.Seconds()), o.rate)
 }
 
+// began records how long a first byte took.
+func (o *origin) began(first time.Duration) {
+	if o.firstByte == 0 {
+		o.firstByte = first
+	}
+	o.firstByte += (first - o.firstByte) / 8
+	o.longest = max(first, o.longest*15/16)
+}
+
 // waits reports whether the origin has connections, and all of them wait for a first byte
 // for longer than usual.
 func (o *origin) waits(now time.Time) bool {
@@ -135,7 +143,7 @@ func (o *origin) patience() time.Duration {
 	if o.firstByte == 0 {
 		return 2 * time.Second
 	}
-	return max(5*o.firstByte, time.Second)
+	return max(5*o.firstByte, o.longest*3/2, time.Second)
 }
 
 // usual returns the rate that connections of the origin other than this one have, or had of
@@ -184,7 +192,7 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 	wait = -1
 	whole := l.stream || c.start == 0 && c.pos == 0 && c.end == l.size
 	var aside []choice
-	for _, o := range r.originsOf(l.digest) {
+	for _, o := range tarball.OriginsOf(r.Source, l.digest) {
 		if slices.Contains(c.trouble.tried, o.Name) || l.noRanges[o.Name] && !whole {
 			continue
 		}
@@ -205,13 +213,6 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 		free = aside[:1]
 	}
 	return free, wait
-}
-
-func (r *run) originsOf(digest v1.Hash) []tarball.Origin {
-	if m, ok := r.Source.(tarball.MultiSource); ok {
-		return m.OriginsOf(digest)
-	}
-	return []tarball.Origin{{Source: r.Source}}
 }
 
 // choose returns the origin for the next range: the first one, and beside it those that may

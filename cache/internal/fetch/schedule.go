@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -187,9 +188,9 @@ func (r *run) length(l *layer, c *chunk, p *plan) int64 {
 		n *= max(mean/p.rate, 1/n)
 	}
 	n = max(n, 1)
-	length := waiting
-	if n > 1 && float64(waiting)/n > p.rate*p.firstByte.Seconds() { // else another request takes longer
-		length = int64(float64(waiting) / n * 3 / 4)
+	length := int64(math.Ceil(float64(waiting) / n))
+	if n > 1 && float64(length) > p.rate*p.firstByte.Seconds() { // else another request takes longer
+		length = length * 3 / 4
 	}
 	switch limit := &f.limit; {
 	case p.probe:
