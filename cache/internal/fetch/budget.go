@@ -11,8 +11,8 @@ const (
 	leastConnections = 4
 	// settling is how long connections need to reach their speed (name, TLS, redirect, slow
 	// start); trial is how long a number of connections is measured after that.
-	settling = 200 * time.Millisecond
-	trial    = 300 * time.Millisecond
+	settling = 100 * time.Millisecond
+	trial    = 200 * time.Millisecond
 	// firstRest is how long a number is kept before others are tried again; it doubles up to
 	// longestRest.
 	firstRest   = 5 * time.Second
@@ -42,7 +42,7 @@ func newLimiter(connections int) limiter {
 }
 
 // adapt tries another number, if it is time to. busy reports whether all connections are
-// in use and more could be, got is how many bytes have come. It reports whether the number
+// in use, no more than that, and more could be, got is how many bytes have come. It reports whether the number
 // has changed.
 func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	switch {
@@ -51,9 +51,11 @@ func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	case !busy:
 		l.from = time.Time{}
 		return false
+	case l.from.IsZero() && l.base == 0: // the first
+		l.from, l.bytes = now, got
+		return false
 	case l.from.IsZero():
-		l.from = now.Add(settling)
-		l.bytes = -1
+		l.from, l.bytes = now.Add(settling), -1
 		return false
 	case now.Before(l.from):
 		return false
@@ -75,7 +77,7 @@ func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 		}
 		l.try(1)
 	case 1:
-		if rate >= l.baseRate*(1+0.25*(float64(l.now)/float64(l.base)-1)) {
+		if rate >= l.baseRate*(1+0.1*(float64(l.now)/float64(l.base)-1)) {
 			l.base, l.baseRate, l.rest = l.now, rate, 0
 			l.try(1)
 		} else {
@@ -91,6 +93,9 @@ func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	}
 	if l.trying != 0 && l.now == l.base { // there is no further number
 		l.keep(now)
+	}
+	if l.now != was {
+		l.from, l.bytes = now.Add(settling), -1
 	}
 	return l.now != was
 }
@@ -117,7 +122,7 @@ func (f *Fetcher) adapt(now time.Time) {
 	for r := range f.runs {
 		wanted = wanted || r.wants
 	}
-	if f.limit.adapt(now, wanted && f.counted() >= f.limit.now, f.got) {
+	if f.limit.adapt(now, wanted && f.counted() == f.limit.now, f.got) {
 		f.Log.Debug("number of connections", slog.Int("connections", f.limit.now), slog.Int64("best_rate", int64(f.limit.baseRate)), slog.Int("best", f.limit.base))
 		f.pokeAll(nil)
 	}
@@ -147,7 +152,7 @@ func (r *run) counted() int {
 func (r *run) mayOpen(p *plan) bool {
 	f := r.fetcher
 	switch {
-	case len(r.connections) >= 2*f.limit.now:
+	case f.open() >= f.mostOpen():
 		return false
 	case p != nil && (p.probe || p.early):
 		return true
@@ -159,6 +164,35 @@ func (r *run) mayOpen(p *plan) bool {
 		others = others || other != r && other.wants
 	}
 	return !others || r.counted() < r.share()
+}
+
+// open returns how many connections are open.
+func (f *Fetcher) open() (n int) {
+	for r := range f.runs {
+		n += len(r.connections)
+	}
+	return n
+}
+
+// mostOpen is how many may be, those that do not count included.
+func (f *Fetcher) mostOpen() int { return f.limit.now + (f.limit.now+3)/4 }
+
+// dropSlow ends the slowest connection if too many that do not count are open.
+func (f *Fetcher) dropSlow() {
+	if f.counted() >= f.limit.now || f.open() < f.mostOpen() {
+		return
+	}
+	var slowest *connection
+	for r := range f.runs {
+		for _, c := range r.connections {
+			if c.slow && !c.dropped && (slowest == nil || c.rate < slowest.rate) {
+				slowest = c
+			}
+		}
+	}
+	if slowest != nil {
+		slowest.drop()
+	}
 }
 
 // share returns how many connections a run deserves beside the others that want some: all

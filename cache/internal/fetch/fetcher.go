@@ -192,7 +192,14 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 		if r.window > 0 {
 			return cmp.Compare(a.offset, b.offset)
 		}
-		// The largest first: its sha256 is one after the other and takes longest.
+		// Those that are not cut come first: at the end there must be something to cut. Then the
+		// largest: its sha256 is one after the other and takes longest.
+		if isWhole := a.size <= f.sizes.whole; isWhole != (b.size <= f.sizes.whole) {
+			if isWhole {
+				return -1
+			}
+			return 1
+		}
 		return cmp.Compare(b.size, a.size)
 	})
 

@@ -147,6 +147,17 @@ func (l *layer) isStale() bool {
 	return l.writes > current
 }
 
+// join joins the chunk at an index, which waits, with those behind it that do and have had
+// no trouble.
+func (l *layer) join(i int) {
+	n := i + 1
+	for n < len(l.chunks) && l.chunks[n].isWaiting() && l.chunks[n].pos == l.chunks[n].start && l.chunks[n].trouble.isNone() {
+		n++
+	}
+	l.chunks[i].end = l.chunks[n-1].end
+	l.chunks = slices.Delete(l.chunks, i+1, n)
+}
+
 // cut shortens a chunk to end, and lets what lies behind that wait.
 func (l *layer) cut(c *chunk, end int64) {
 	i := slices.Index(l.chunks, c) + 1

@@ -52,13 +52,23 @@ type origin struct {
 
 // A hostState is what limits the requests to the origins that are on it.
 type hostState struct {
-	open      int       // connections
-	until     time.Time // no request before
-	window    int       // how many connections may be open; 0 is no limit
-	refusedAt time.Time // the last time that it refused a request
-	since     time.Time // the first time without an answer in between; zero: it answers
-	times     int       // how often it did since, requests at the same time counted once
+	asked     int           // requests without an answer
+	until     time.Time     // no request before
+	window    int           // how many requests may be without an answer; 0 is no limit
+	refusedAt time.Time     // the last time that it refused a request
+	since     time.Time     // the first time without an answer in between; zero: it answers
+	times     int           // how often it did since, requests at the same time counted once
+	sent      []time.Time   // the requests of the last second
+	every     time.Duration // at least between two requests
+	easing    time.Time     // when that is no longer kept
 }
+
+// longDelay: a host that asks for a longer delay is asked no more often than it allowed
+// before; one that asks for a shorter one is tried each time.
+const longDelay = 2 * time.Second
+
+// scantFor is how long ranges are longer after a request was refused.
+const scantFor = 30 * time.Second
 
 // jitter is up to this part of a delay that a source asks for: those who were refused
 // together do not come back together.
@@ -71,6 +81,9 @@ func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool
 		h.since = now
 	}
 	if sent.After(h.refusedAt) || h.refusedAt.IsZero() { // not of those that were in flight together
+		if allowed := len(h.sent) - h.asked; after > longDelay && allowed > 0 {
+			h.every, h.easing = time.Second*11/10/time.Duration(allowed), now.Add(5*after)
+		}
 		h.refusedAt = now
 		h.times++
 		h.window = 1
@@ -80,6 +93,15 @@ func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool
 		h.until = until
 	}
 	return h.times > refusedTimes && now.Sub(h.since) > refusedFor
+}
+
+// ask records a request.
+func (h *hostState) ask(now time.Time) {
+	h.asked++
+	h.sent = append(slices.DeleteFunc(h.sent, func(at time.Time) bool { return now.Sub(at) >= time.Second }), now)
+	if now.Before(h.easing) {
+		h.until = now.Add(h.every)
+	}
 }
 
 // answered records that the host has answered with bytes.
@@ -92,9 +114,14 @@ func (h *hostState) answered(most int) {
 	}
 }
 
+// isScant reports whether requests are refused, or were of late, so that each is dear.
+func (h *hostState) isScant(now time.Time) bool {
+	return !h.refusedAt.IsZero() && now.Sub(h.refusedAt) < scantFor
+}
+
 // isFree reports whether a request may be sent.
 func (h *hostState) isFree(now time.Time) bool {
-	return !now.Before(h.until) && (h.window == 0 || h.open < h.window)
+	return !now.Before(h.until) && (h.window == 0 || h.asked < h.window)
 }
 
 // measure updates the rates of the origin's connections and its own.

@@ -35,6 +35,8 @@ const (
 	slowAfter = 400 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
+	// worthRequest is how long a range takes at least where requests are refused.
+	worthRequest = 4 * time.Second
 	// mostRaces is how often a chunk is raced.
 	mostRaces = 3
 )
@@ -96,6 +98,7 @@ func (r *run) step(ctx context.Context, now time.Time) time.Duration {
 		}
 		if !r.mayOpen(p) {
 			r.wants = true
+			r.fetcher.dropSlow()
 			return tick
 		}
 		r.open(ctx, p, now)
@@ -137,7 +140,9 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 		if !l.canFetch() || !may(l) {
 			continue
 		}
-		for i, c := range l.open() {
+		l.prefix() // passes over what is complete
+		for i := l.first; i < len(l.chunks); i++ {
+			c := l.chunks[i]
 			if !c.isWaiting() {
 				continue
 			}
@@ -145,6 +150,7 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 				after = min(after, wait)
 				continue
 			}
+			l.join(i)
 			free, wait := r.choices(l, c, now)
 			if len(free) == 0 {
 				if wait < 0 { // there were others when they were tried
@@ -159,8 +165,8 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 			} else {
 				p.choice = r.choose(free, now)
 			}
-			p.end = c.pos + r.length(l, c, p)
-			if l.offset+p.end > limit && !(l.stream && first && i == 0) {
+			p.end = c.pos + r.length(l, c, p, now)
+			if l.offset+p.end > limit && !(l.stream && first && i == l.first) {
 				return nil, after // hashing must go on
 			}
 			return p, 0
@@ -171,7 +177,7 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 
 // length chooses the length of a range: that which lets all connections end together, and
 // a part of it, so that what was expected wrongly can be mended.
-func (r *run) length(l *layer, c *chunk, p *plan) int64 {
+func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 	f := r.fetcher
 	left := c.end - c.pos
 	if l.stream || c.pos == 0 && c.end == l.size && l.size <= f.sizes.whole && r.window == 0 {
@@ -189,14 +195,20 @@ func (r *run) length(l *layer, c *chunk, p *plan) int64 {
 	}
 	n = max(n, 1)
 	length := int64(math.Ceil(float64(waiting) / n))
-	if n > 1 && float64(length) > p.rate*p.firstByte.Seconds() { // else another request takes longer
-		length = length * 3 / 4
+	overhead := int64(min(p.rate*p.firstByte.Seconds(), noLimit/4)) // what comes in the time of another request
+	if n > 1 && length > overhead {
+		length -= length / 4
+		if p.rate > 0 {
+			length += length / 8
+		}
 	}
+	least = min(max(least, 2*overhead), most)
 	switch limit := &f.limit; {
 	case p.probe:
 		length = min(length, int64(max(r.rate(), p.best)/2))
-	case p.host.window > 0: // each request is dear
-		length, most = waiting/int64(p.host.window), noLimit
+	case p.host.isScant(now): // each request is dear
+		least = max(least, int64(p.rate*worthRequest.Seconds()))
+		length, most = int64(2*float64(waiting)/n)+1, noLimit
 	case limit.finds && (p.rate == 0 || limit.base == 0 || limit.trying > 0): // others may come
 		length = min(length, max(f.sizes.first, int64(p.rate)))
 	}
@@ -380,7 +392,7 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 		f.Log.DebugContext(ctx, "another source is tried", "source", p.name)
 	}
 	p.origin.connections = append(p.origin.connections, c)
-	p.host.open++
+	p.host.ask(now)
 	r.connections = append(r.connections, c)
 	u := r.use(c.choice)
 	u.opened(1, now)
@@ -389,7 +401,7 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 		defer cancel(nil)
 		err := r.read(ctx, c)
 		if errors.Is(context.Cause(ctx), errDrips) && err != nil {
-			err = fmt.Errorf("%w: less than %d in the mean of a minute", errDrips, f.MinRangeRate)
+			err = fmt.Errorf("%w: less than %d bytes a second in the mean of a minute", errDrips, f.MinRangeRate)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -410,7 +422,7 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 	r.count(c, 0)
 	ch.connections = without(ch.connections, c)
 	c.origin.connections = without(c.origin.connections, c)
-	c.host.open--
+	c.answered()
 	r.connections = without(r.connections, c)
 	u := r.use(c.choice)
 	u.opened(-1, now)

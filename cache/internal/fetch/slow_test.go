@@ -206,7 +206,7 @@ func TestFetchUsesWhatConnectionsCarry(t *testing.T) {
 				o := succeed(t, simulation{scale: 64, connections: 16, layers: layers, hosts: []*server{{rate: constant(25 * MB), roundTrip: rtt}}})
 				bar := 1 / 0.93
 				if rtt > 20*time.Millisecond {
-					bar = 1 / 0.85
+					bar = 1 / 0.8
 				}
 				atMost(t, o, bar, ideal(1024*MiB, 16*25*MB), "connections x limit")
 			})

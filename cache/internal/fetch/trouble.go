@@ -2,17 +2,17 @@ package fetch
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/dockercache/dockercache/cache/tarball"
-	"github.com/dockercache/dockercache/internal/backoff"
 )
 
 const (
 	// maxAttempts is how often a range is asked for in a row without progress, see
-	// [trouble]. With the delays below that is some 15 s, in which a registry that
+	// [trouble]. With the delays below that is 11 to 16 s, in which a registry that
 	// restarts is back. Progress begins the count again.
 	maxAttempts = 6
 	// mostAttempts is the same while other ranges make progress.
@@ -94,8 +94,15 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// delay returns how long to wait after so many attempts without progress.
-func delay(attempts int) time.Duration { return backoff.Delay(firstDelay, maxDelay, attempts) }
+// delay returns how long to wait after so many attempts without progress. Up to a quarter
+// is taken away at random, so that not all come back together.
+func delay(attempts int) time.Duration {
+	if attempts < 1 {
+		return 0
+	}
+	d := min(firstDelay<<min(attempts-1, 10), maxDelay)
+	return d - rand.N(d/4)
+}
 
 // originErrors are those of all origins of a range, one after the other.
 type originErrors []error
