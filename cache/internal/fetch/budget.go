@@ -1,8 +1,10 @@
 package fetch
 
 import (
+	"cmp"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -151,19 +153,17 @@ func (r *run) counted() int {
 // images that want one have their share. A plan may be allowed beyond that.
 func (r *run) mayOpen(p *plan) bool {
 	f := r.fetcher
-	switch {
-	case f.open() >= f.mostOpen():
-		return false
-	case p != nil && (p.probe || p.early):
-		return true
-	case f.counted() >= f.limit.now:
-		return false
-	}
 	others := false
 	for other := range f.runs {
 		others = others || other != r && other.wants
 	}
-	return !others || r.counted() < r.share()
+	switch {
+	case f.open() >= f.mostOpen():
+		return false
+	case p != nil && (p.probe || p.early && !others):
+		return true
+	}
+	return f.counted() < f.limit.now && (!others || r.counted() < r.share())
 }
 
 // open returns how many connections are open.
@@ -177,21 +177,26 @@ func (f *Fetcher) open() (n int) {
 // mostOpen is how many may be, those that do not count included.
 func (f *Fetcher) mostOpen() int { return f.limit.now + (f.limit.now+3)/4 }
 
-// dropSlow ends the slowest connection if too many that do not count are open.
-func (f *Fetcher) dropSlow() {
-	if f.counted() >= f.limit.now || f.open() < f.mostOpen() {
-		return
-	}
-	var slowest *connection
+// makeRoom ends connections that bring little, for a run that wants more than it has:
+// those of runs that have more than their share, and those that do not count if there are
+// too many of them.
+func (f *Fetcher) makeRoom(by *run, now time.Time) {
+	missing := min(by.share(), f.limit.now) - by.counted()
 	for r := range f.runs {
-		for _, c := range r.connections {
-			if c.slow && !c.dropped && (slowest == nil || c.rate < slowest.rate) {
-				slowest = c
+		surplus := r.counted() - r.share()
+		for _, c := range slices.SortedFunc(slices.Values(r.connections), func(a, b *connection) int { return cmp.Compare(a.rate, b.rate) }) {
+			tooMany := c.slow && f.open() >= f.mostOpen() && f.counted() < f.limit.now
+			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > time.Second && c.rate < float64(f.sizes.keep)
+			if c.dropped || !tooMany && !isSurplus {
+				continue
 			}
+			c.drop()
+			if tooMany {
+				return
+			}
+			surplus--
+			missing--
 		}
-	}
-	if slowest != nil {
-		slowest.drop()
 	}
 }
 
@@ -207,15 +212,20 @@ func (r *run) share() int {
 			continue
 		}
 		weight := 1.0
-		if rate := other.rate(); rate > 0 || other.starves {
-			weight = max(min(rate/max(most, 1), 1), 1/float64(r.fetcher.limit.now))
+		switch rate := other.rate(); {
+		case other.starves:
+			weight = 1 / float64(r.fetcher.limit.now)
+		case rate == 0 && most > 0: // it has shown nothing yet
+			weight = 0.25
+		case rate > 0:
+			weight = max(rate/most, 1/float64(r.fetcher.limit.now))
 		}
 		sum += weight
 		if other == r {
 			own = weight
 		}
 	}
-	return max(int(math.Round(float64(r.fetcher.limit.now)*own/sum)), 1)
+	return max(int(math.Ceil(float64(r.fetcher.limit.now)*own/sum)), 1)
 }
 
 // rate returns how many bytes a second a connection of the run brings; 0 if that is not

@@ -116,7 +116,7 @@ func (h *hostState) answered(most int) {
 
 // isScant reports whether requests are refused, or were of late, so that each is dear.
 func (h *hostState) isScant(now time.Time) bool {
-	return !h.refusedAt.IsZero() && now.Sub(h.refusedAt) < scantFor
+	return now.Sub(h.until) < scantFor
 }
 
 // isFree reports whether a request may be sent.

@@ -183,7 +183,7 @@ func TestHostWithoutRanges(t *testing.T) {
 			}
 			atMost(t, o, 1.1, least, "the longest stream")
 			assert.LessOrEqual(t, float64(o.sent), 1.02*float64(o.size), "%s", o)
-			assert.LessOrEqual(t, o.requests, len(layers)+2*16, "%s", o)
+			assert.LessOrEqual(t, o.requests, len(layers)+3*16, "%s", o)
 		})
 	}
 	t.Run("that breaks", func(t *testing.T) {

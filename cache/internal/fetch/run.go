@@ -30,7 +30,7 @@ type run struct {
 	duplicate   int64
 	advanced    int  // counts what made progress
 	wants       bool // it could use another connection
-	starves     bool // its connections have brought nothing for a while
+	starves     bool // its connections have brought next to nothing for a while
 	measured    time.Time
 	ctxEnded    func() error // why the run's context ended; nil while it has not
 	progress    tarball.Progress

@@ -98,7 +98,7 @@ func (r *run) step(ctx context.Context, now time.Time) time.Duration {
 		}
 		if !r.mayOpen(p) {
 			r.wants = true
-			r.fetcher.dropSlow()
+			r.fetcher.makeRoom(r, now)
 			return tick
 		}
 		r.open(ctx, p, now)
@@ -118,7 +118,7 @@ type plan struct {
 // find looks for a chunk that waits and may be fetched now. If there is none, it returns
 // how long to wait before there may be one without an event.
 func (r *run) find(now time.Time) (p *plan, after time.Duration) {
-	if r.starves {
+	if r.starves && r.rate() == 0 {
 		// A registry that is a cache may fetch a blob when it is first asked for.
 		if p, _ := r.findIn(now, func(l *layer) bool { return !l.isActive() }); p != nil {
 			p.early = true
@@ -261,9 +261,10 @@ func (r *run) judge(now time.Time) {
 			fast = max(fast, o.rate)
 		}
 	}
-	r.starves = len(r.connections) > 0 && r.rate() == 0
-	for _, c := range r.connections {
-		r.starves = r.starves && now.Sub(c.opened) > time.Second
+	if rate := r.rate(); rate >= float64(r.fetcher.sizes.keep) {
+		r.starves = false
+	} else if len(r.connections) > 0 && !slices.ContainsFunc(r.connections, func(c *connection) bool { return now.Sub(c.opened) <= time.Second }) {
+		r.starves = true
 	}
 	crowded := r.isCrowded()
 	for _, c := range r.connections {
@@ -285,8 +286,8 @@ func (r *run) judge(now time.Time) {
 		switch {
 		case c.slow && speed > 0 && float64(c.left()) > c.rate*2*c.firstByte.Seconds():
 			give(c, max(int64(c.rate*float64(all)/speed), keep))
-		case crowded && c.rate > 0 && float64(c.left())/c.rate > 2:
-			give(c, max(int64(c.rate), keep)) // another image waits for it
+		case crowded && c.rate > 0 && float64(c.left()) > c.rate:
+			give(c, max(int64(c.rate/2), keep)) // another image waits for it
 		}
 	}
 	if waiting > 0 || r.isCopying() {

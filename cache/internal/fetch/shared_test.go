@@ -106,12 +106,12 @@ func TestHealthyImagesShare(t *testing.T) {
 		for _, o := range o[:3] {
 			atMost(t, o, 1.15, took(1, 305), "all bytes")
 		}
-		atMost(t, o[3], 2, took(4, 8)+100*time.Millisecond, "a fourth of the connections")
+		atMost(t, o[3], 2.5, took(4, 8)+100*time.Millisecond, "a fourth of the connections")
 	})
 	t.Run("one connection", func(t *testing.T) {
 		o := together(t, 1, start{simulation: image("a", 16*MiB)}, start{simulation: image("b", 4*MiB), after: 500 * time.Millisecond})
 		atMost(t, o[0], 1.2, ideal(20*MiB, link), "all bytes")
-		atMost(t, o[1], 2, 2*ideal(4*MiB, link), "half of the connection")
+		atMost(t, o[1], 2.5, 2*ideal(4*MiB, link), "half of the connection")
 	})
 }
 
@@ -127,7 +127,7 @@ func TestSlowImageIsNotStarved(t *testing.T) {
 			t.Log(o[1])
 			require.NoError(t, o[0].err)
 			require.NoError(t, o[1].err)
-			assert.LessOrEqual(t, o[1].took, ideal(640*MiB, 16*link)+ideal(16*MiB, 16*link/10), "the slow one: %s", o[1])
+			assert.LessOrEqual(t, o[1].took, (ideal(640*MiB, 16*link)+ideal(16*MiB, 16*link/10))*6/5, "the slow one: %s", o[1])
 		})
 	}
 	t.Run("with one connection", func(t *testing.T) {
