@@ -186,7 +186,7 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 		surplus := r.counted() - r.share()
 		for _, c := range slices.SortedFunc(slices.Values(r.connections), func(a, b *connection) int { return cmp.Compare(a.rate, b.rate) }) {
 			tooMany := c.slow && f.open() >= f.mostOpen() && f.counted() < f.limit.now
-			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > time.Second && c.rate < float64(f.sizes.keep)
+			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > starving && c.rate < float64(f.sizes.keep)
 			if c.dropped || !tooMany && !isSurplus {
 				continue
 			}

@@ -234,6 +234,7 @@ var content = blobs{blobs: cachetest.Blobs{}, layers: map[string]v1.Descriptor{}
 
 type blobs struct {
 	mu     sync.Mutex
+	noise  []byte // all blobs are parts of it
 	blobs  cachetest.Blobs
 	layers map[string]v1.Descriptor
 }
@@ -244,7 +245,11 @@ func (c *blobs) layer(seed byte, size int) v1.Descriptor {
 	defer c.mu.Unlock()
 	key := fmt.Sprint(seed, size)
 	if _, ok := c.layers[key]; !ok {
-		c.layers[key] = c.blobs.Add(cachetest.Noise(seed, size))
+		from := int(seed) * 4099
+		if from+size > len(c.noise) { // those before keep theirs: it is the same
+			c.noise = cachetest.Noise(1, max(from+size, 17<<20))
+		}
+		c.layers[key] = c.blobs.Add(c.noise[from : from+size])
 	}
 	return c.layers[key]
 }
@@ -281,6 +286,7 @@ type request struct {
 // next request, the one that was used last first; another is closed.
 type server struct {
 	name      string
+	hostName  string                                                      // where it is not the name
 	parallel  bool                                                        // see [tarball.Origin]
 	rate      func(c conn) float64                                        // of a connection; nil is no limit
 	total     func(now time.Duration) float64                             // of all; nil is no limit
@@ -680,7 +686,7 @@ func (o origins) EachOrigin(digest v1.Hash, yield func(name, host string, parall
 		if h.isDistrusted(digest) {
 			continue
 		}
-		if !yield(h.name+"/repository", h.name, h.parallel, 0, h.ReadRange) {
+		if !yield(h.name+"/repository", cmp.Or(h.hostName, h.name), h.parallel, 0, h.ReadRange) {
 			return
 		}
 	}

@@ -29,6 +29,10 @@ const (
 	// it doubles up to longestProbe.
 	firstProbe   = 10 * time.Second
 	longestProbe = 5 * time.Minute
+	// firstBack is how long the first origin, which others replace, is not tried again; it
+	// doubles up to longestBack.
+	firstBack   = 2 * time.Second
+	longestBack = 30 * time.Second
 	// refusedFor is how long a host may refuse everything before a fetch fails, and
 	// refusedTimes how often at least.
 	refusedFor   = 2 * time.Minute
@@ -48,6 +52,7 @@ type origin struct {
 	longest     time.Duration // the longest first byte of late
 	probeAt     time.Time     // not before
 	probeWait   time.Duration
+	back        time.Duration // how long it is not asked whether it is back
 }
 
 // A hostState is what limits the requests to the origins that are on it.
@@ -244,8 +249,9 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 
 // choose returns the origin for the next range: the first one, and beside it those that may
 // be read in parallel, or that are faster now that it is slow; of these the one whose
-// connections are fewest for their rate.
-func (r *run) choose(free []choice, now time.Time) choice {
+// connections are fewest for their rate. A short range is to find out whether the first one
+// is back.
+func (r *run) choose(free []choice, now time.Time) (o choice, short bool) {
 	first := free[0]
 	used := free[:1:1]
 	for _, o := range free[1:] {
@@ -254,11 +260,13 @@ func (r *run) choose(free []choice, now time.Time) choice {
 		}
 	}
 	if len(used) == 1 {
-		return first
+		first.back = 0
+		return first, false
 	}
-	if len(first.connections) == 0 && now.Sub(first.measured) > firstProbe/5 && now.After(first.probeAt) {
-		first.probeAt = now.Add(firstProbe / 5) // is it back?
-		return first
+	if len(first.connections) == 0 && now.Sub(first.measured) > firstBack && now.After(first.probeAt) {
+		first.back = min(max(2*first.back, firstBack), longestBack)
+		first.probeAt = now.Add(first.back)
+		return first, true
 	}
 	most := 1.0
 	for _, o := range used {
@@ -277,7 +285,7 @@ func (r *run) choose(free []choice, now time.Time) choice {
 			best, least = o, score
 		}
 	}
-	return best
+	return best, false
 }
 
 // isFaster reports whether an origin is known to be so much faster than the first one that

@@ -170,7 +170,24 @@ func TestRefusedWithTwoImages(t *testing.T) {
 	assert.LessOrEqual(t, a.refused, 2*inTurns)
 }
 
-// A host that gives blobs only as a whole gives one stream for each layer, all layers at
+// Two repositories of one registry share its limit.
+func TestRefusedByTheHostOfTwoSources(t *testing.T) {
+	for _, parallel := range []bool{false, true} {
+		t.Run(fmt.Sprint("parallel=", parallel), func(t *testing.T) {
+			shared := &quota{requests: 3, after: time.Second}
+			var hosts []*server
+			for _, name := range []string{"one", "two"} {
+				hosts = append(hosts, &server{name: name, hostName: "registry", parallel: parallel, rate: constant(25 * MB), roundTrip: roundTrip, quota: shared})
+			}
+			o := succeed(t, simulation{connections: 16, layers: small, hosts: hosts})
+			t.Log(o)
+			assert.LessOrEqual(t, o.refused, inTurns, "%s", o)
+			assert.LessOrEqual(t, o.took, 10*time.Second, "%s", o)
+		})
+	}
+}
+
+// A server that gives blobs only as a whole gives one stream for each layer, all layers at
 // the same time.
 func TestHostWithoutRanges(t *testing.T) {
 	layers := []float64{40 * MiB, 30 * MiB, 20 * MiB, 10 * MiB, 5 * MiB}

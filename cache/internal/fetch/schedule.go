@@ -33,8 +33,12 @@ var defaultSizes = sizes{whole: 8 << 20, first: 8 << 20, least: 1 << 20, most: 6
 const (
 	// slowAfter is how long a connection has at least before it counts as slow.
 	slowAfter = 400 * time.Millisecond
+	// starving is how long a run has brought next to nothing that has no share.
+	starving = 700 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
+	// leastTime is how long a range takes at most that is no longer than the least.
+	leastTime = 2 * time.Second
 	// worthRequest is how long a range takes at least where requests are refused.
 	worthRequest = 4 * time.Second
 	// mostRaces is how often a chunk is raced.
@@ -112,6 +116,7 @@ type plan struct {
 	choice
 	end           int64 // of the range
 	racing, probe bool
+	short         bool // to find out whether the origin is back
 	early         bool // all connections wait for a first byte, and the layer was not asked for
 }
 
@@ -163,7 +168,7 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 			if o := r.probe(free, now); o != nil {
 				p.choice, p.probe = *o, true
 			} else {
-				p.choice = r.choose(free, now)
+				p.choice, p.short = r.choose(free, now)
 			}
 			p.end = c.pos + r.length(l, c, p, now)
 			if l.offset+p.end > limit && !(l.stream && first && i == l.first) {
@@ -202,8 +207,14 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 			length += length / 8
 		}
 	}
-	least = min(max(least, 2*overhead), most)
+	if p.rate > 0 {
+		// Of a slow connection not more than takes some time.
+		least = min(least, max(int64(p.rate*leastTime.Seconds()), f.sizes.keep))
+	}
+	least = min(max(least, min(2*overhead, length)), most)
 	switch limit := &f.limit; {
+	case p.short:
+		length = least
 	case p.probe:
 		length = min(length, int64(max(r.rate(), p.best)/2))
 	case p.host.isScant(now): // each request is dear
@@ -240,7 +251,7 @@ func (r *run) findRace(now time.Time) (p *plan) {
 		least = takes
 		p = &plan{layer: l, chunk: c.chunk, choice: free[0], end: c.chunk.end, racing: true}
 		for _, o := range free {
-			if o.origin != c.origin && !o.isSlow(now) && (o.Parallel || r.isFaster(o.origin, c.origin, now)) {
+			if o.origin != c.origin && !o.isSlow(now) && (o.rate == 0 || o.rate > c.rate) {
 				p.choice = o
 				break
 			}
@@ -263,7 +274,7 @@ func (r *run) judge(now time.Time) {
 	}
 	if rate := r.rate(); rate >= float64(r.fetcher.sizes.keep) {
 		r.starves = false
-	} else if len(r.connections) > 0 && !slices.ContainsFunc(r.connections, func(c *connection) bool { return now.Sub(c.opened) <= time.Second }) {
+	} else if len(r.connections) > 0 && !slices.ContainsFunc(r.connections, func(c *connection) bool { return now.Sub(c.opened) <= starving }) {
 		r.starves = true
 	}
 	crowded := r.isCrowded()
@@ -285,7 +296,7 @@ func (r *run) judge(now time.Time) {
 	for _, c := range r.connections {
 		switch {
 		case c.slow && speed > 0 && float64(c.left()) > c.rate*2*c.firstByte.Seconds():
-			give(c, max(int64(c.rate*float64(all)/speed), keep))
+			give(c, max(int64(c.rate*float64(all)/speed/2), keep))
 		case crowded && c.rate > 0 && float64(c.left()) > c.rate:
 			give(c, max(int64(c.rate/2), keep)) // another image waits for it
 		}
