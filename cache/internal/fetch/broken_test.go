@@ -73,7 +73,7 @@ func TestHostThatIsDown(t *testing.T) {
 				if c.fails {
 					require.ErrorIs(t, o.err, errDown)
 					assert.LessOrEqual(t, o.took, 75*time.Second, "%s", o)
-					assert.GreaterOrEqual(t, o.took, 10*time.Second, "%s", o)
+					assert.GreaterOrEqual(t, o.took, 10*time.Second, "%s", o) // it might have come back
 					assert.LessOrEqual(t, o.requests, 16*20, "%s", o)
 					return
 				}
@@ -118,7 +118,7 @@ func TestMinRangeRate(t *testing.T) {
 		o := run(t, constant(10), 100*least)
 		require.Error(t, o.err)
 		assert.ErrorContains(t, o.err, content.layer(1, 4*MiB/10).Digest.String())
-		assert.ErrorContains(t, o.err, "slow")
+		assert.Regexp(t, "slow|bytes a second", o.err.Error())
 		assert.LessOrEqual(t, o.requests, 20, "%s", o)
 		assert.Greater(t, o.requests, 1, "%s", o)
 		assert.LessOrEqual(t, o.took, 15*time.Minute, "%s", o)

@@ -80,6 +80,24 @@ func TestSlowConnectionIsRacedInEveryLayer(t *testing.T) {
 	}
 }
 
+// In an image that takes less than a second, little more than the time to notice it is lost.
+func TestSlowConnectionInASmallImage(t *testing.T) {
+	for name, layers := range map[string][]float64{
+		"8 layers of 2 MiB":   repeat(2*MiB, 8),
+		"one layer of 16 MiB": {16 * MiB},
+		"5 layers":            {8 * MiB, 4 * MiB, 2 * MiB, MiB, MiB},
+	} {
+		for _, slow := range []int{1, 3} {
+			t.Run(fmt.Sprint(name, ", ", slow, " slow"), func(t *testing.T) {
+				without := succeed(t, simulation{connections: 16, layers: layers, hosts: one(constant(link))})
+				o := succeed(t, simulation{connections: 16, layers: layers, hosts: one(slowAt(link, link/50, func(c conn) bool { return c.number < slow }))})
+				t.Logf("without: %s; with: %s", without, o)
+				assert.LessOrEqual(t, o.took, without.took+1500*time.Millisecond, "without: %s; with: %s", without, o)
+			})
+		}
+	}
+}
+
 // The same where the sink takes only so many bytes beyond those that are hashed: each byte
 // is waited for soon.
 func TestSlowConnectionIsRacedWithAWindow(t *testing.T) {
