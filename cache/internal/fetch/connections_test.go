@@ -89,7 +89,7 @@ func TestFixedConnectionsAreKept(t *testing.T) {
 				continue // there is no other to compare it with
 			}
 			t.Run(fmt.Sprint(connections, " ", name), func(t *testing.T) {
-				o := succeed(t, simulation{connections: connections, layers: repeat(2*MiB, 8), hosts: one(rate)})
+				o := succeed(t, simulation{connections: connections, layers: repeat(2*MiB, 8), hosts: one(rate), within: 10 * time.Minute})
 				t.Log(o)
 				assert.LessOrEqual(t, o.hosts[0].most, 2*connections, "%s", o)
 				if name == "healthy" {
