@@ -346,11 +346,14 @@ type quota struct {
 	sliding      bool          // in the last second, in place of each second of the clock
 	countRefused bool          // refused requests count too
 
+	mu      sync.Mutex // several servers may share one
 	window  int64
 	counted []time.Duration
 }
 
 func (q *quota) allow(now time.Duration) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if w := int64((now + q.phase) / time.Second); !q.sliding && w != q.window {
 		q.window, q.counted = w, nil
 	}
