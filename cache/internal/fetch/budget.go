@@ -158,9 +158,11 @@ func (r *run) mayOpen(p *plan) bool {
 		others = others || other != r && other.wants
 	}
 	switch {
+	case p != nil && p.probe:
+		return true
 	case f.open() >= f.mostOpen():
 		return false
-	case p != nil && (p.probe || p.early && !others):
+	case p != nil && p.early && !others:
 		return true
 	}
 	return f.counted() < f.limit.now && (!others || r.counted() < r.share())
@@ -189,6 +191,9 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > starving && c.rate < float64(f.sizes.keep)
 			if c.dropped || !tooMany && !isSurplus {
 				continue
+			}
+			if c.samples == 0 { // so long it may take at least
+				c.longest = max(c.longest, now.Sub(c.opened))
 			}
 			c.drop()
 			if tooMany {

@@ -50,6 +50,8 @@ type origin struct {
 	common      float64       // the rate of several connections at the same time, of late
 	firstByte   time.Duration // the mean of late
 	longest     time.Duration // the longest first byte of late
+	moved       time.Time     // when a byte came, or the first connection was opened
+	stuck       bool          // it waited too long for a byte, and none has come since
 	probeAt     time.Time     // not before
 	probeWait   time.Duration
 	back        time.Duration // how long it is not asked whether it is back
@@ -134,11 +136,16 @@ func (o *origin) measure(now time.Time) {
 	var sum float64
 	n := 0
 	for _, c := range o.connections {
+		before := c.before
 		if c.measure(now); c.samples > 0 {
 			sum += c.rate
 			n++
 		}
+		if c.before > before {
+			o.moved, o.stuck = now, false
+		}
 	}
+	o.stuck = o.waits(now)
 	if n == 0 {
 		return
 	}
@@ -159,22 +166,14 @@ func (o *origin) began(first time.Duration) {
 	o.longest = max(first, o.longest*15/16)
 }
 
-// waits reports whether the origin has connections, and all of them wait for a first byte
-// for longer than usual.
+// waits reports whether the origin has connections, and none has brought a byte for longer
+// than a first one usually takes.
 func (o *origin) waits(now time.Time) bool {
-	for _, c := range o.connections {
-		if c.samples > 0 || now.Sub(c.opened) < o.patience() {
-			return false
-		}
-	}
-	return len(o.connections) > 0
+	return o.stuck || len(o.connections) > 0 && now.Sub(o.moved) >= o.patience()
 }
 
 // patience is how long a first byte may take before the connection counts as slow.
 func (o *origin) patience() time.Duration {
-	if o.firstByte == 0 {
-		return 2 * time.Second
-	}
 	return max(5*o.firstByte, o.longest*3/2, time.Second)
 }
 
@@ -272,14 +271,17 @@ func (r *run) choose(free []choice, now time.Time) (o choice, short bool) {
 	for _, o := range used {
 		most = max(most, o.rate)
 	}
-	best, least := first, math.Inf(1)
+	best, least, eta := first, math.Inf(1), r.eta().Seconds()
 	for _, o := range used {
+		if o.rate > 0 && eta > 0 && o.rate*eta < float64(r.fetcher.sizes.keep) {
+			continue // it would bring too little until the others end
+		}
 		rate := o.rate
 		if rate == 0 {
 			rate = most
-			if o.waits(now) {
-				rate = 1
-			}
+		}
+		if o.waits(now) {
+			rate = 1
 		}
 		if score := (float64(len(o.connections)) + 0.5) / rate; score < least {
 			best, least = o, score
@@ -294,7 +296,7 @@ func (r *run) isFaster(o, first *origin, now time.Time) bool {
 	switch {
 	case o.rate == 0 || len(o.connections) == 0 && now.Sub(o.measured) > time.Minute:
 		return false
-	case first.rate == 0:
+	case first.rate == 0 || first.waits(now):
 		return first.waits(now)
 	case first.isSlow(now):
 		return o.rate > 1.5*first.rate

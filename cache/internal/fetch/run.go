@@ -28,9 +28,10 @@ type run struct {
 	unnamed     map[string]*origin // of a source that is no [tarball.MultiSource]
 	uses        []*use
 	duplicate   int64
-	advanced    int  // counts what made progress
-	wants       bool // it could use another connection
-	starves     bool // its connections have brought next to nothing for a while
+	advanced    int     // counts what made progress
+	wants       bool    // it could use another connection
+	starves     bool    // its connections have brought next to nothing for a while
+	common      float64 // what a connection has brought of late
 	measured    time.Time
 	ctxEnded    func() error // why the run's context ended; nil while it has not
 	progress    tarball.Progress

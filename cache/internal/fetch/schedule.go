@@ -201,17 +201,24 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 	n = max(n, 1)
 	length := int64(math.Ceil(float64(waiting) / n))
 	overhead := int64(min(p.rate*p.firstByte.Seconds(), noLimit/4)) // what comes in the time of another request
-	if n > 1 && length > overhead {
+	switch {
+	case n == 1:
+	case length <= overhead: // one request more takes longer
+		length = min(4*length, waiting)
+	case p.rate == 0:
 		length -= length / 4
-		if p.rate > 0 {
-			length += length / 8
-		}
+	default:
+		length -= length / 8
 	}
 	if p.rate > 0 {
 		// Of a slow connection not more than takes some time.
 		least = min(least, max(int64(p.rate*leastTime.Seconds()), f.sizes.keep))
 	}
 	least = min(max(least, min(2*overhead, length)), most)
+	if eta := r.eta(); p.rate > 0 && eta > 0 { // not more than comes until the others end
+		length = min(length, max(int64(p.rate*eta.Seconds()), f.sizes.keep))
+		least = min(least, length)
+	}
 	switch limit := &f.limit; {
 	case p.short:
 		length = least
@@ -277,6 +284,9 @@ func (r *run) judge(now time.Time) {
 	} else if len(r.connections) > 0 && !slices.ContainsFunc(r.connections, func(c *connection) bool { return now.Sub(c.opened) <= starving }) {
 		r.starves = true
 	}
+	if rate := r.rate(); rate > 0 {
+		r.common = rate
+	}
 	crowded := r.isCrowded()
 	for _, c := range r.connections {
 		c.slow = r.isSlow(c, max(c.usual(c), fast), now) || crowded && r.isWorthLittle(c)
@@ -297,6 +307,8 @@ func (r *run) judge(now time.Time) {
 		switch {
 		case c.slow && speed > 0 && float64(c.left()) > c.rate*2*c.firstByte.Seconds():
 			give(c, max(int64(c.rate*float64(all)/speed/2), keep))
+		case c.samples > 2 && speed > 0 && float64(c.left()) > c.rate*(1.5*float64(all)/speed+0.5+2*c.firstByte.Seconds()):
+			give(c, max(int64(c.rate*float64(all)/speed), keep))
 		case crowded && c.rate > 0 && float64(c.left()) > c.rate:
 			give(c, max(int64(c.rate/2), keep)) // another image waits for it
 		}
@@ -332,7 +344,7 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 	case now.Sub(c.opened) < slowAfter:
 		return false
 	case c.samples == 0: // of those that wait for a first byte together none is slow
-		return now.Sub(c.opened) > c.patience() && slices.ContainsFunc(r.connections, func(o *connection) bool { return o.samples > 1 })
+		return now.Sub(c.opened) > c.patience() && r.common > 0
 	case c.slow:
 		return c.rate*slowPart/2 < usual
 	}
@@ -402,6 +414,9 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	if p.probe {
 		p.probed(now)
 		f.Log.DebugContext(ctx, "another source is tried", "source", p.name)
+	}
+	if len(p.origin.connections) == 0 {
+		p.moved = now
 	}
 	p.origin.connections = append(p.origin.connections, c)
 	p.host.ask(now)
