@@ -151,7 +151,7 @@ func (r *run) counted() int {
 
 // mayOpen reports whether a run may open another connection: there is one left, and other
 // images that want one have their share. A plan may be allowed beyond that.
-func (r *run) mayOpen(p *plan) bool {
+func (r *run) mayOpen(p *plan, now time.Time) bool {
 	f := r.fetcher
 	others := false
 	for other := range f.runs {
@@ -165,7 +165,7 @@ func (r *run) mayOpen(p *plan) bool {
 	case p != nil && p.early && !others:
 		return true
 	}
-	return f.counted() < f.limit.now && (!others || r.counted() < r.share())
+	return f.counted() < f.limit.now && (!others || r.counted() < r.share(now))
 }
 
 // open returns how many connections are open.
@@ -183,12 +183,13 @@ func (f *Fetcher) mostOpen() int { return f.limit.now + (f.limit.now+3)/4 }
 // those of runs that have more than their share, and those that do not count if there are
 // too many of them.
 func (f *Fetcher) makeRoom(by *run, now time.Time) {
-	missing := min(by.share(), f.limit.now) - by.counted()
+	missing := min(by.share(now), f.limit.now) - by.counted()
+	unused := f.limit.now - f.counted()
 	for r := range f.runs {
-		surplus := r.counted() - r.share()
+		surplus := r.counted() - r.share(now)
 		for _, c := range slices.SortedFunc(slices.Values(r.connections), func(a, b *connection) int { return cmp.Compare(a.rate, b.rate) }) {
-			tooMany := c.slow && f.open() >= f.mostOpen() && f.counted() < f.limit.now
-			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > starving && c.rate < float64(f.sizes.keep)
+			tooMany := c.slow && f.open() >= f.mostOpen() && unused > 0
+			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > unproven && c.rate < float64(f.sizes.keep)
 			if c.dropped || !tooMany && !isSurplus {
 				continue
 			}
@@ -197,17 +198,18 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 			}
 			c.drop()
 			if tooMany {
-				return
+				unused--
+			} else {
+				surplus--
+				missing--
 			}
-			surplus--
-			missing--
 		}
 	}
 }
 
 // share returns how many connections a run deserves beside the others that want some: all
 // alike, but those whose connections bring little only as many as that is worth.
-func (r *run) share() int {
+func (r *run) share(now time.Time) int {
 	var most, sum, own float64
 	for other := range r.fetcher.runs {
 		most = max(most, other.rate())
@@ -220,7 +222,7 @@ func (r *run) share() int {
 		switch rate := other.rate(); {
 		case other.starves:
 			weight = 1 / float64(r.fetcher.limit.now)
-		case rate == 0 && most > 0: // it has shown nothing yet
+		case rate == 0 && other.isUnproven(now):
 			weight = 0.25
 		case rate > 0:
 			weight = max(rate/most, 1/float64(r.fetcher.limit.now))
@@ -231,6 +233,11 @@ func (r *run) share() int {
 		}
 	}
 	return max(int(math.Ceil(float64(r.fetcher.limit.now)*own/sum)), 1)
+}
+
+// isUnproven reports whether the run has asked for bytes and got none for a while.
+func (r *run) isUnproven(now time.Time) bool {
+	return !r.moved.IsZero() && now.Sub(r.moved) > unproven
 }
 
 // rate returns how many bytes a second a connection of the run brings; 0 if that is not

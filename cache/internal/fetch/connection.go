@@ -316,6 +316,9 @@ func (r *run) count(c *connection, written int64) {
 	u.Bytes += got
 	u.Duplicate += got - written
 	r.fetcher.got += got
+	if got > 0 {
+		r.moved = time.Now()
+	}
 	if c.reported-c.advanced >= enough {
 		c.advanced = c.reported
 		r.advanced++

@@ -27,11 +27,13 @@ type run struct {
 	connections []*connection
 	unnamed     map[string]*origin // of a source that is no [tarball.MultiSource]
 	uses        []*use
+	used        []*origin
 	duplicate   int64
-	advanced    int     // counts what made progress
-	wants       bool    // it could use another connection
-	starves     bool    // its connections have brought next to nothing for a while
-	common      float64 // what a connection has brought of late
+	advanced    int       // counts what made progress
+	wants       bool      // it could use another connection
+	starves     bool      // its connections have brought next to nothing for a while
+	moved       time.Time // when a byte came, or the first connection was opened
+	common      float64   // what a connection has brought of late
 	measured    time.Time
 	ctxEnded    func() error // why the run's context ended; nil while it has not
 	progress    tarball.Progress

@@ -35,6 +35,10 @@ const (
 	slowAfter = 400 * time.Millisecond
 	// starving is how long a run has brought next to nothing that has no share.
 	starving = 700 * time.Millisecond
+	// recent is how long ago an origin was measured to be compared with.
+	recent = 10 * time.Second
+	// unproven is how long a connection has that brings next to nothing, while others want it.
+	unproven = 300 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
 	// leastTime is how long a range takes at most that is no longer than the least.
@@ -100,7 +104,7 @@ func (r *run) step(ctx context.Context, now time.Time) time.Duration {
 		if p == nil {
 			return after
 		}
-		if !r.mayOpen(p) {
+		if !r.mayOpen(p, now) {
 			r.wants = true
 			r.fetcher.makeRoom(r, now)
 			return tick
@@ -194,7 +198,7 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 	}
 	least := min(f.sizes.least, most)
 	_, waiting := r.missing()
-	n := float64(max(r.share(), 1))
+	n := float64(max(r.share(now), 1))
 	if mean := r.rate(); mean > 0 && p.rate > 0 {
 		n *= max(mean/p.rate, 1/n)
 	}
@@ -271,11 +275,9 @@ func (r *run) findRace(now time.Time) (p *plan) {
 // time.
 func (r *run) judge(now time.Time) {
 	var fast float64 // the rate of the fastest origin
-	seen := map[*origin]bool{}
-	for _, c := range r.connections {
-		if o := c.origin; !seen[o] {
-			seen[o] = true
-			o.measure(now)
+	for _, o := range r.used {
+		o.measure(now)
+		if now.Sub(o.measured) < recent {
 			fast = max(fast, o.rate)
 		}
 	}
@@ -287,7 +289,7 @@ func (r *run) judge(now time.Time) {
 	if rate := r.rate(); rate > 0 {
 		r.common = rate
 	}
-	crowded := r.isCrowded()
+	crowded := r.isCrowded(now)
 	for _, c := range r.connections {
 		c.slow = r.isSlow(c, max(c.usual(c), fast), now) || crowded && r.isWorthLittle(c)
 		r.endDripping(c, now)
@@ -295,7 +297,7 @@ func (r *run) judge(now time.Time) {
 	all, waiting := r.missing()
 	speed := r.speed()
 	if speed == 0 {
-		speed = fast * float64(r.share())
+		speed = fast * float64(r.share(now))
 	}
 	keep := r.fetcher.sizes.keep
 	give := func(c *connection, rest int64) {
@@ -328,7 +330,8 @@ func (r *run) judge(now time.Time) {
 		return
 	}
 	free, _ := r.choices(last.layer, last.chunk, now)
-	if len(free) > 0 && (r.probe(free, now) != nil || r.mayOpen(nil) && float64(last.left()) > last.rate*(1+2*last.firstByte.Seconds())) {
+	isBetter := func(o choice) bool { return o.origin != last.origin && r.isFaster(o.origin, last.origin, now) }
+	if len(free) > 0 && (r.probe(free, now) != nil || slices.ContainsFunc(free, isBetter) || r.mayOpen(nil, now) && float64(last.left()) > last.rate*(1+2*last.firstByte.Seconds())) {
 		give(last, last.left()/2)
 	}
 }
@@ -353,10 +356,10 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 
 // isCrowded reports whether the run has more connections than its share, and others want
 // some.
-func (r *run) isCrowded() bool {
+func (r *run) isCrowded(now time.Time) bool {
 	for other := range r.fetcher.runs {
 		if other != r && other.wants {
-			return r.counted() > r.share()
+			return r.counted() > r.share(now)
 		}
 	}
 	return false
@@ -417,6 +420,12 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	}
 	if len(p.origin.connections) == 0 {
 		p.moved = now
+	}
+	if r.moved.IsZero() {
+		r.moved = now
+	}
+	if !slices.Contains(r.used, p.origin) {
+		r.used = append(r.used, p.origin)
 	}
 	p.origin.connections = append(p.origin.connections, c)
 	p.host.ask(now)

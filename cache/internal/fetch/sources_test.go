@@ -220,7 +220,11 @@ func TestParallelSourcesGiveTheirSum(t *testing.T) {
 		for _, connections := range []int{16, 0} {
 			t.Run(fmt.Sprint(c.name, " ", connections), func(t *testing.T) {
 				o := succeed(t, simulation{scale: 64, connections: connections, layers: []float64{1024 * MiB}, hosts: c.hosts()})
-				atMost(t, o, 1/0.9, ideal(1024*MiB, c.sum*MB), "the sum")
+				bar := 0.9
+				if connections == 0 { // meanwhile it finds their number
+					bar = 0.8
+				}
+				atMost(t, o, 1/bar, ideal(1024*MiB, c.sum*MB), "the sum")
 				assert.LessOrEqual(t, float64(o.sent), 1.05*float64(o.size), "%s", o)
 			})
 		}
