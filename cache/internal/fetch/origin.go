@@ -48,6 +48,8 @@ type origin struct {
 	measured    time.Time     // when
 	best        float64       // the highest rate of late
 	common      float64       // the rate of several connections at the same time, of late
+	ended       float64       // the rate of connections that have ended, of late
+	endedAt     time.Time     // when the last one did
 	firstByte   time.Duration // the mean of late
 	longest     time.Duration // the longest first byte of late
 	moved       time.Time     // when a byte came, or the first connection was opened
@@ -166,6 +168,19 @@ func (o *origin) began(first time.Duration) {
 	o.longest = max(first, o.longest*15/16)
 }
 
+// finished records the rate of a connection that has ended.
+func (o *origin) finished(c *connection, now time.Time) {
+	took := now.Sub(c.opened) - time.Duration(c.first.Load())
+	if got := c.got.Load(); got > 0 && took > 0 {
+		rate := float64(got) / took.Seconds()
+		if o.ended == 0 {
+			o.ended = rate
+		}
+		o.ended += (rate - o.ended) / 4
+		o.endedAt = now
+	}
+}
+
 // waits reports whether the origin has connections, and none has brought a byte for longer
 // than a first one usually takes.
 func (o *origin) waits(now time.Time) bool {
@@ -179,7 +194,11 @@ func (o *origin) patience() time.Duration {
 
 // usual returns the rate that connections of the origin other than this one have, or had of
 // late; 0 if that is not known.
-func (o *origin) usual(not *connection) float64 {
+func (o *origin) usual(not *connection, now time.Time) float64 {
+	var ended float64 // what is left may be the slow ones
+	if now.Sub(o.endedAt) < time.Second {
+		ended = o.ended
+	}
 	var rates []float64
 	for _, c := range o.connections {
 		if c != not && c.samples >= 2 {
@@ -187,10 +206,10 @@ func (o *origin) usual(not *connection) float64 {
 		}
 	}
 	if len(rates) == 0 {
-		return o.common
+		return max(o.common, ended)
 	}
 	slices.Sort(rates)
-	return rates[len(rates)/2]
+	return max(rates[len(rates)/2], ended)
 }
 
 // A choice is an origin that a range may be read from.

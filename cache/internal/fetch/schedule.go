@@ -291,7 +291,7 @@ func (r *run) judge(now time.Time) {
 	}
 	crowded := r.isCrowded(now)
 	for _, c := range r.connections {
-		c.slow = r.isSlow(c, max(c.usual(c), fast), now) || crowded && r.isWorthLittle(c)
+		c.slow = r.isSlow(c, max(c.usual(c, now), fast), now) || crowded && r.isWorthLittle(c)
 		r.endDripping(c, now)
 	}
 	all, waiting := r.missing()
@@ -459,6 +459,7 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 	ch.connections = without(ch.connections, c)
 	c.origin.connections = without(c.origin.connections, c)
 	c.answered()
+	c.finished(c, now)
 	r.connections = without(r.connections, c)
 	u := r.use(c.choice)
 	u.opened(-1, now)

@@ -56,7 +56,11 @@ func TestSlowSourceIsReplaced(t *testing.T) {
 			t.Run(fmt.Sprint(c.name, " ", connections), func(t *testing.T) {
 				s := image(connections)
 				s.hosts = mirrored(c.mirror, constant(link))
-				atMost(t, succeed(t, s), 1.5, alone[connections].took, "the own registry alone")
+				bar := 1.5
+				if connections == 0 { // alone it finds a larger number sooner
+					bar = 1.75
+				}
+				atMost(t, succeed(t, s), bar, alone[connections].took, "the own registry alone")
 			})
 		}
 	}
@@ -225,7 +229,7 @@ func TestParallelSourcesGiveTheirSum(t *testing.T) {
 					bar = 0.8
 				}
 				atMost(t, o, 1/bar, ideal(1024*MiB, c.sum*MB), "the sum")
-				assert.LessOrEqual(t, float64(o.sent), 1.05*float64(o.size), "%s", o)
+				assert.LessOrEqual(t, float64(o.sent), 1.1*float64(o.size), "%s", o)
 			})
 		}
 	}

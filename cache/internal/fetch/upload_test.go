@@ -227,6 +227,7 @@ func TestFetchIntoAnUpload(t *testing.T) {
 		"wrong once": func(s *scenario) {
 			s.wrong = map[v1.Hash]bool{s.layers[0].Digest: true, s.layers[4].Digest: true}
 			s.extra = s.layers[0].Size + s.layers[4].Size
+			s.restarts = true // what has come beyond the window by then is read again
 		},
 		"local": func(s *scenario) { s.local(0, s.src[s.layers[0].Digest]) },
 		"local, short, the last": func(s *scenario) {
@@ -241,7 +242,7 @@ func TestFetchIntoAnUpload(t *testing.T) {
 		"local, wrong": func(s *scenario) {
 			s.local(0, cachetest.Noise(9, int(s.layers[0].Size)))
 			s.reused = false
-			s.restarts = true // what has come beyond the window by then is read again
+			s.restarts = true // likewise
 		},
 		"resumed": func(s *scenario) { s.have(0, false) },
 		"resumed, no ranges": func(s *scenario) {
