@@ -16,6 +16,8 @@ const (
 	// within half a minute, and one that is gone is asked every five minutes.
 	firstAside   = 30 * time.Second
 	longestAside = 5 * time.Minute
+	// probeWait is what callers wait for another's probe before they look again.
+	probeWait = time.Second
 	// enough is after how many bytes a body that breaks is no failure of its
 	// source, so that a connection that breaks now and then is just continued.
 	enough = 1 << 20
@@ -58,6 +60,22 @@ func (h *health) asideFor() error {
 		return nil
 	}
 	return h.last
+}
+
+// wait returns how long the source is not to be asked: what is left of the time that it is
+// set aside for, and then as long as another request finds out whether it is back.
+func (h *health) wait() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch left := h.until.Sub(h.now()); {
+	case h.aside == 0:
+		return 0
+	case left > 0:
+		return left
+	case h.probing:
+		return probeWait
+	}
+	return 0
 }
 
 // errNeutral is the end of a request that says nothing about its source.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -29,8 +30,8 @@ type Image struct {
 	confirmed map[*repository]bool // those that have the manifest, for Options.AllSources
 
 	mu         sync.Mutex
-	distrusted map[v1.Hash]int      // how many sources, from the first on, sent wrong bytes
-	origins    map[v1.Hash][]string // which sent bytes of a blob, since it was last distrusted
+	distrusted map[v1.Hash]map[*repository]int // how often the sources sent wrong bytes
+	origins    map[v1.Hash][]string            // which sent bytes of a blob, since it was last distrusted
 }
 
 // Source returns the complete reference that the image was resolved at.
@@ -75,37 +76,102 @@ func copies(all [][]byte) [][]byte {
 // The error joins one [*Error] for each repository; a blob whose whole size
 // differs from the declared one wraps [ErrSize].
 func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	size, err := i.check(digest, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	var failed sourceErrors
+	var tried []*repository
+	for r := i.pick(digest, tried); r != nil; r = i.pick(digest, tried) {
+		body, err := i.readFrom(ctx, r, digest, size, offset, length)
+		if err == nil || ctx.Err() != nil {
+			return body, err
+		}
+		failed, tried = append(failed, err), append(tried, r)
+	}
+	return nil, failed
+}
+
+// readFrom asks one source once, which the caller has counted in its reading.
+func (i *Image) readFrom(ctx context.Context, r *repository, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
+	body, err := r.readRange(withoutRetries(ctx), digest, size, offset, length)
+	if err == nil {
+		i.addOrigin(digest, r)
+		return body, nil
+	}
+	r.reading.Add(-1)
+	err = r.newError(ctx, "read blob "+digest.String()+" of", r.name, err)
+	if ctx.Err() != nil {
+		r.settle(ctx, errNeutral)
+		return nil, err
+	}
+	r.settle(ctx, err)
+	r.log.InfoContext(ctx, "source does not serve the range", "source", r.name, "error", err)
+	return nil, err
+}
+
+// EachOrigin calls yield with each repository that a blob is read from, in the order of
+// ReadRange, until yield returns false: name is its complete name, host the HOST or
+// HOST:PORT that is asked. One whose bytes of the blob were wrong comes after those whose
+// bytes were not, see Distrust, and one that is not to be asked now comes last.
+//
+// Parallel reports whether the repository is known to have the image, see
+// [Options.AllSources], so that it may be read from at the same time as those before it;
+// after wrong bytes none is. Wait is how long it is not to be asked: since it is set aside,
+// or since its host asked for a delay. It is 0 otherwise.
+//
+// Read is ReadRange of this repository alone, which is asked once. It may be called at any
+// time, also within wait, by several goroutines, and for every blob of the image.
+func (i *Image) EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)) bool) {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	order := i.inOrder(digest)
+	confirmed := i.confirmed
+	if len(i.distrusted[digest]) > 0 {
+		confirmed = nil
+	}
+	i.mu.Unlock()
+	var now, later []*repository
+	waits := map[*repository]time.Duration{}
+	for _, r := range order {
+		if waits[r] = r.wait(); waits[r] == 0 {
+			now = append(now, r)
+		} else {
+			later = append(later, r)
+		}
+	}
+	for _, r := range append(now, later...) {
+		read := func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+			size, err := i.check(digest, offset, length)
+			if err != nil {
+				return nil, err
+			}
+			r.health.allow() // asked though it is set aside, it finds out whether it is back
+			r.reading.Add(1)
+			return i.readFrom(ctx, r, digest, size, offset, length)
+		}
+		if !yield(r.name, r.origin.host, confirmed[r], waits[r], read) {
+			return
+		}
+	}
+}
+
+// check returns the size of a blob that has this range.
+func (i *Image) check(digest v1.Hash, offset, length int64) (size int64, err error) {
 	if i == nil || len(i.repositories) == 0 {
-		return nil, errNotResolved
+		return 0, errNotResolved
 	}
 	op := "read blob " + digest.String() + " of"
 	size, ok := i.sizes[digest]
 	if !ok {
-		return nil, &Error{Op: op, Source: i.source, Kind: ErrNotFound, Err: errors.New("it is not part of the image")}
+		return 0, &Error{Op: op, Source: i.source, Kind: ErrNotFound, Err: errors.New("it is not part of the image")}
 	}
 	if offset < 0 || length < 1 || length > size-offset {
-		return nil, &Error{Op: op, Source: i.source, Kind: ErrSize, Err: fmt.Errorf("it has %d bytes: no range of %d at %d", size, length, offset)}
+		return 0, &Error{Op: op, Source: i.source, Kind: ErrSize, Err: fmt.Errorf("it has %d bytes: no range of %d at %d", size, length, offset)}
 	}
-	ctx = withoutRetries(ctx)
-	var failed sourceErrors
-	var tried []*repository
-	for r := i.pick(digest, tried); r != nil; r = i.pick(digest, tried) {
-		body, err := r.readRange(ctx, digest, size, offset, length)
-		if err == nil {
-			i.addOrigin(digest, r)
-			return body, nil
-		}
-		r.reading.Add(-1)
-		err = r.newError(ctx, "read blob "+digest.String()+" of", r.name, err)
-		if ctx.Err() != nil {
-			r.settle(ctx, errNeutral)
-			return nil, err
-		}
-		r.settle(ctx, err)
-		r.log.InfoContext(ctx, "source does not serve the range", "source", r.name, "error", err)
-		failed, tried = append(failed, err), append(tried, r)
-	}
-	return nil, failed
+	return size, nil
 }
 
 // pick returns the source to ask next for a blob, and counts that it reads; nil
@@ -126,13 +192,20 @@ func (i *Image) pick(digest v1.Hash, tried []*repository) *repository {
 	return next
 }
 
-// order returns the sources in the order in which a blob is asked of them: that
-// of the references, but after those that sent wrong bytes of it; or those that
-// are known to have the image first, the least busy one before the others.
+// inOrder returns the sources in the order in which a blob is asked of them: that of the
+// references, but after those that sent wrong bytes of it less often.
+func (i *Image) inOrder(digest v1.Hash) []*repository {
+	order := slices.Clone(i.repositories)
+	wrong := i.distrusted[digest]
+	slices.SortStableFunc(order, func(a, b *repository) int { return cmp.Compare(wrong[a], wrong[b]) })
+	return order
+}
+
+// order is inOrder for a caller who does not measure the sources: those that are known
+// to have the image come first, the least busy one before the others.
 func (i *Image) order(digest v1.Hash) []*repository {
-	first := i.distrusted[digest] % len(i.repositories)
-	order := slices.Concat(i.repositories[first:], i.repositories[:first])
-	if i.confirmed == nil || i.distrusted[digest] > 0 {
+	order := i.inOrder(digest)
+	if i.confirmed == nil || len(i.distrusted[digest]) > 0 {
 		return order
 	}
 	busy := map[*repository]int64{}
@@ -163,8 +236,10 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 	i.confirmed[r] = true
 }
 
-// Distrust records that the bytes of a blob were wrong: from now on it is read
-// from the next source alone, and from the first again after the last.
+// Distrust records that the bytes of a blob were wrong. From now on it is read from one
+// source at a time, and from those that sent bytes of it after the others: once more from
+// the first of them when all did. If none did since the last call, it is the source that
+// would be asked first.
 func (i *Image) Distrust(digest v1.Hash) {
 	if i == nil || len(i.repositories) == 0 {
 		return
@@ -172,10 +247,22 @@ func (i *Image) Distrust(digest v1.Hash) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.repositories[0].log.Warn("wrong bytes", "blob", digest.String(), "from", strings.Join(i.origins[digest], ", "))
-	if i.distrusted == nil {
-		i.distrusted = map[v1.Hash]int{}
+	wrong := i.distrusted[digest]
+	if wrong == nil {
+		if i.distrusted == nil {
+			i.distrusted = map[v1.Hash]map[*repository]int{}
+		}
+		wrong = map[*repository]int{}
+		i.distrusted[digest] = wrong
 	}
-	i.distrusted[digest]++
+	if len(i.origins[digest]) == 0 {
+		wrong[i.inOrder(digest)[0]]++
+	}
+	for _, r := range i.repositories {
+		if slices.Contains(i.origins[digest], r.name) {
+			wrong[r]++
+		}
+	}
 	delete(i.origins, digest)
 }
 

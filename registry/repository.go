@@ -43,6 +43,9 @@ type repository struct {
 	noRanges atomic.Bool  // it answered a range with the whole blob
 }
 
+// wait returns how long the repository is not to be asked for blobs.
+func (r *repository) wait() time.Duration { return r.health.wait() }
+
 // settle records in the repository's health how a request ended. That a registry
 // ignores ranges is no failure: it serves whole blobs.
 func (r *repository) settle(ctx context.Context, err error) {

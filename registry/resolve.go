@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -196,6 +197,14 @@ func (r *Resolved) ReadRange(ctx context.Context, digest v1.Hash, offset, length
 		return nil, err
 	}
 	return image.ReadRange(ctx, digest, offset, length)
+}
+
+// EachOrigin is [Image.EachOrigin] of [Resolved.Image]. It calls nothing as long as the
+// image is not loaded: then ReadRange loads it.
+func (r *Resolved) EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)) bool) {
+	if image := r.loaded(); image != nil {
+		image.EachOrigin(digest, yield)
+	}
 }
 
 // Distrust is [Image.Distrust]. It does nothing as long as nothing was read.
@@ -403,7 +412,7 @@ func (s *search) addOthers(ctx context.Context, image *Image) {
 		}
 	}
 	for _, ref := range others {
-		if _, r, err := s.client.parse(ref); err == nil {
+		if _, r, err := s.client.parse(ref); err == nil && !slices.Contains(image.repositories, r) {
 			image.repositories = append(image.repositories, r)
 			if s.client.options.AllSources {
 				image.confirm(ctx, r)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,11 +28,13 @@ var (
 		Source() string
 		Content(ctx context.Context) (manifest, config []byte, err error)
 		ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+		EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)) bool)
 		Distrust(digest v1.Hash)
 		Origins(digest v1.Hash) []string
 	} = (*registry.Resolved)(nil)
 	_ interface {
 		ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+		EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)) bool)
 		Distrust(digest v1.Hash)
 		Origins(digest v1.Hash) []string
 	} = (*registry.Image)(nil)

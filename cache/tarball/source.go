@@ -27,12 +27,39 @@ type Source interface {
 
 // A MultiSource is a [Source] with several origins that can be read apart from each other.
 // A fetch measures the origins, and gives ranges to those that are fast, in place of
-// calling ReadRange of the whole.
+// calling ReadRange of the whole. Its method has no type of this package, so that
+// importing it is not needed.
 type MultiSource interface {
 	Source
-	// OriginsOf returns the origins of a blob, the preferred first. It is called before
-	// each range, and the answer may change.
-	OriginsOf(digest v1.Hash) []Origin
+	// EachOrigin calls yield with each origin of a blob, the preferred first, until yield
+	// returns false. The arguments are the fields of an [Origin]; read is its ReadRange. It
+	// is called before each range, and the answer may change.
+	EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read ReadRangeFunc) bool)
+}
+
+// A ReadRangeFunc is a function that is a [Source].
+type ReadRangeFunc = func(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error)
+
+type funcSource ReadRangeFunc
+
+func (f funcSource) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
+	return f(ctx, digest, offset, length)
+}
+
+// OriginsOf returns the origins of a blob, the preferred first: those of a [MultiSource],
+// or else, and if it names none, one [Origin] without a name that is src itself.
+func OriginsOf(src Source, digest v1.Hash) []Origin {
+	var origins []Origin
+	if multi, ok := src.(MultiSource); ok {
+		multi.EachOrigin(digest, func(name, host string, parallel bool, wait time.Duration, read ReadRangeFunc) bool {
+			origins = append(origins, Origin{Source: funcSource(read), Name: name, Host: host, Parallel: parallel, Wait: wait})
+			return true
+		})
+	}
+	if len(origins) == 0 {
+		origins = []Origin{{Source: src}}
+	}
+	return origins
 }
 
 // An Origin is one of the origins of a [MultiSource].
@@ -42,7 +69,7 @@ type Origin struct {
 	// Name identifies the origin, also over several images: the repository. Errors and
 	// reports have it.
 	Name string
-	// Host is HOST[:PORT] of the server. Origins with the same host share its limits.
+	// Host is HOST or HOST:PORT of the server. Origins with the same host share its limits.
 	Host string
 	// Parallel reports whether the origin may be read from at the same time as those before
 	// it. Others are read in their place, when they fail or are slow.

@@ -46,6 +46,9 @@ func image(sizes ...int) (v1.Image, error) {
 	return imagetest.Image(layers...)
 }
 
+// What the package cache takes of the package registry: they do not import each other.
+var _, _ tarball.MultiSource = (*registry.Image)(nil), (*registry.Resolved)(nil)
+
 // A remote is an image in one or two registries, the mirror first, which
 // another program has just resolved.
 type remote struct {
