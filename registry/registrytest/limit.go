@@ -18,7 +18,7 @@ type limit struct {
 
 // take counts a request and returns how long it comes too early; 0 if it is served.
 func (l *limit) take(q Quirks, now time.Time) time.Duration {
-	burst := float64(cmp.Or(q.RequestBurst, 1))
+	burst := cmp.Or(float64(q.RequestBurst), math.Ceil(q.RequestsPerSecond))
 	if !l.at.IsZero() {
 		l.used = max(0, l.used-q.RequestsPerSecond*now.Sub(l.at).Seconds())
 	}

@@ -86,7 +86,7 @@ func TestRequestsPerSecond(t *testing.T) {
 func TestRetryAfterText(t *testing.T) {
 	s := New(t)
 	now := time.Now()
-	q := Quirks{RequestsPerSecond: 4, RetryAfterText: "retry-after: %s, allowed: 4/second", Now: func() time.Time { return now }}
+	q := Quirks{RequestsPerSecond: 4, RequestBurst: 1, RetryAfterText: "retry-after: %s, allowed: 4/second", Now: func() time.Time { return now }}
 	s.SetQuirks(q)
 	serve(s, "/v2/", "")
 	got := serve(s, "/v2/", "")

@@ -53,7 +53,7 @@ type Quirks struct {
 	// looked at, and with Retry-After: that of RetryAfter, or the whole seconds until one
 	// will be served; with RetryAfterText alone the header is absent.
 	RequestsPerSecond float64
-	// RequestBurst is how many may come at once after a pause. Default: 1.
+	// RequestBurst is how many may come at once after a pause. Default: those of a second.
 	RequestBurst int
 	// CountRefused makes each request that is refused so count like one that is
 	// served, as far as that adds no more than a burst to the wait.
