@@ -52,23 +52,29 @@ type Options struct {
 	// none.
 	CertDirs []string
 	// RetryWait is the wait before a request that failed is repeated the first
-	// time; it doubles with each repetition. Default: 500 ms.
+	// time; it doubles with each repetition. A host that refuses requests is waited for
+	// as long as it asks for, see the package documentation. Default: 500 ms.
 	RetryWait time.Duration
-	// FirstByteTimeout is how long the first byte of a blob may take: a registry that
-	// is a cache may fetch the whole of it first. Default: 5 min.
+	// FirstByteTimeout is how long the first byte of a blob may take before the request is
+	// abandoned: a registry that is a cache may fetch the whole of it first. It counts
+	// from the request to the first byte of the body; after the header at least StallTimeout
+	// is left. A redirect and the answer where it leads have as long each. Default: 5 min.
 	FirstByteTimeout time.Duration
 	// StallTimeout is how long the next byte of an answer may take before the request is
-	// abandoned. An answer that is no blob may take four times as long in all, and its
-	// first byte as long as that. Default: 15 s.
+	// abandoned. An answer that is no blob may take four times as long in all, its first
+	// byte included, and a config as long after its header. To connect may take as long as
+	// a byte, and with [DefaultTransport] 10 s, and 10 s more for TLS. Default: 15 s.
 	StallTimeout time.Duration
 	// MirrorsMustAgree makes [Client.Resolve] ask the last reference too, the
 	// image's own registry, and fail with [ErrDisagree] unless it has the same
 	// image. Default: a mirror is trusted.
 	MirrorsMustAgree bool
 	// AllSources makes ranges of blobs come from all references that have the
-	// image at once, each range from the one with the fewest in flight. It pays
-	// where a registry as a whole is slower than this machine. Default: the
-	// first one serves all ranges that it can.
+	// image at once: a caller of [Image.EachOrigin] gives each what it can carry, and
+	// [Image.ReadRange] takes the one with the fewest ranges in flight. It pays where a
+	// registry as a whole is slower than this machine. Default: the first one serves all
+	// ranges that it can; one that is slow loses ranges to the next, if the caller
+	// measures them.
 	AllSources bool
 	// Logger gets what is tried and what is given up, without secrets. Default:
 	// none.
@@ -111,6 +117,9 @@ func New(options *Options) *Client {
 	if c.options.RetryWait <= 0 {
 		c.options.RetryWait = 500 * time.Millisecond
 	}
+	if c.options.FirstByteTimeout <= 0 {
+		c.options.FirstByteTimeout = 5 * time.Minute
+	}
 	if c.options.StallTimeout <= 0 {
 		c.options.StallTimeout = 15 * time.Second
 	}
@@ -124,7 +133,8 @@ func New(options *Options) *Client {
 	}
 	c.allowLocal = c.options.AllowLocal
 	base := &guard{base: c.options.Transport, allowLocal: c.allowLocal, certs: &certs{dirs: c.options.CertDirs, cas: c.options.CAs, log: c.log}}
-	c.transport = transport.NewUserAgent(newTransport(base, c.options.PlainHTTP, c.options.RetryWait, c.options.StallTimeout), "dockercache")
+	below, gates := newTransport(base, &c.options, c.log)
+	c.transport, c.gates = transport.NewUserAgent(below, "dockercache"), gates
 	return c
 }
 

@@ -61,6 +61,38 @@
 // at once; with [Options.MirrorsMustAgree] a mirror must have what the image's own
 // registry has.
 //
+// [Image.EachOrigin] names the repositories of a blob, each to be read by itself, for a
+// caller who measures how fast they are.
+//
+// # Hosts that refuse requests
+//
+// An answer 429, or 503 with a delay, is a refusal of its host: a registry's, a
+// storage's or a token server's. Until the delay has passed no request of the client is
+// made to it. The delay is in the header Retry-After, in seconds or as a date, or in the
+// text of the answer, as ghcr.io has it ("retry-after: 880.092µs"): the longer one counts,
+// up to a minute. A 429 without one means [Options.RetryWait], which doubles with each
+// refusal in a row.
+//
+// Ranges of blobs do not wait, and fail at once: their errors are temporary, and say how
+// much of the delay is left. All other requests wait, also those of a login that a range
+// needs, up to a tenth longer than the delay,
+// but no longer than their contexts allow. Then one is made, and more with each that is
+// served. They fail when nothing was served between five refusals in a row, or when one
+// request was refused 20 times, and for 10 minutes, while others were served. So it is progress that counts:
+// of many images at once each is resolved, however few requests the registry allows in a
+// second.
+//
+// # Registries without ranges
+//
+// Whole blobs are asked for without a range. An answer to a range that speaks of the range
+// (400, 405, 406, 411 to 414, 416, 417, 501, 505), or has another one's form, is
+// [ErrNoRanges]: the blob can be read as a whole. Any other error, but 429 and 503, may
+// mean something else: then the whole blob is asked for, without reading it, and if that
+// is served and the range is refused once more, it is [ErrNoRanges] too. It is remembered
+// for 10 minutes, since it may be the fault of a proxy: of the blob in that repository, and
+// of all blobs there once three showed it or the registry answered a range with the whole.
+// A storage that refuses signatures (401, 403) must do so for 2 s before it is looked into.
+//
 // Registries on a loopback address may speak plain HTTP. Any other must speak
 // HTTPS unless [Options.PlainHTTP] names it, and so must every redirect. Only a
 // registry that is on this machine, its link or a private network itself may lead

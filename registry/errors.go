@@ -30,7 +30,8 @@ var (
 	// the registry was not asked.
 	ErrNoCredentials = errors.New("no credentials")
 	// ErrUnreachable: after all retries there was no answer, or only answers such
-	// as 429 and 503 that may be better later.
+	// as 429 and 503 that may be better later; of a blob after one request. It is
+	// temporary.
 	ErrUnreachable = errors.New("unreachable")
 	// ErrInvalidAnswer: the answer is not that of a registry.
 	ErrInvalidAnswer = errors.New("not a registry's answer")
@@ -39,8 +40,8 @@ var (
 	ErrDigest = errors.New("wrong digest")
 	// ErrSize: a blob is shorter or longer than the manifest declares.
 	ErrSize = errors.New("wrong size")
-	// ErrNoRanges: the registry ignores ranges, so a blob can be read only from
-	// its beginning.
+	// ErrNoRanges: the registry ignores or refuses ranges of a blob, so it can be read
+	// only as a whole.
 	ErrNoRanges = errors.New("no ranges")
 	// ErrDisagree: a mirror and the image's own registry do not have the same
 	// image, see [Options.MirrorsMustAgree].
@@ -83,9 +84,11 @@ type Error struct {
 	Err error
 
 	retryAfter time.Duration
+	refused    bool // by a host that asked for a delay, see gates
 }
 
-// Temporary reports whether the same request may succeed later.
+// Temporary reports whether the same request may succeed later: of the kinds,
+// [ErrUnreachable] is temporary, and [ErrNoCredentials] if the keychain's error is.
 func (e *Error) Temporary() bool {
 	if e.Kind == ErrNoCredentials { // the server that a keychain asks may be down
 		var t TemporaryError
@@ -94,12 +97,14 @@ func (e *Error) Temporary() bool {
 	return e.Kind == ErrUnreachable
 }
 
-// RetryAfter returns how long the registry asks to wait before the next
-// request; 0 if it does not.
+// RetryAfter returns how long to wait before the next request, a minute at most: what
+// the registry asks for, or what is left of that if it was not asked again, since its
+// host refuses requests. 0 is no wish. Callers of many ranges should add some time at
+// random, so that these do not come at the same moment.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
-// IgnoresRange reports whether the registry serves blobs only from their
-// beginning, so that they can be read only in one piece.
+// IgnoresRange reports whether the registry serves this blob only as a whole, so that
+// it can be read only in one piece: from offset 0 to its end.
 func (e *Error) IgnoresRange() bool { return e.Kind == ErrNoRanges }
 
 func (e *Error) Error() string {
@@ -132,7 +137,7 @@ func (s *shared) newError(ctx context.Context, op, source string, err error) err
 		if err := s.newError(ctx, op, source, aside.err); !errors.As(err, &before) {
 			return err // the context has ended meanwhile
 		}
-		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter}
+		return &Error{Op: op, Source: source, Kind: before.Kind, Err: fmt.Errorf("not asked again so soon: %w", before.Err), retryAfter: before.retryAfter, refused: before.refused}
 	}
 	var done *Error
 	if errors.As(err, &done) {
@@ -150,6 +155,10 @@ func (s *shared) newError(ctx context.Context, op, source string, err error) err
 	if errors.As(err, &status) {
 		e.retryAfter = status.retryAfter
 	}
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		e.retryAfter, e.refused = refused.delay, true
+	}
 	var answer *transport.Error
 	// A loopback registry is tried with TLS and without. The first error says
 	// more: the second one is "you are speaking plain HTTP".
@@ -159,7 +168,11 @@ func (s *shared) newError(ctx context.Context, op, source string, err error) err
 	case isCertificate(err):
 		e.Kind = ErrCertificate
 	case errors.As(err, &answer):
-		e.Kind, e.Err = kindOf(answer), errors.New(s.secrets.Text(answerText(answer)))
+		text := answerText(answer)
+		if refused != nil && refused.early {
+			text = fmt.Sprintf("not asked, since %s refuses requests for another %v: %s", refused.host, max(refused.delay.Round(time.Millisecond), time.Millisecond), text)
+		}
+		e.Kind, e.Err = kindOf(answer), errors.New(s.secrets.Text(text))
 		if status != nil && status.signature {
 			// Blob storage denies a URL whose signature has expired. The registry
 			// signs a new one, so it is worth asking again.
@@ -241,6 +254,8 @@ type statusError struct {
 	redirected bool // it came from where the registry redirected to
 	signature  bool // blob storage finds the signature of its URL expired
 	retryAfter time.Duration
+	// contentRange is the header of an answer 416, which may state the size.
+	contentRange string
 }
 
 func (e *statusError) Unwrap() error { return e.error }

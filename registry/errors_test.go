@@ -40,7 +40,7 @@ func TestErrorOfASourceSetAside(t *testing.T) {
 
 // A registry's Retry-After still holds when it is not asked again.
 func TestErrorOfASourceSetAsideSaysWhenToAskAgain(t *testing.T) {
-	before := (&shared{}).newError(t.Context(), "read", "host/image", &statusError{&transport.Error{StatusCode: 429}, 429, false, false, 7 * time.Second})
+	before := (&shared{}).newError(t.Context(), "read", "host/image", &statusError{error: &transport.Error{StatusCode: 429}, status: 429, retryAfter: 7 * time.Second})
 	for _, err := range []error{before, fmt.Errorf("config: %w", before)} {
 		var after *Error
 		require.ErrorAs(t, (&shared{}).newError(t.Context(), "resolve", "host/image:tag", &asideError{err}), &after)

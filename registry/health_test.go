@@ -127,3 +127,27 @@ func TestBrokenBodies(t *testing.T) {
 		assert.Equal(t, c.failures, r.health.failures, c)
 	}
 }
+
+// However a range ends, it is no longer counted as one that is in flight.
+func TestRangesInFlight(t *testing.T) {
+	server := registrytest.New(t)
+	pushed, err := random.Image(1000, 1)
+	require.NoError(t, err)
+	ref, err := server.Push("team/image:tag", pushed)
+	require.NoError(t, err)
+	manifest, err := pushed.Manifest()
+	require.NoError(t, err)
+	for _, q := range []registrytest.Quirks{{}, {RangeStatus: 404}, {RangeStatus: 404, RangeStatusCount: 1}, {RangeStatus: 404, RangeStatusCount: 2}, {RangeStatus: 400}, {RangeStatus: 429}, {BlobStatus: 404}, {IgnoreRange: true}, {ShortBlob: true}, {WrongContentRange: true}} {
+		image, err := New(&Options{Keychain: Chain{}, RetryWait: time.Microsecond}).Image(t.Context(), DefaultPlatform(), ref)
+		require.NoError(t, err)
+		server.SetQuirks(q)
+		for _, offset := range []int64{0, 10} {
+			if body, err := image.ReadRange(t.Context(), manifest.Layers[0].Digest, offset, 100); err == nil {
+				require.Equal(t, int64(1), image.repositories[0].reading.Load(), q)
+				require.NoError(t, body.Close())
+			}
+			require.Zero(t, image.repositories[0].reading.Load(), q)
+		}
+		server.SetQuirks(registrytest.Quirks{})
+	}
+}

@@ -30,7 +30,8 @@ type Image struct {
 	confirmed map[*repository]bool // those that have the manifest, for Options.AllSources
 
 	mu         sync.Mutex
-	distrusted map[v1.Hash]map[*repository]int // how often the sources sent wrong bytes
+	times      int                             // for an order in distrusted
+	distrusted map[v1.Hash]map[*repository]int // which sources sent wrong bytes, and when last
 	origins    map[v1.Hash][]string            // which sent bytes of a blob, since it was last distrusted
 }
 
@@ -63,15 +64,19 @@ func copies(all [][]byte) [][]byte {
 
 // ReadRange returns length bytes from offset on of a blob that the manifest
 // declares. The bytes are not verified. The reader must be closed; it fails when
-// the connection does, when nothing comes for [Options.StallTimeout], and when ctx
-// ends.
+// the connection does, when no first byte comes for [Options.FirstByteTimeout] or no
+// other for [Options.StallTimeout], and when ctx ends.
 //
 // The repository that the image was resolved in is asked first, then those of the
-// references after it, then those before it that were unreachable; each once.
-// With [Options.AllSources] the one with the fewest ranges in flight comes first,
-// and one that is set aside comes last. A reader that fails later is not replaced:
-// ask again for what is missing. [Error.Temporary] and [Error.RetryAfter] report
-// whether and when that makes sense.
+// references after it, then those before it that were unreachable; each once. One that
+// is set aside comes last. With [Options.AllSources] the one with the fewest ranges in
+// flight comes first. [Image.EachOrigin] is for a caller who measures them. A reader
+// that fails later is not replaced: ask again for what is missing. [Error.Temporary]
+// and [Error.RetryAfter] report whether and when that makes sense. A host that has
+// asked for a delay is not asked before it has passed.
+//
+// The whole blob is asked for without a range. A range that a registry ignores or
+// refuses, though it serves the whole, is [ErrNoRanges].
 //
 // The error joins one [*Error] for each repository; a blob whose whole size
 // differs from the declared one wraps [ErrSize].
@@ -94,7 +99,7 @@ func (i *Image) ReadRange(ctx context.Context, digest v1.Hash, offset, length in
 
 // readFrom asks one source once, which the caller has counted in its reading.
 func (i *Image) readFrom(ctx context.Context, r *repository, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
-	body, err := r.readRange(withoutRetries(ctx), digest, size, offset, length)
+	body, err := r.readRange(forRange(ctx), digest, size, offset, length)
 	if err == nil {
 		i.addOrigin(digest, r)
 		return body, nil
@@ -193,7 +198,7 @@ func (i *Image) pick(digest v1.Hash, tried []*repository) *repository {
 }
 
 // inOrder returns the sources in the order in which a blob is asked of them: that of the
-// references, but after those that sent wrong bytes of it less often.
+// references, but those that sent wrong bytes of it come last, the latest at the end.
 func (i *Image) inOrder(digest v1.Hash) []*repository {
 	order := slices.Clone(i.repositories)
 	wrong := i.distrusted[digest]
@@ -237,9 +242,9 @@ func (i *Image) confirm(ctx context.Context, r *repository) {
 }
 
 // Distrust records that the bytes of a blob were wrong. From now on it is read from one
-// source at a time, and from those that sent bytes of it after the others: once more from
-// the first of them when all did. If none did since the last call, it is the source that
-// would be asked first.
+// source at a time, and from those that sent bytes of it since the last call after the
+// others: of several, the first in the order comes last, for the last reference is the
+// image's own registry. If none did, it is the source that would be asked first.
 func (i *Image) Distrust(digest v1.Hash) {
 	if i == nil || len(i.repositories) == 0 {
 		return
@@ -247,21 +252,20 @@ func (i *Image) Distrust(digest v1.Hash) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.repositories[0].log.Warn("wrong bytes", "blob", digest.String(), "from", strings.Join(i.origins[digest], ", "))
-	wrong := i.distrusted[digest]
-	if wrong == nil {
-		if i.distrusted == nil {
-			i.distrusted = map[v1.Hash]map[*repository]int{}
-		}
-		wrong = map[*repository]int{}
-		i.distrusted[digest] = wrong
+	order := i.inOrder(digest)
+	wrong := slices.DeleteFunc(slices.Clone(order), func(r *repository) bool { return !slices.Contains(i.origins[digest], r.name) })
+	if len(wrong) == 0 {
+		wrong = order[:1]
 	}
-	if len(i.origins[digest]) == 0 {
-		wrong[i.inOrder(digest)[0]]++
+	if i.distrusted == nil {
+		i.distrusted = map[v1.Hash]map[*repository]int{}
 	}
-	for _, r := range i.repositories {
-		if slices.Contains(i.origins[digest], r.name) {
-			wrong[r]++
-		}
+	if i.distrusted[digest] == nil {
+		i.distrusted[digest] = map[*repository]int{}
+	}
+	for _, r := range slices.Backward(wrong) {
+		i.times++
+		i.distrusted[digest][r] = i.times
 	}
 	delete(i.origins, digest)
 }

@@ -97,7 +97,7 @@ func TestReadRangeFaults(t *testing.T) {
 		"long":                     {quirks: registrytest.Quirks{LongBlob: true}, kind: registry.ErrSize, says: "the manifest declares"},
 		"long, without ranges":     {quirks: registrytest.Quirks{LongBlob: true, IgnoreRange: true}, kind: registry.ErrSize},
 		"range behind a short end": {quirks: registrytest.Quirks{ShortBlob: true}, offset: -1, kind: registry.ErrSize, says: "has none at"},
-		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, kind: registry.ErrInvalidAnswer, says: "Content-Range"},
+		"wrong Content-Range":      {quirks: registrytest.Quirks{WrongContentRange: true}, length: 1000, kind: registry.ErrInvalidAnswer, says: "Content-Range"},
 		"ignores ranges":           {quirks: registrytest.Quirks{IgnoreRange: true}, offset: 1, kind: registry.ErrNoRanges, says: "the whole blob"},
 		"cut":                      {quirks: registrytest.Quirks{CutBodyAfter: 1000}, kind: registry.ErrUnreachable, says: "unexpected EOF"},
 		"stalled":                  {quirks: registrytest.Quirks{Stall: true}, kind: registry.ErrUnreachable, says: "no byte came for too long"},
@@ -182,21 +182,31 @@ func TestReadRangeIgnoredFromTheBeginning(t *testing.T) {
 	}
 }
 
-// Ranges are not repeated here; the error reports whether, and when, to ask again.
+// Requests for blobs are not repeated here; the error reports whether, and when, to ask
+// again. A host that asks for a delay with 429 or 503 is not asked before.
 func TestReadRangeSaysWhenToAskAgain(t *testing.T) {
-	r := resolved(t, nil)
 	for status, temporary := range map[int]bool{429: true, 500: true, 503: true, 404: false, 403: false} {
+		r := resolved(t, nil)
 		r.server.SetQuirks(registrytest.Quirks{Status: status, RetryAfter: 7, StatusCount: 1})
-		_, err := r.read(t.Context(), 0, 10)
+		_, err := r.read(t.Context(), 0, r.layer.Size)
 		var may interface{ Temporary() bool }
 		require.ErrorAs(t, err, &may)
 		assert.Equal(t, temporary, may.Temporary(), status)
 		var typed *registry.Error
 		require.ErrorAs(t, err, &typed)
 		assert.Equal(t, 7*time.Second, typed.RetryAfter(), status)
-		got, err := r.read(t.Context(), 0, 10)
+		asked := len(r.server.Requests())
+		got, err := r.read(t.Context(), 0, r.layer.Size)
+		if status == 429 || status == 503 {
+			require.ErrorIs(t, err, registry.ErrUnreachable)
+			require.ErrorContains(t, err, "not asked, since "+r.server.Host()+" refuses requests for another ")
+			require.ErrorAs(t, err, &typed)
+			assert.Greater(t, typed.RetryAfter(), 5*time.Second)
+			assert.Len(t, r.server.Requests(), asked)
+			continue
+		}
 		require.NoError(t, err, "the first request was not repeated")
-		assert.Equal(t, r.content[:10], got)
+		assert.True(t, bytes.Equal(r.content, got))
 	}
 }
 

@@ -3,7 +3,9 @@ package registry_test
 import (
 	"context"
 	"io"
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -98,14 +100,14 @@ func TestOrderOfOrigins(t *testing.T) {
 	_, err = r.origins()[1].read(t.Context(), r.layer.Digest, 0, 10)
 	require.NoError(t, err)
 	r.Distrust(r.layer.Digest)
-	require.Equal(t, mirrorFirst, hosts(r.origins()), "both sent bytes")
+	require.Equal(t, ownFirst, hosts(r.origins()), "both sent bytes, and its own registry is more likely right")
 	assert.False(t, r.origins()[0].parallel)
 	assert.False(t, r.origins()[1].parallel)
 	_, err = r.origins()[0].read(t.Context(), r.layer.Digest, 0, 10)
 	require.NoError(t, err)
 	r.Distrust(r.layer.Digest)
-	require.Equal(t, ownFirst, hosts(r.origins()))
-	assert.Equal(t, []string{p.own.Host() + "/own/image"}, func() []string {
+	require.Equal(t, mirrorFirst, hosts(r.origins()))
+	assert.Equal(t, []string{p.mirror.Host() + "/mirror/image"}, func() []string {
 		_, err := r.read(t.Context(), 0, 10)
 		require.NoError(t, err)
 		return r.Origins(r.layer.Digest)
@@ -123,4 +125,52 @@ func TestEachOriginStops(t *testing.T) {
 	assert.Equal(t, 1, calls)
 	assert.Empty(t, remote{}.origins())
 	(*registry.Resolved)(nil).EachOrigin(v1.Hash{}, nil)
+}
+
+// Two references in one repository are one origin.
+func TestOriginsOfOneRepository(t *testing.T) {
+	p := newPair(t)
+	other := push(t, p.mirror, "mirror/image:other", p.image)
+	got, err := newClient(func(o *registry.Options) { o.AllSources = true }).Image(t.Context(), registry.DefaultPlatform(), p.mirrorRef, other, p.ownRef)
+	require.NoError(t, err)
+	assert.Equal(t, []string{p.mirror.Host(), p.own.Host()}, hosts(remote{got, p.mirror, layersOf(t, p.image)[0], nil}.origins()))
+}
+
+// A source whose time is over is asked by one, which finds out whether it is back; what
+// is asked of it meanwhile, or before, is no harm.
+func TestOriginIsBack(t *testing.T) {
+	p := newPair(t)
+	synctest.Test(t, func(t *testing.T) {
+		held, release := make(chan struct{}), make(chan struct{})
+		mirror := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") == "bytes=20-29" {
+				close(held)
+				<-release
+			}
+			p.mirror.ServeHTTP(w, r)
+		})
+		o := inBubble(t, map[string]http.Handler{"mirror.example.com": mirror, "own.example.com": p.own})
+		r := remote{resolvedInBubble(t, o, "mirror.example.com/mirror/image:tag", "own.example.com/own/image:tag"), p.mirror, layersOf(t, p.image)[0], contentOf(t, p.image, 0)}
+		p.mirror.SetQuirks(registrytest.Quirks{BlobStatus: 404})
+		first := r.origins()[0]
+		for range 3 {
+			_, err := first.read(t.Context(), r.layer.Digest, 0, 10)
+			require.ErrorIs(t, err, registry.ErrNotFound)
+		}
+		assert.Equal(t, 30*time.Second, r.origins()[1].wait)
+		p.mirror.SetQuirks(registrytest.Quirks{})
+		time.Sleep(30 * time.Second)
+		require.Equal(t, "mirror.example.com", r.origins()[0].host)
+		go func() {
+			_, err := first.read(t.Context(), r.layer.Digest, 20, 10)
+			assert.NoError(t, err)
+		}()
+		<-held
+		origins := r.origins()
+		assert.Equal(t, []string{"own.example.com", "mirror.example.com"}, hosts(origins))
+		assert.Equal(t, time.Second, origins[1].wait, "look again then")
+		close(release)
+		synctest.Wait()
+		assert.Equal(t, []string{"mirror.example.com", "own.example.com"}, hosts(r.origins()))
+	})
 }

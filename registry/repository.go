@@ -9,10 +9,8 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/dockercache/dockercache/internal/imagespec"
 )
@@ -39,17 +38,38 @@ var accepted = []string{
 // is safe for concurrent use.
 type repository struct {
 	sessions
-	reading  atomic.Int64 // how many ranges of blobs are in flight
-	noRanges atomic.Bool  // it answered a range with the whole blob
+	reading   atomic.Int64           // how many ranges of blobs are in flight
+	probes    singleflight.Group     // by digest, see readRange
+	rangeless rangeless              // blobs of which it serves no ranges
+	storage   atomic.Pointer[string] // the host that served a blob last, or refused to; nil if it is the registry's own
 }
 
 // wait returns how long the repository is not to be asked for blobs.
-func (r *repository) wait() time.Duration { return r.health.wait() }
+func (r *repository) wait() time.Duration {
+	if refused := r.refusal(); refused != nil {
+		return max(r.health.wait(), refused.delay)
+	}
+	return r.health.wait()
+}
+
+// refusal returns the error of a range that would be asked for now, if the registry's host
+// or that of its storage refuses requests at the moment.
+func (r *repository) refusal() *refusedError {
+	longest := r.gates.refusal(r.origin.host)
+	if storage := r.storage.Load(); storage != nil {
+		if refused := r.gates.refusal(*storage); refused != nil && (longest == nil || refused.delay > longest.delay) {
+			longest = refused
+		}
+	}
+	return longest
+}
 
 // settle records in the repository's health how a request ended. That a registry
-// ignores ranges is no failure: it serves whole blobs.
+// ignores ranges is no failure: it serves whole blobs. Nor is it one that its host asks
+// for a delay: nothing is asked of it until that has passed.
 func (r *repository) settle(ctx context.Context, err error) {
-	if errors.Is(err, ErrNoRanges) {
+	var refused *Error
+	if errors.Is(err, ErrNoRanges) || errors.As(err, &refused) && refused.refused {
 		err = errNeutral
 	}
 	if d := r.health.settle(err); d > 0 {
@@ -122,27 +142,16 @@ func (r *repository) send(ctx context.Context, s *session, path string, header h
 	if err != nil {
 		return nil, err
 	}
-	if err := transport.CheckError(resp, want...); err != nil {
-		resp.Body.Close()
+	if !slices.Contains(want, resp.StatusCode) {
+		defer resp.Body.Close()
+		delay := delayOf(resp.Header, textOf(resp))
 		redirected := resp.Request.URL.Host != u.Host
 		// Another registry denies in the same words, but its challenge shows what it wants.
 		signature := redirected && strings.HasPrefix(path, "blobs/") &&
 			(resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized && len(challengesOf(resp)) == 0)
-		return nil, &statusError{err, resp.StatusCode, redirected, signature, retryAfter(resp.Header)}
+		return nil, &statusError{transport.CheckError(resp), resp.StatusCode, redirected, signature, delay, resp.Header.Get("Content-Range")}
 	}
 	return resp, nil
-}
-
-// retryAfter reads the header Retry-After, in seconds or as a date; 0 if absent.
-func retryAfter(h http.Header) time.Duration {
-	text := h.Get("Retry-After")
-	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(0, time.Until(at))
-	}
-	return 0
 }
 
 // A manifest is what a registry served under a tag or digest, verified to have
@@ -235,7 +244,7 @@ func (r *repository) readBlob(ctx context.Context, what string, d v1.Descriptor,
 	if d.Size > limit {
 		return fail(ErrUnsupported, "%d bytes, more than %d", d.Size, limit)
 	}
-	resp, err := r.get(ctx, "blobs/"+d.Digest.String(), http.Header{}, http.StatusOK)
+	resp, err := r.get(forBlob(ctx), "blobs/"+d.Digest.String(), http.Header{}, http.StatusOK)
 	if err != nil {
 		return nil, r.newError(ctx, op, r.name, err)
 	}
@@ -258,141 +267,4 @@ func atLeast(got, declared int64) string {
 		return "there are more"
 	}
 	return fmt.Sprintf("there are %d", got)
-}
-
-// readRange asks for a range of a blob whose whole size is declared. Always a
-// closed range, bytes=a-b: some registries answer 416 to an open one. The caller
-// has counted it in r.reading; the body's Close subtracts it.
-func (r *repository) readRange(ctx context.Context, digest v1.Hash, size, offset, length int64) (io.ReadCloser, error) {
-	if length < size && r.noRanges.Load() {
-		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: ErrNoRanges}
-	}
-	last := offset + length - 1
-	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, last)}}
-	resp, err := r.get(ctx, "blobs/"+digest.String(), header, http.StatusPartialContent, http.StatusOK, http.StatusRequestedRangeNotSatisfiable)
-	if err != nil {
-		return nil, err
-	}
-	fail := func(kind error, format string, args ...any) (io.ReadCloser, error) {
-		resp.Body.Close()
-		return nil, &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
-	}
-	if resp.ProtoMajor > 1 {
-		r.http2.Do(func() {
-			r.log.WarnContext(ctx, "all ranges of blobs share one HTTP/2 connection, which limits their speed", "source", r.name, "from", resp.Request.URL.Host,
-				"todo", "make Options.Transport speak HTTP/1.1: leave it out, or begin with registry.DefaultTransport")
-		})
-	}
-	total := resp.ContentLength // of a 200; -1 if not stated
-	switch resp.StatusCode {
-	case http.StatusPartialContent:
-		text := resp.Header.Get("Content-Range")
-		first, end, all, ok := parseContentRange(text)
-		if !ok || first != offset || end > last {
-			return fail(ErrInvalidAnswer, "asked for bytes %d-%d, the answer is for Content-Range %q", offset, last, text)
-		}
-		total = all
-	case http.StatusRequestedRangeNotSatisfiable:
-		return fail(ErrSize, "declared are %d bytes, the registry has none at %d", size, offset)
-	case http.StatusOK:
-		if length < size {
-			r.noRanges.Store(true)
-		}
-		if offset > 0 {
-			return fail(ErrNoRanges, "asked for bytes %d-%d, the answer is the whole blob", offset, last)
-		}
-	}
-	if total >= 0 && total != size {
-		return fail(ErrSize, "the manifest declares %d bytes, the registry has %d", size, total)
-	}
-	return &blobBody{ctx: ctx, body: resp.Body, length: length, left: length, exact: resp.StatusCode == http.StatusPartialContent || length == size, source: r, digest: digest}, nil
-}
-
-// contentRanges is the form of a Content-Range (RFC 9110, section 14.4).
-var contentRanges = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`) })
-
-// parseContentRange returns the first and last byte and the whole size, -1 if
-// that is not stated.
-func parseContentRange(s string) (first, last, total int64, ok bool) {
-	m := contentRanges().FindStringSubmatch(s)
-	if m == nil {
-		return 0, 0, 0, false
-	}
-	first, _ = strconv.ParseInt(m[1], 10, 64) // at most 18 digits: cannot fail
-	last, _ = strconv.ParseInt(m[2], 10, 64)
-	total = -1
-	if m[3] != "*" {
-		total, _ = strconv.ParseInt(m[3], 10, 64)
-	}
-	return first, last, total, first <= last && (total < 0 || last < total)
-}
-
-// blobBody is the body of a range: it ends after the bytes that were asked for
-// and never before, and its errors say where the bytes came from.
-type blobBody struct {
-	ctx     context.Context
-	body    io.ReadCloser
-	length  int64
-	left    int64
-	exact   bool // the answer should end with the range
-	source  *repository
-	digest  v1.Hash
-	settled bool // how it ended is recorded in the source's health
-	closed  bool
-}
-
-func (b *blobBody) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, b.end()
-	}
-	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	switch {
-	case err == io.EOF && b.left > 0:
-		err = io.ErrUnexpectedEOF
-	case err == io.EOF:
-		return n, nil // the next call says so, with no byte
-	}
-	if err != nil {
-		stalled := errors.Is(err, errStalled)
-		err = b.source.newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
-		if b.ctx.Err() == nil && (stalled || b.length-b.left < enough) {
-			b.settle(err)
-		}
-	}
-	return n, err
-}
-
-// settle records in the source's health how the range ended, once.
-func (b *blobBody) settle(err error) {
-	if !b.settled {
-		b.settled = true
-		b.source.settle(b.ctx, err)
-	}
-}
-
-// end reads the answer's end, which lets the connection be used again.
-func (b *blobBody) end() error {
-	if b.exact {
-		if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
-			return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source.name, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
-		}
-	}
-	b.settle(nil)
-	return io.EOF
-}
-
-// Close never fails: what was not read is dropped with the connection, and says
-// nothing about the bytes that were read.
-func (b *blobBody) Close() error {
-	_ = b.body.Close()
-	if !b.closed {
-		b.closed = true
-		b.source.reading.Add(-1)
-	}
-	if b.left == 0 {
-		b.settle(nil) // all that was asked for, though its end was not read
-	}
-	b.settle(errNeutral)
-	return nil
 }

@@ -30,6 +30,7 @@ type session struct {
 type shared struct {
 	chain     Chain
 	transport http.RoundTripper // with retries, without credentials
+	gates     *gates            // of it
 	secrets   *redact.Secrets
 	log       *slog.Logger
 	http2     sync.Once // warns of ranges over HTTP/2
@@ -67,11 +68,8 @@ func (l *sessions) first(ctx context.Context) (*session, error) {
 // the token server does not deny. Callers that come while a login is in flight
 // wait for it, no longer than their own contexts allow.
 func (l *sessions) open(ctx context.Context, from int) (*session, error) {
-	// The login is for all callers, so it does not end with the first one's context.
 	login := l.logins.DoChan(fmt.Sprint(from), func() (any, error) {
-		// With retries, even for a range of a blob: a failure is remembered.
-		ctx := context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil)
-		ctx = context.WithValue(ctx, originKey{}, l.origin)
+		ctx := context.WithValue(forLogin(ctx), originKey{}, l.origin)
 		ctx = context.WithValue(ctx, warnKey{}, func(err error) { l.log.WarnContext(ctx, "a login is passed over", "error", err) })
 		s, err := l.tryCredentials(ctx, from)
 		if err != nil && from == 0 {

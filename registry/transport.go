@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
@@ -32,12 +31,13 @@ func DefaultTransport() *http.Transport {
 	return t
 }
 
-// newTransport returns the stack below the credentials: the check for plain
-// HTTP, retries, and the connection.
-func newTransport(base *guard, plainHTTP []string, retryWait, stallTimeout time.Duration) http.RoundTripper {
+// newTransport returns the stack below the credentials: retries, the check for plain
+// HTTP, the gates of hosts that refuse requests, the limits of time, and the connection.
+func newTransport(base *guard, o *Options, log *slog.Logger) (http.RoundTripper, *gates) {
+	gates := newGates(newTimedTransport(base, o.FirstByteTimeout, o.StallTimeout), o.RetryWait, log)
 	// A redirect is followed above the credentials.
-	client := httpretry.New(&secureTransport{&stallTransport{base, stallTimeout}, plainHTTP, base.refuses}, retryWait, checkRetry)
-	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}
+	client := httpretry.New(&secureTransport{gates, o.PlainHTTP, base.refuses}, o.RetryWait, checkRetry)
+	return &oneOfBoth{&retryablehttp.RoundTripper{Client: client}}, gates
 }
 
 // oneOfBoth drops the answer that go-retryablehttp returns together with an error
@@ -53,28 +53,43 @@ func (t *oneOfBoth) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// onceKey marks a context whose requests are not repeated here.
-type onceKey struct{}
+// onceKey marks a context whose requests are not repeated here, and do not wait for a host
+// that refuses them. blobKey marks one of requests for blobs.
+type (
+	onceKey struct{}
+	blobKey struct{}
+)
 
-// withoutRetries is for ranges of blobs: a caller who reads many at once can wait
+// forRange is for ranges of blobs: a caller who reads many at once can wait
 // without keeping other ranges from a connection.
-func withoutRetries(ctx context.Context) context.Context {
-	return context.WithValue(ctx, onceKey{}, true)
+func forRange(ctx context.Context) context.Context {
+	return context.WithValue(forBlob(ctx), onceKey{}, true)
 }
 
-// checkRetry repeats requests as [httpretry.Check], and those answered with 429.
+// forBlob is for requests whose answer may take long to begin.
+func forBlob(ctx context.Context) context.Context {
+	return context.WithValue(ctx, blobKey{}, true)
+}
+
+// forLogin is for a login on the way of another request. It is for all, and goes on
+// without it: with retries, even for a range of a blob, since a failure is remembered.
+func forLogin(ctx context.Context) context.Context {
+	return context.WithValue(context.WithValue(context.WithoutCancel(ctx), onceKey{}, nil), blobKey{}, nil)
+}
+
+// checkRetry repeats requests as [httpretry.Check]. Those that a host refused have waited
+// at its gate.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	var refused *plainHTTPError
+	var plain *plainHTTPError
 	var away *awayError
+	var refused *refusedError
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case ctx.Value(onceKey{}) != nil:
 		return false, nil
-	case errors.As(err, &refused), errors.As(err, &away), errors.Is(err, ErrLocalAddress), errors.Is(err, http.ErrSchemeMismatch), isCertificate(err):
+	case errors.As(err, &refused), errors.As(err, &plain), errors.As(err, &away), errors.Is(err, ErrLocalAddress), errors.Is(err, http.ErrSchemeMismatch), isCertificate(err):
 		return false, nil // permanent; loopback registries are tried with HTTPS first
-	case err == nil && resp.StatusCode == http.StatusTooManyRequests:
-		return true, nil
 	}
 	return httpretry.Check(ctx, resp, err)
 }
@@ -165,76 +180,4 @@ type plainHTTPError struct{ host string }
 
 func (e *plainHTTPError) Error() string {
 	return fmt.Sprintf("plain HTTP to %s is not allowed: name it as a plain-HTTP registry if the network in between can be trusted", e.host)
-}
-
-// The causes with which a request that stalled, or dripped, is ended.
-var (
-	errStalled = errors.New("no byte came for too long")
-	errSlow    = errors.New("the answer did not end in time")
-)
-
-// small is how many times as long as it may stall an answer may take in all that is
-// no range of a blob: otherwise one that comes byte by byte would never end.
-const small = 4
-
-// A stallTransport ends every request that receives nothing for timeout, before
-// its answer or in the middle of it. That holds for blobs, manifests and tokens. All
-// but ranges of blobs are ended as well after a multiple of it.
-type stallTransport struct {
-	inner   http.RoundTripper
-	timeout time.Duration
-}
-
-func (t *stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	if req.Context().Value(onceKey{}) == nil { // no range
-		end := time.AfterFunc(small*t.timeout, func() { cancel(errSlow) })
-		context.AfterFunc(ctx, func() { end.Stop() })
-	}
-	timer := time.AfterFunc(t.timeout, func() { cancel(errStalled) })
-	resp, err := t.inner.RoundTrip(req.WithContext(ctx))
-	timer.Stop()
-	if err != nil {
-		err = stalled(ctx, t.timeout, err)
-		cancel(nil)
-		return nil, err
-	}
-	resp.Body = &stallBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, timeout: t.timeout}
-	return resp, nil
-}
-
-type stallBody struct {
-	io.ReadCloser
-	ctx     context.Context // of this request alone
-	cancel  context.CancelCauseFunc
-	timer   *time.Timer
-	timeout time.Duration
-}
-
-func (b *stallBody) Read(p []byte) (int, error) {
-	// Only the wait for the server counts, not the time between two reads.
-	b.timer.Reset(b.timeout)
-	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop()
-	if err != nil && err != io.EOF {
-		err = stalled(b.ctx, b.timeout, err)
-	}
-	return n, err
-}
-
-func (b *stallBody) Close() error {
-	b.timer.Stop()
-	b.cancel(nil)
-	return b.ReadCloser.Close()
-}
-
-// stalled returns why a request ended: net/http only says that its context did.
-func stalled(ctx context.Context, timeout time.Duration, err error) error {
-	switch context.Cause(ctx) {
-	case errStalled:
-		return fmt.Errorf("%w (%v)", errStalled, timeout)
-	case errSlow:
-		return fmt.Errorf("%w (%v)", errSlow, small*timeout)
-	}
-	return err
 }

@@ -144,7 +144,7 @@ type asked struct {
 }
 
 // askedOf returns the requests for a layer among all, in order. Each must be for
-// a closed range.
+// a closed range, or for all of it without a range.
 func askedOf(t *testing.T, layer v1.Descriptor, requests []registrytest.Request) []asked {
 	t.Helper()
 	var found []asked
@@ -153,6 +153,10 @@ func askedOf(t *testing.T, layer v1.Descriptor, requests []registrytest.Request)
 			continue
 		}
 		text := req.Header.Get("Range")
+		if text == "" {
+			found = append(found, asked{0, layer.Size, req.Sent, req.Remote})
+			continue
+		}
 		require.Regexp(t, `^bytes=\d+-\d+$`, text, "only closed ranges")
 		first, last, _ := strings.Cut(strings.TrimPrefix(text, "bytes="), "-")
 		from, err := strconv.ParseInt(first, 10, 64)

@@ -61,7 +61,7 @@ func drain(t *testing.T) chan<- struct{} {
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	o := options()
-	o.StallTimeout = 200 * time.Millisecond
+	o.FirstByteTimeout = 200 * time.Millisecond
 	o.Transport = &http.Transport{} // it would wait for ever
 	r := resolved(t, oneLayer, 1, o, nil)
 	r.own.SetQuirks(registrytest.Quirks{NoAnswer: true, NoAnswerCount: 2})
