@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Dir struct {
 	fetcher  *fetch.Fetcher
 	quota    int64
 	grace    time.Duration
+	trustFor time.Duration // less than 0: nothing that was not hashed now
 	mode     fs.FileMode
 	group    int  // -1: as it is
 	network  bool // other hosts may write to it
@@ -63,7 +65,14 @@ type Options struct {
 	// 0 is not at all. Default: 1 h on a network file system, not at all
 	// elsewhere, where an open file stays whole by itself.
 	Grace time.Duration
-	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask.
+	// TrustFor is for how long it counts that the bytes of a tarball were hashed: a layer
+	// that is cloned, or copied without this process reading it, from a tarball that has
+	// not changed since is not hashed again. See [Open] for what that means. Less than 0
+	// hashes every layer of every tarball, and records nothing. Default: 7 days.
+	TrustFor time.Duration
+	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask. With one by
+	// which others than the owner may write to them they are hashed whenever a layer is taken
+	// from them, see TrustFor.
 	Mode fs.FileMode
 	// Group is the group of tarballs, by name or number; this process must be
 	// allowed to give it. Default: that of the file system.
@@ -127,7 +136,7 @@ func Open(path string, o *Options) (*Dir, error) {
 		return nil, fmt.Errorf("cache directory: %s is not a directory", path)
 	}
 	d := &Dir{
-		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, mode: o.Mode, log: o.Logger,
+		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, trustFor: cmp.Or(o.TrustFor, defaultTrust), mode: o.Mode, log: o.Logger,
 		now: time.Now, sleep: wait.Sleep, heartbeat: heartbeatEvery, quotaTurn: make(chan struct{}, 1),
 	}
 	if d.group, err = groupID(o.Group); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -378,7 +379,7 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 	if !p.Verify {
 		return false, nil
 	}
-	err := current.Verify(ctx, nil)
+	err := p.dir.verifyAll(ctx, p.name, current, nil)
 	if ctx.Err() != nil {
 		return false, wait.Err(ctx)
 	}
@@ -407,10 +408,13 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return checkFree(partial.file, d.path, need) }); err != nil {
 		return err
 	}
-	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
+	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite)
 	defer a.release()
 	err = a.run(ctx)
 	a.account(p.result)
+	for _, path := range p.result.Damaged {
+		forgetVerified(d.path, filepath.Base(path))
+	}
 	if err == nil && ctx.Err() != nil {
 		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
@@ -449,11 +453,21 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		return err
 	}
 	p.result.Outcome = Stocked
+	p.recordVerified(ctx, partial.lock, a.since)
 	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
 	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now()))
 	}
 	return nil
+}
+
+// recordVerified records that all of the tarball that was just published as f was hashed
+// since a time.
+func (p *put) recordVerified(ctx context.Context, f *os.File, since time.Time) {
+	state, known := stateAt(p.path)
+	if is, err := f.Stat(); known && err == nil && sys.Inode(is) == state.Inode {
+		p.dir.recordVerified(ctx, p.name, verification{p.digest, state, since})
+	}
 }
 
 // keep gives a file the mode and the time of the one that it repairs: it is not newer.

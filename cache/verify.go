@@ -122,7 +122,7 @@ func (d *Dir) examine(ctx context.Context, name string, progress func(n int64)) 
 	if progress == nil {
 		return r
 	}
-	r.Err = t.Verify(ctx, progress)
+	r.Err = d.verifyAll(ctx, name, t, progress)
 	if damage := (*tarball.DamageError)(nil); errors.As(r.Err, &damage) {
 		r.Damaged = damage.Layers
 	}
