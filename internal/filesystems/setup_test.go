@@ -132,8 +132,12 @@ func inMemory(t *testing.T) string {
 // overlay mounts an overlay, as a container's root is, above a directory.
 func overlay(t *testing.T) string {
 	t.Helper()
-	testtool.NeedRoot(t)
-	base := fileSystem{"tmpfs", nil, fileSystems[3].mount, false}.mounted(t, 0)
+	return fileSystems[3].overlay(t)
+}
+
+func (fs fileSystem) overlay(t *testing.T) string {
+	t.Helper()
+	base := fs.mounted(t, 200)
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
 		require.NoError(t, os.Mkdir(filepath.Join(base, d), 0o755))
 	}
