@@ -107,6 +107,26 @@ const DefaultGrace = time.Hour
 // [Options.Grace] after it was replaced, and beyond that as far as the file that has
 // its name has the same layers.
 //
+// What verified means: that every byte in the tarball was hashed by its writer, after it was
+// written; or that it was cloned, or copied inside the kernel or the file server, from a tarball
+// of which all of this is so:
+//
+//   - This user or root has recorded that its bytes were hashed, each of them less than
+//     [Options.TrustFor] ago. A layer passes the time on from tarball to tarball.
+//   - Its file has been in the same state since: it has the same number, size and time of
+//     change (st_ctime), before and after the layer was taken. Only the kernel or the file server
+//     sets that time.
+//   - It belongs to this user or root, and its mode lets no others write to it.
+//   - It is on ext4, XFS, btrfs or NFS, which show every change that way, in units smaller
+//     than 1 ms: ext4 with inodes of 128 bytes does not.
+//
+// Everything else is hashed, as is all of [PutOptions.Verify], [PutOptions.Rewrite] and
+// [Dir.Repair]. What is neither hashed nor seen is what changed without the file system, such as
+// a bit on a disk, and what another program of this user was writing into the file, in place,
+// when the machine failed. Such damage goes with the layer into the tarballs that are made of
+// it. It is found by package loader, which verifies what it loads, by [Dir.Verify], and when
+// TrustFor is over.
+//
 // What is promised to writers: those of different tarballs never wait for each
 // other. Of one tarball, one works and the others wait for it; an owner that has
 // died is not waited for on its own machine, and for 90 s on others; one that lives but

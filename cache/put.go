@@ -96,11 +96,14 @@ type PutOptions struct {
 	// Default: [ErrOtherImage], and what is there stays.
 	Replace bool
 	// Rewrite writes the tarball even if it looks unchanged. Use it when a layer is known
-	// to be damaged: intact layers are taken from it, the others come from the source.
+	// to be damaged: intact layers are taken from it, the others come from the source. All of
+	// them are hashed.
 	Rewrite bool
 	// Verify reads and hashes all of a tarball that seems to be there, as
 	// [tarball.Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
-	// again, as with Rewrite. Default: its beginning and its size are believed.
+	// again, as with Rewrite. When a tarball is written every layer is hashed, also what is
+	// cloned or copied. Default: its beginning and its size are believed, and of other tarballs
+	// what is recorded of their verification, see [Open].
 	Verify bool
 	// MinRate, when not 0, is how many bytes a second must come from the source, in the mean
 	// of a minute in which some are missing. Below that Put fails with [ErrTooSlow]; what
@@ -183,7 +186,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 
 // Put stocks img as the tarball called name, which must end in .tar and must
 // not begin with a dot. The layers come from tarballs in the directory that have
-// them, and from src.
+// them, and from src. Every byte is verified, see [Open] for what that means.
 //
 // When the tarball is there already, with the same manifest digest, reference and
 // indexes, and the size that its layout needs, nothing is done but to record that
@@ -408,6 +411,12 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return checkFree(partial.file, d.path, need) }); err != nil {
 		return err
 	}
+	// Where others could write to the file while it had this name, they can have changed what
+	// was hashed.
+	begun, err := partial.file.Stat()
+	if err != nil {
+		return err
+	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite)
 	defer a.release()
 	err = a.run(ctx)
@@ -453,7 +462,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		return err
 	}
 	p.result.Outcome = Stocked
-	p.recordVerified(ctx, partial.lock, a.since)
+	if sys.OnlyTrustedWrite(begun) {
+		p.recordVerified(ctx, begun, a.since)
+	}
 	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
 	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now()))
@@ -461,11 +472,10 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	return nil
 }
 
-// recordVerified records that all of the tarball that was just published as f was hashed
-// since a time.
-func (p *put) recordVerified(ctx context.Context, f *os.File, since time.Time) {
-	state, known := stateAt(p.path)
-	if is, err := f.Stat(); known && err == nil && sys.Inode(is) == state.Inode {
+// recordVerified records that all of the tarball that was just published, as the file that it
+// was when it was begun, was hashed since a time.
+func (p *put) recordVerified(ctx context.Context, begun os.FileInfo, since time.Time) {
+	if state, known := stateAt(p.path); known && sys.Inode(begun) == state.Inode {
 		p.dir.recordVerified(ctx, p.name, verification{p.digest, state, since})
 	}
 }

@@ -473,3 +473,20 @@ func TestWhoseVerificationsCount(t *testing.T) {
 		})
 	}
 }
+
+// Who may write to the file before it is published can change what was hashed.
+func TestWhatOthersCouldWriteIsNotRecorded(t *testing.T) {
+	for umask, recorded := range map[int]bool{0o022: true, 0o002: false, 0o020: false} {
+		b := newBelieved(t)
+		strict, err := Open(b.dir.Path(), &Options{Mode: 0o644})
+		require.NoError(t, err)
+		before := unix.Umask(umask)
+		path := putAs(t, strict, "b_main.tar", testImage(t, b.src.Add(cachetest.Noise(5, 100))), b.src, tarball.Provenance{})
+		unix.Umask(before)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o644), info.Mode())
+		_, err = os.Stat(b.recordPath("b_main.tar"))
+		assert.Equal(t, recorded, err == nil, "%03o", umask)
+	}
+}
