@@ -178,14 +178,14 @@ func used(t *testing.T, dir string) int64 {
 	return int64(s.Blocks-s.Bfree) * int64(s.Bsize)
 }
 
-// names returns what is in a directory, but for marks.
+// names returns what is in a directory, but for marks and recorded verifications.
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	var names []string
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mark") && e.Name() != "lost+found" {
+		if !strings.HasSuffix(e.Name(), ".mark") && !strings.HasSuffix(e.Name(), ".verified") && e.Name() != "lost+found" {
 			names = append(names, e.Name())
 		}
 	}
