@@ -34,10 +34,10 @@ func (r *run) copyLayers(ctx context.Context) error {
 }
 
 // trusts reports whether all that there is of a layer was copied, unread, from a place where it
-// is known to be right: then it is not hashed. The mutex is held.
+// is known to be right: then it is not hashed. A window moves with what is hashed, so with one
+// everything is. The mutex is held.
 func (r *run) trusts(l *layer) bool {
-	_, copies := r.Sink.(Copier)
-	return copies && !l.cold && l.generation == 0 && len(l.local) > 0 && len(l.local) == len(r.Local[l.digest]) && l.local[0].Verified != nil
+	return r.window == 0 && !l.cold && l.generation == 0 && len(l.local) > 0 && len(l.local) == len(r.Local[l.digest]) && l.local[0].Verified != nil
 }
 
 // distrust lets a layer be hashed after all. The mutex is held.

@@ -46,7 +46,8 @@ type Local struct {
 	Name string
 	// Verified, when not nil, reports whether the bytes there are known to be right, and were
 	// all the time until it is called. It is called when a [Copier] has copied all of the layer
-	// from there without reading it: if it returns true the layer is not read back.
+	// from there without reading it: if it returns true the layer is not read back. A sink with
+	// a window gets every byte hashed.
 	Verified func() bool
 }
 

@@ -134,18 +134,29 @@ func TestFetchOfAVerifiedLayerThatIsEmptyOrGone(t *testing.T) {
 	assert.ElementsMatch(t, []v1.Hash{empty.Digest, gone.Digest}, events.layers)
 }
 
-// A sink that hashes from memory must see every byte.
-func TestFetchHashesForASinkThatDoesNotCopy(t *testing.T) {
+// With a window, which moves with what is hashed, every byte is hashed; and so is what a sink
+// does not copy itself.
+func TestFetchHashesForASinkWithAWindow(t *testing.T) {
 	src := cachetest.Blobs{}
 	content := cachetest.Noise(1, 100_000)
 	layer := src.Add(content)
 	layout := mustLayout(t, testImage(t, layer))
 	wrong := append([]byte{content[0] ^ 1}, content[1:]...)
-	f := tempFile(t)
-	events := &verified{}
-	sink := struct{ Sink }{File{f}}
-	_, err := testFetcher(2).Fetch(t.Context(), Job{Sink: sink, Layout: layout, Source: src, Events: events, Local: map[v1.Hash][]Local{layer.Digest: {from(localFile(t, wrong), yes)}}})
-	require.NoError(t, err)
-	requireFetched(t, f, layout, src)
-	assert.Equal(t, []v1.Hash{layer.Digest}, events.damaged)
+	for name, sinkOf := range map[string]func(f File) Sink{
+		"a window": func(f File) Sink { return windowed{&unread{File: f}} },
+		"no copy":  func(f File) Sink { return struct{ Sink }{f} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := tempFile(t)
+			events := &verified{}
+			_, err := testFetcher(2).Fetch(t.Context(), Job{Sink: sinkOf(File{f}), Layout: layout, Source: src, Events: events, Local: map[v1.Hash][]Local{layer.Digest: {from(localFile(t, wrong), yes)}}})
+			require.NoError(t, err)
+			requireFetched(t, f, layout, src)
+			assert.Equal(t, []v1.Hash{layer.Digest}, events.damaged)
+		})
+	}
 }
+
+type windowed struct{ *unread }
+
+func (windowed) Window() int64 { return 10_000 }
