@@ -98,7 +98,7 @@ func (b *believed) recorded(t testing.TB, name string) verification {
 }
 
 // The promise's other side: damage in a source that is recorded as good is taken over. It is
-// found by whoever reads all of it, and can be repaired.
+// found when all of it is read, and can be repaired.
 func TestVerifiedLayersAreNotHashed(t *testing.T) {
 	b := newBelieved(t)
 	b.requireBelieved(t, "b_main.tar")
