@@ -52,10 +52,10 @@ func TestPutAfterAFlushThatFailed(t *testing.T) {
 			assert.Equal(t, layer.Size, result.Downloaded)
 			requireStocked(t, dir, "name_main.tar")
 
-			failNth(t, call, 1)
 			damage(t, path, 0)
 			results, err := dir.Verify(t.Context(), nil, nil)
 			require.NoError(t, err)
+			failNth(t, call, 1)
 			_, err = dir.Repair(t.Context(), &results[0], src, nil)
 			require.ErrorIs(t, err, syscall.EIO)
 			assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, dir.Path())))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -24,14 +25,18 @@ type assembly struct {
 	progress func(tarball.Progress)
 	warn     func(msg string, args ...any)
 
+	trust      bool // what is recorded as verified is not hashed again
 	resumed    bool // an earlier attempt left something
 	downloaded int64
 	verified   map[v1.Hash]bool
-	leading    map[v1.Hash]*transfer // that others may wait for
-	ready      map[v1.Hash]*transfer // of others, with a file to take the layer from
-	endLocal   func()                // closes what the present fetch copies from
+	sure       map[v1.Hash][]fetch.Local // layers that can be copied from where they are known to be right
+	endSure    func()                    // closes these files
+	leading    map[v1.Hash]*transfer     // that others may wait for
+	ready      map[v1.Hash]*transfer     // of others, with a file to take the layer from
+	endLocal   func()                    // closes what the present fetch copies from
 
 	mu      sync.Mutex
+	since   time.Time         // when the first of the bytes was hashed
 	left    map[v1.Hash]int64 // by an earlier attempt
 	reused  map[v1.Hash]reuse
 	damaged []string // which files had wrong bytes
@@ -43,9 +48,9 @@ type reuse struct {
 	from           string // path
 }
 
-func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress)) *assembly {
+func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress), trust bool) *assembly {
 	a := &assembly{
-		dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0,
+		dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0, trust: trust, since: d.now(), endSure: func() {},
 		verified: map[v1.Hash]bool{}, leading: map[v1.Hash]*transfer{}, ready: map[v1.Hash]*transfer{}, reused: map[v1.Hash]reuse{}, left: map[v1.Hash]int64{},
 	}
 	for layer, done := range p.done {
@@ -63,7 +68,8 @@ func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.La
 // run fills the partial file and verifies all of it.
 func (a *assembly) run(ctx context.Context) error {
 	defer a.leaveReady()
-	todo := a.layout.Layers()
+	todo := a.cloneVerified(ctx, a.layout.Layers())
+	defer func() { a.endSure() }()
 	for first := true; first || len(todo) > 0; first = false {
 		// Joining comes before looking at the directory: a transfer that was released
 		// in between is in a tarball by then.
@@ -77,6 +83,39 @@ func (a *assembly) run(ctx context.Context) error {
 	return nil
 }
 
+// cloneVerified clones layers from tarballs in which they are known to be right, and returns
+// those that are left to be brought. What an earlier attempt has left of them does not
+// matter: to hash that would take longer. Where nothing can be cloned they are copied later,
+// while others are fetched, and nobody waits for another image to bring them.
+func (a *assembly) cloneVerified(ctx context.Context, layers []tarball.Segment) (todo []tarball.Segment) {
+	if !a.trust {
+		return layers
+	}
+	a.sure, a.endSure = a.dir.findVerified(layers, a.relied)
+	for _, l := range layers {
+		for _, from := range a.sure[l.Blob] {
+			if a.clone(ctx, l, from) {
+				a.verified[l.Blob] = from.Verified() // otherwise it is there, and will be hashed
+				delete(a.sure, l.Blob)
+				break
+			}
+		}
+		if !a.verified[l.Blob] {
+			todo = append(todo, l)
+		}
+	}
+	return todo
+}
+
+// relied is called when a layer is not hashed, since it was at that time where it comes from.
+func (a *assembly) relied(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at.Before(a.since) {
+		a.since = at
+	}
+}
+
 // An awaited layer is in flight for another image.
 type awaited struct {
 	layer    tarball.Segment
@@ -86,7 +125,7 @@ type awaited struct {
 // join decides which layers are to be brought now, and which others are bringing.
 func (a *assembly) join(layers []tarball.Segment) (now []tarball.Segment, later []awaited) {
 	for _, l := range layers {
-		if a.leading[l.Blob] != nil || a.ready[l.Blob] != nil || len(a.gaps(l)) == 0 {
+		if a.leading[l.Blob] != nil || a.ready[l.Blob] != nil || a.sure[l.Blob] != nil || len(a.gaps(l)) == 0 {
 			now = append(now, l)
 		} else if t, leader := a.dir.inflight.join(l.Blob); leader {
 			a.leading[l.Blob] = t
@@ -138,8 +177,13 @@ func (a *assembly) bring(ctx context.Context, layers []tarball.Segment) error {
 	search := slices.DeleteFunc(a.missing(layers), func(l tarball.Segment) bool { return a.ready[l.Blob] != nil })
 	local, end := a.dir.findLayers(search)
 	// Not longer than it is needed: open tarballs are in use, and keep their space.
-	a.endLocal = sync.OnceFunc(end)
+	sure, endSure := a.sure, a.endSure
+	a.sure, a.endSure = nil, func() {}
+	a.endLocal = sync.OnceFunc(func() { end(); endSure() })
 	defer a.endLocal()
+	for layer, from := range sure {
+		local[layer] = append(from, slices.DeleteFunc(local[layer], func(l fetch.Local) bool { return l.Name == from[0].Name })...)
+	}
 	for _, l := range layers {
 		if t := a.ready[l.Blob]; t != nil {
 			local[l.Blob] = []fetch.Local{{R: t.file, Offset: t.offset, Name: t.file.Name()}}

@@ -185,3 +185,53 @@ func TestOldLeftovers(t *testing.T) {
 	require.NoError(t, dir.Remove(t.Context(), "name_main.tar"))
 	assert.Empty(t, names(t, dir.Path()))
 }
+
+// The forms of the names that the version before sweeps, and of the records that it reads.
+var oldForms = []string{
+	`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial(\.journal)?$`, `(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`,
+	`(?s)^\.([^.].*\.tar)(?:\.[0-9]{1,10})?\.mark$`, `(?s)^\.([^.].*\.tar)\.lock(\.wanted)?$`, `(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`,
+}
+
+// What records a verification is nothing that the version before knows: it stays, also when
+// that removes or replaces the tarball, and then it does not count.
+func TestVerificationIsNothingToTheOldVersion(t *testing.T) {
+	b := newBelieved(t)
+	record := b.recordPath("a_main.tar")
+	for _, form := range oldForms {
+		assert.NotRegexp(t, form, filepath.Base(record))
+	}
+	assert.True(t, strings.HasPrefix(filepath.Base(record), "."), "no tarball")
+
+	require.NoError(t, os.WriteFile(b.path+".new", []byte(content(t, b.path)), 0o644))
+	require.NoError(t, os.Rename(b.path+".new", b.path)) // as it publishes
+	assert.FileExists(t, record)
+	assert.Equal(t, []string{b.path}, b.requireHashed(t, nil).Damaged)
+
+	require.NoError(t, os.WriteFile(record, nil, 0o600)) // the one of the damaged tarball was removed
+	require.NoError(t, os.Remove(b.path))
+	b.now = time.Now().Add(25 * time.Hour)
+	_, err := b.dir.Sweep(t.Context(), nil)
+	require.NoError(t, err)
+	assert.NoFileExists(t, record)
+}
+
+// A tarball of a version that recorded nothing is hashed, until Verify has.
+func TestOldTarballIsHashed(t *testing.T) {
+	dir, src := oldDir(t)
+	needRecords(t, dir)
+	path := filepath.Join(dir.Path(), "name_main.tar")
+	info := infoOf(t, path)
+	_, err := dir.Verify(t.Context(), nil, nil)
+	require.NoError(t, err)
+	v, err := readVerification(verifiedPath(dir.Path(), "name_main.tar", os.Geteuid()))
+	require.NoError(t, err)
+	assert.Equal(t, info.Image.Digest(), v.Digest)
+	require.NoError(t, os.Remove(verifiedPath(dir.Path(), "name_main.tar", os.Geteuid())))
+
+	named, _ := oldImages(t, src)
+	damage(t, path, 0)
+	result, err := dir.Put(t.Context(), "other_main.tar", named, src, nil)
+	require.NoError(t, err)
+	assert.Equal(t, []string{path}, result.Damaged)
+	requireStocked(t, dir, "other_main.tar")
+}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Dir struct {
 	fetcher  *fetch.Fetcher
 	quota    int64
 	grace    time.Duration
+	trustFor time.Duration // less than 0: nothing that was not hashed now
 	mode     fs.FileMode
 	group    int  // -1: as it is
 	network  bool // other hosts may write to it
@@ -63,7 +65,14 @@ type Options struct {
 	// 0 is not at all. Default: 1 h on a network file system, not at all
 	// elsewhere, where an open file stays whole by itself.
 	Grace time.Duration
-	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask.
+	// TrustFor is for how long it counts that the bytes of a tarball were hashed: a layer
+	// that is cloned, or copied without this process reading it, from a tarball that has
+	// not changed since is not hashed again. See [Open] for what that means. Less than 0
+	// hashes every layer of every tarball, and records nothing. Default: 7 days.
+	TrustFor time.Duration
+	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask. With one by
+	// which others than the owner may write to them they are hashed whenever a layer is taken
+	// from them, see TrustFor.
 	Mode fs.FileMode
 	// Group is the group of tarballs, by name or number; this process must be
 	// allowed to give it. Default: that of the file system.
@@ -98,6 +107,26 @@ const DefaultGrace = time.Hour
 // [Options.Grace] after it was replaced, and beyond that as far as the file that has
 // its name has the same layers.
 //
+// What verified means: that every byte in the tarball was hashed by its writer, after it was
+// written; or that it was cloned, or copied inside the kernel or the file server, from a tarball
+// of which all of this is so:
+//
+//   - This user or root has recorded that its bytes were hashed, each of them less than
+//     [Options.TrustFor] ago. A layer passes the time on from tarball to tarball.
+//   - Its file has been in the same state since: it has the same number, size and time of
+//     change (st_ctime), before and after the layer was taken. Only the kernel or the file server
+//     sets that time.
+//   - It belongs to this user or root, and its mode lets no others write to it.
+//   - It is on ext4, XFS, btrfs or NFS, which show every change that way, in units smaller
+//     than 1 ms: ext4 with inodes of 128 bytes does not.
+//
+// Everything else is hashed, as is all of [PutOptions.Verify], [PutOptions.Rewrite] and
+// [Dir.Repair]. What is neither hashed nor seen is what changed without the file system, such as
+// a bit on a disk, and what another program of this user was writing into the file, in place,
+// when the machine failed. Such damage goes with the layer into the tarballs that are made of
+// it. It is found by package loader, which verifies what it loads, by [Dir.Verify], and when
+// TrustFor is over.
+//
 // What is promised to writers: those of different tarballs never wait for each
 // other. Of one tarball, one works and the others wait for it; an owner that has
 // died is not waited for on its own machine, and for 90 s on others; one that lives but
@@ -127,7 +156,7 @@ func Open(path string, o *Options) (*Dir, error) {
 		return nil, fmt.Errorf("cache directory: %s is not a directory", path)
 	}
 	d := &Dir{
-		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, mode: o.Mode, log: o.Logger,
+		path: path, fetcher: fetch.New(o.Connections), quota: o.Quota, grace: o.Grace, trustFor: cmp.Or(o.TrustFor, defaultTrust), mode: o.Mode, log: o.Logger,
 		now: time.Now, sleep: wait.Sleep, heartbeat: heartbeatEvery, quotaTurn: make(chan struct{}, 1),
 	}
 	if d.group, err = groupID(o.Group); err != nil {

@@ -32,6 +32,11 @@
 // a full disk, with two writers, with a registry that lies. A reader sees the old
 // tarball or the new one, whole, and what it has open it can read to its end.
 //
+// Verified means hashed, by the writer or before: a layer that is cloned, or copied without
+// the writer reading it, from a tarball that has not changed since it was verified, less
+// than [Options.TrustFor] ago, is not read back. See [Open] for when that is so, and
+// [PutOptions.Verify] to hash everything.
+//
 // After a flush or a close that failed nothing that was written before it is used again:
 // the kernel reports once that it could not write what it had accepted, and reads it back
 // right, from memory, until it forgets it. The file is removed, and the next attempt
@@ -43,7 +48,7 @@
 // suspension in that instant is not seen.
 //
 // A layer that another tarball already has, or that another image is fetching in
-// the same process, is not downloaded: it is cloned or copied, and verified like all.
+// the same process, is not downloaded: it is cloned or copied.
 //
 // # Files with a leading dot
 //
@@ -57,16 +62,20 @@
 //   - .<tarball>.mark records when a tarball was last used, and its newest build run. Where
 //     it belongs to another user and may not be replaced, .<tarball>.<user number>.mark
 //     does so too.
+//   - .<tarball>.<user number>.verified records when the bytes of a tarball were hashed, by
+//     that user, and the state of its file then.
 //   - .<tarball>.<time>.<unique>.retired is a version that was replaced.
 //
 // None of them is written to unless this process, or one of the same user, has made it:
 // another user may have put a link or a second name of any file in its place. Locks can
-// be opened by those who may write to the directory, marks be read by those who may list
-// it, whatever the umask is.
+// be opened by those who may write to the directory, marks and verifications be read by
+// those who may list it, whatever the umask is.
 //
 // Machines with different versions of this package may share a directory, with one
 // exception: versions that did not keep indexes do not read a tarball that contains one, and
-// write it again, also for an older run. They must no longer write to the directory.
+// write it again, also for an older run. They must no longer write to the directory. Versions
+// that did not record verifications hash every layer, and leave the record behind when they
+// remove a tarball: [Dir.Sweep] removes it.
 //
 // # Concurrency
 //

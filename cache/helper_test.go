@@ -119,8 +119,14 @@ func content(t testing.TB, path string) string {
 	return string(raw)
 }
 
-// names returns the names of all files in a directory.
+// names returns the names of all files in a directory, but for what is recorded of
+// verifications: that depends on the file system, see verified_test.go.
 func names(t testing.TB, dir string) []string {
+	t.Helper()
+	return slices.DeleteFunc(allNames(t, dir), func(name string) bool { return verifiedOf(name) != "" })
+}
+
+func allNames(t testing.TB, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -325,5 +325,6 @@ func (d *Dir) removeTarball(ctx context.Context, e *Entry, how removal) (used bo
 	for _, mark := range marksOf(d.path)[e.Name] {
 		_ = sys.Unlink(filepath.Join(d.path, mark)) // one that is left is swept later
 	}
+	forgetVerified(d.path, e.Name)
 	return false, nil
 }

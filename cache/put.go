@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -95,11 +96,14 @@ type PutOptions struct {
 	// Default: [ErrOtherImage], and what is there stays.
 	Replace bool
 	// Rewrite writes the tarball even if it looks unchanged. Use it when a layer is known
-	// to be damaged: intact layers are taken from it, the others come from the source.
+	// to be damaged: intact layers are taken from it, the others come from the source. All of
+	// them are hashed.
 	Rewrite bool
 	// Verify reads and hashes all of a tarball that seems to be there, as
 	// [tarball.Tarball.Verify] does. If a byte is wrong, or cannot be read, it is written
-	// again, as with Rewrite. Default: its beginning and its size are believed.
+	// again, as with Rewrite. When a tarball is written every layer is hashed, also what is
+	// cloned or copied. Default: its beginning and its size are believed, and of other tarballs
+	// what is recorded of their verification, see [Open].
 	Verify bool
 	// MinRate, when not 0, is how many bytes a second must come from the source, in the mean
 	// of a minute in which some are missing. Below that Put fails with [ErrTooSlow]; what
@@ -182,7 +186,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 
 // Put stocks img as the tarball called name, which must end in .tar and must
 // not begin with a dot. The layers come from tarballs in the directory that have
-// them, and from src.
+// them, and from src. Every byte is verified, see [Open] for what that means.
 //
 // When the tarball is there already, with the same manifest digest, reference and
 // indexes, and the size that its layout needs, nothing is done but to record that
@@ -378,7 +382,7 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 	if !p.Verify {
 		return false, nil
 	}
-	err := current.Verify(ctx, nil)
+	err := p.dir.verifyAll(ctx, p.name, current, nil)
 	if ctx.Err() != nil {
 		return false, wait.Err(ctx)
 	}
@@ -407,10 +411,19 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return checkFree(partial.file, d.path, need) }); err != nil {
 		return err
 	}
-	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
+	// Where others could write to the file while it had this name, they can have changed what
+	// was hashed.
+	begun, err := partial.file.Stat()
+	if err != nil {
+		return err
+	}
+	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite)
 	defer a.release()
 	err = a.run(ctx)
 	a.account(p.result)
+	for _, path := range p.result.Damaged {
+		forgetVerified(d.path, filepath.Base(path))
+	}
 	if err == nil && ctx.Err() != nil {
 		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
@@ -449,11 +462,22 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		return err
 	}
 	p.result.Outcome = Stocked
+	if sys.OnlyTrustedWrite(begun) {
+		p.recordVerified(ctx, begun, a.since)
+	}
 	info := &tarball.Info{Image: img, Provenance: p.Provenance, Layout: layout}
 	if was, _ := readRecord(d.path, p.name); p.Group != "" && p.Group != groupOf(p.name, info, was) {
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, info, tarball.Run{}, p.Group, d.now()))
 	}
 	return nil
+}
+
+// recordVerified records that all of the tarball that was just published, as the file that it
+// was when it was begun, was hashed since a time.
+func (p *put) recordVerified(ctx context.Context, begun os.FileInfo, since time.Time) {
+	if state, known := stateAt(p.path); known && sys.Inode(begun) == state.Inode {
+		p.dir.recordVerified(ctx, p.name, verification{p.digest, state, since})
+	}
 }
 
 // keep gives a file the mode and the time of the one that it repairs: it is not newer.

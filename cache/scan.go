@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -183,6 +184,29 @@ func blobsIn(text []byte) (found [][sha256.Size]byte) {
 // What cannot be read has no layers. A link is not followed: it might lead anywhere. end
 // must be called.
 func (d *Dir) findLayers(wanted []tarball.Segment) (found map[v1.Hash][]fetch.Local, end func()) {
+	return d.find(wanted, maxPlaces, func(string, *os.File, *tarball.Info) (func() bool, bool) { return nil, true })
+}
+
+// findVerified is findLayers for those that are known to be right where they are, one place of
+// each. relied is called when such a place was relied upon, with the time at which its bytes
+// were hashed.
+func (d *Dir) findVerified(wanted []tarball.Segment, relied func(at time.Time)) (found map[v1.Hash][]fetch.Local, end func()) {
+	return d.find(wanted, 1, func(name string, f *os.File, t *tarball.Info) (func() bool, bool) {
+		state, at, ok := d.verifiedAt(name, f, t.Image.Digest())
+		return func() bool {
+			now, known := stateAt(f.Name())
+			if !known || now != state {
+				return false
+			}
+			relied(at)
+			return true
+		}, ok
+	})
+}
+
+// find looks for layers in the tarballs that use accepts, and returns up to so many places of
+// each. use returns also what becomes [fetch.Local.Verified].
+func (d *Dir) find(wanted []tarball.Segment, most int, use func(name string, f *os.File, t *tarball.Info) (verified func() bool, ok bool)) (found map[v1.Hash][]fetch.Local, end func()) {
 	found = map[v1.Hash][]fetch.Local{}
 	var files []*os.File
 	end = func() {
@@ -198,7 +222,7 @@ func (d *Dir) findLayers(wanted []tarball.Segment) (found map[v1.Hash][]fetch.Lo
 		size[s.Blob] = s.Length
 	}
 	for _, h := range d.layers.holders(d.path, size) {
-		if !slices.ContainsFunc(h.layers, func(layer v1.Hash) bool { return len(found[layer]) < maxPlaces }) {
+		if !slices.ContainsFunc(h.layers, func(layer v1.Hash) bool { return len(found[layer]) < most }) {
 			continue
 		}
 		path := filepath.Join(d.path, h.name)
@@ -208,9 +232,10 @@ func (d *Dir) findLayers(wanted []tarball.Segment) (found map[v1.Hash][]fetch.Lo
 		}
 		useful := false
 		if t, err := tarball.Read(f, info.Size(), path); err == nil {
+			verified, ok := use(h.name, f, &t.Info)
 			for _, s := range t.Layout.Layers() {
-				if n, ok := size[s.Blob]; ok && n == s.Length {
-					found[s.Blob] = append(found[s.Blob], fetch.Local{R: f, Offset: s.Offset, Name: path})
+				if n, wanted := size[s.Blob]; ok && wanted && n == s.Length {
+					found[s.Blob] = append(found[s.Blob], fetch.Local{R: f, Offset: s.Offset, Name: path, Verified: verified})
 					useful = true
 				}
 			}

@@ -31,6 +31,8 @@ const (
 	PreviousLeftover LeftoverKind = "retired"
 	// MarkLeftover: when a tarball was last used, .<tarball>.mark, .<tarball>.<user>.mark.
 	MarkLeftover LeftoverKind = "mark"
+	// VerifiedLeftover: when a tarball was verified, .<tarball>.<user>.verified.
+	VerifiedLeftover LeftoverKind = "verified"
 	// LockLeftover: who writes a tarball, .<tarball>.lock.
 	LockLeftover LeftoverKind = "lock"
 	// WantedLeftover: who wants that lock, .<tarball>.lock.wanted.
@@ -58,6 +60,7 @@ var leftoverForms = sync.OnceValue(func() []leftoverForm {
 		{JournalLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9a-f]{12}\.[0-9a-f]{16}\.partial\.journal$`)},
 		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
 		{MarkLeftover, marks.Form()},
+		{VerifiedLeftover, verifiedForm()},
 		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
 		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
 		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
@@ -100,7 +103,7 @@ type SweepOptions struct {
 // that are dead, with their journals; versions that were replaced, when the grace
 // for their readers is over ([Options.Grace], where there is none
 // [DefaultGrace], for the directory may be another machine's network file system);
-// marks of tarballs that are gone; locks of dead owners; temporary files. [Dir.Put]
+// what is recorded of tarballs that are gone; locks of dead owners; temporary files. [Dir.Put]
 // sweeps after its own tarball alone.
 //
 // A file goes only if its name has the exact form of this package, it is a
@@ -184,7 +187,7 @@ func (s *sweeper) sweep(kind LeftoverKind, name, tarball string) {
 	of := map[LeftoverKind]string{
 		JournalLeftover: strings.TrimSuffix(name, journalKind),
 		WantedLeftover:  strings.TrimSuffix(name, askKind),
-		MarkLeftover:    tarball,
+		MarkLeftover:    tarball, VerifiedLeftover: tarball,
 	}[kind]
 	if _, err := os.Lstat(filepath.Join(s.dir, of)); errors.Is(err, fs.ErrNotExist) && sys.Age(info.ModTime(), s.now) >= s.age {
 		s.remove(kind, name)

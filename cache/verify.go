@@ -48,7 +48,8 @@ type VerifyResult struct {
 // Verify reads whole tarballs, those called names or all of the directory if
 // there are none, and verifies every byte, as [tarball.Tarball.Verify] does. It returns what
 // it found in the order of the names, and no error for damage: that is in the
-// results. No link is followed. The error is the directory's, or the reason for which
+// results. That all of a tarball is right is recorded, and counts for [Options.TrustFor]; damage
+// ends what was recorded. No link is followed. The error is the directory's, or the reason for which
 // ctx ended.
 func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]VerifyResult, error) {
 	if o == nil {
@@ -122,7 +123,7 @@ func (d *Dir) examine(ctx context.Context, name string, progress func(n int64)) 
 	if progress == nil {
 		return r
 	}
-	r.Err = t.Verify(ctx, progress)
+	r.Err = d.verifyAll(ctx, name, t, progress)
 	if damage := (*tarball.DamageError)(nil); errors.As(r.Err, &damage) {
 		r.Damaged = damage.Layers
 	}

@@ -132,8 +132,12 @@ func inMemory(t *testing.T) string {
 // overlay mounts an overlay, as a container's root is, above a directory.
 func overlay(t *testing.T) string {
 	t.Helper()
-	testtool.NeedRoot(t)
-	base := fileSystem{"tmpfs", nil, fileSystems[3].mount, false}.mounted(t, 0)
+	return fileSystems[3].overlay(t)
+}
+
+func (fs fileSystem) overlay(t *testing.T) string {
+	t.Helper()
+	base := fs.mounted(t, 200)
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
 		require.NoError(t, os.Mkdir(filepath.Join(base, d), 0o755))
 	}
@@ -174,14 +178,14 @@ func used(t *testing.T, dir string) int64 {
 	return int64(s.Blocks-s.Bfree) * int64(s.Bsize)
 }
 
-// names returns what is in a directory, but for marks.
+// names returns what is in a directory, but for marks and recorded verifications.
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	var names []string
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mark") && e.Name() != "lost+found" {
+		if !strings.HasSuffix(e.Name(), ".mark") && !strings.HasSuffix(e.Name(), ".verified") && e.Name() != "lost+found" {
 			names = append(names, e.Name())
 		}
 	}

@@ -109,7 +109,7 @@ func TestFetchCopiesFromTheNextPlace(t *testing.T) {
 			require.NoError(t, err)
 			requireFetched(t, f, layout, src)
 			last := places[len(places)-1]
-			if last == short || last == shorter {
+			if last.Name == short.Name || last.Name == shorter.Name {
 				assert.Equal(t, places, c.unreadable)
 				assert.Positive(t, downloaded.Downloaded)
 				assert.LessOrEqual(t, downloaded.Downloaded, int64(10_000+4000), "only what no place has, and the range in which that begins")

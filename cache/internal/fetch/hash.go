@@ -63,7 +63,7 @@ func (r *run) awaitBytes(ctx context.Context) (*hashing, error) {
 				continue
 			}
 			finished = false
-			if upTo := l.prefix(); !l.hashing && (upTo-l.hashed >= r.hashStep() || upTo == l.size) {
+			if upTo := l.prefix(); !l.hashing && !r.trusts(l) && (upTo-l.hashed >= r.hashStep() || upTo == l.size) {
 				l.hashing = true
 				return &hashing{l, l.generation, l.state, l.hashed, upTo, l.cold}, nil
 			}

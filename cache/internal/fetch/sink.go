@@ -33,8 +33,8 @@ type Copier interface {
 	Sink
 	// Copy writes the n bytes at offset at of the layer in from at offset to. An error
 	// of the sink is a [*sys.WriteError]; after any other the layer is looked for
-	// elsewhere.
-	Copy(ctx context.Context, to int64, from Local, at, n int64) error
+	// elsewhere. unread reports whether they were copied without this process reading them.
+	Copy(ctx context.Context, to int64, from Local, at, n int64) (unread bool, err error)
 }
 
 // Local is a layer that is already somewhere at hand, at an offset of what R reads.
@@ -44,9 +44,11 @@ type Local struct {
 	Offset int64
 	// Name is what errors and logs call it: the path of a file.
 	Name string
-	// Verified reports whether the bytes are known to be right there. What a [Copier] copies
-	// of them is not read back.
-	Verified bool
+	// Verified, when not nil, reports whether the bytes there are known to be right, and were
+	// all the time until it is called. It is called when a [Copier] has copied all of the layer
+	// from there without reading it: if it returns true the layer is not read back. A sink with
+	// a window gets every byte hashed.
+	Verified func() bool
 }
 
 // File is the sink that writes a file.
@@ -63,9 +65,9 @@ func (f File) Hashed(offset, n int64) { sys.StartWriting(f.File, offset, n) }
 func (f File) Window() int64 { return 0 }
 
 // Copy implements [Copier].
-func (f File) Copy(ctx context.Context, to int64, from Local, at, n int64) error {
+func (f File) Copy(ctx context.Context, to int64, from Local, at, n int64) (unread bool, err error) {
 	if src := sys.FileOf(from.R); src != nil {
 		return sys.CopyRange(ctx, f.File, to, src, from.Offset+at, n)
 	}
-	return sys.ReadAndWrite(ctx, f.File, to, from.R, from.Offset+at, n)
+	return false, sys.ReadAndWrite(ctx, f.File, to, from.R, from.Offset+at, n)
 }

@@ -55,12 +55,14 @@ func CloneOrCopy(ctx context.Context, dst, src *os.File, from, to int64) error {
 	begin := (from + Align - 1) &^ (Align - 1)
 	n := CloneRange(dst, begin, src, begin, to-begin)
 	if n == 0 {
-		return CopyRange(ctx, dst, from, src, from, to-from)
-	}
-	if err := CopyRange(ctx, dst, from, src, from, begin-from); err != nil {
+		_, err := CopyRange(ctx, dst, from, src, from, to-from)
 		return err
 	}
-	return CopyRange(ctx, dst, begin+n, src, begin+n, to-begin-n)
+	if _, err := CopyRange(ctx, dst, from, src, from, begin-from); err != nil {
+		return err
+	}
+	_, err := CopyRange(ctx, dst, begin+n, src, begin+n, to-begin-n)
+	return err
 }
 
 func nameOf(r io.ReaderAt) string {

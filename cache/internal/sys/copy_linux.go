@@ -33,23 +33,23 @@ func CloneRange(dst *os.File, to int64, src *os.File, from, n int64) int64 {
 
 // CopyRange makes the n bytes of dst at to those of src at from. The kernel
 // copies, on NFS 4.2 the server does, and where neither can it is read and
-// written.
-func CopyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) error {
+// written. unread reports whether this process has read none of them.
+func CopyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) (unread bool, err error) {
 	for n > 0 {
 		if ctx.Err() != nil {
-			return wait.Err(ctx)
+			return false, wait.Err(ctx)
 		}
 		got, err := unix.CopyFileRange(int(src.Fd()), &from, int(dst.Fd()), &to, int(min(n, copyStep)), 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return &WriteError{&os.PathError{Op: "copy to", Path: dst.Name(), Err: err}}
+			return false, &WriteError{&os.PathError{Op: "copy to", Path: dst.Name(), Err: err}}
 		}
 		if err != nil || got == 0 { // not here; or the end of src, which reading shows
-			return ReadAndWrite(ctx, dst, to, src, from, n)
+			return false, ReadAndWrite(ctx, dst, to, src, from, n)
 		}
 		n -= int64(got) // from and to have moved on
 	}
-	return nil
+	return true, nil
 }

@@ -34,6 +34,8 @@ func links(os.FileInfo) uint64 { return 1 }
 
 func isMine(os.FileInfo) bool { return true }
 
+func isRoots(os.FileInfo) bool { return false }
+
 // IsPrivate is not known here.
 func IsPrivate(info os.FileInfo) bool { return info.IsDir() }
 

@@ -61,6 +61,12 @@ func isMine(info os.FileInfo) bool {
 	return ok && int64(stat.Uid) == int64(os.Geteuid())
 }
 
+// isRoots reports whether a file belongs to root.
+func isRoots(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == 0
+}
+
 // IsPrivate reports whether info is of a directory that belongs to this process's effective
 // user, and in which no other user can open or create anything.
 func IsPrivate(info os.FileInfo) bool {

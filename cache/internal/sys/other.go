@@ -12,8 +12,8 @@ import (
 func CloneRange(*os.File, int64, *os.File, int64, int64) int64 { return 0 }
 
 // CopyRange reads and writes where nothing better is known.
-func CopyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) error {
-	return ReadAndWrite(ctx, dst, to, src, from, n)
+func CopyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) (unread bool, err error) {
+	return false, ReadAndWrite(ctx, dst, to, src, from, n)
 }
 
 // Reserve does nothing where there is no fallocate.
@@ -27,6 +27,9 @@ func Allocated(info os.FileInfo) int64 { return info.Size() }
 
 // Changed is not known here.
 func Changed(os.FileInfo) int64 { return 0 }
+
+// ShowsChanges is not known.
+func ShowsChanges(*os.File) bool { return false }
 
 // Shared is not known.
 func Shared(*os.File) int64 { return 0 }

@@ -59,6 +59,12 @@ func IsAlone(info os.FileInfo) error {
 	return nil
 }
 
+// OnlyTrustedWrite reports whether only this process's effective user and root can have written
+// to a file, as far as its owner and mode say: it belongs to one of them, and others may not.
+func OnlyTrustedWrite(info os.FileInfo) bool {
+	return info.Mode()&0o022 == 0 && (isMine(info) || isRoots(info))
+}
+
 // CreateOwn creates a file at path, open for reading and writing, which must not exist:
 // the error wraps [fs.ErrExist] otherwise. Those who may write to its directory can open
 // it, whatever the umask is, and no others. So a process that was killed shuts none of

@@ -35,8 +35,8 @@ type Commands map[string]func(ts *testscript.TestScript, neg bool, args []string
 // package:
 //
 //	exits CODE COMMAND...        the exit code, which testscript does not check
-//	holds DIR FILE...            these files and no other; a mark of when a tarball was
-//	                             last used may be there too
+//	holds DIR FILE...            these files and no other; what is recorded of when a tarball
+//	                             was last used and verified may be there too
 //	stock FILE REF LAYER...      what docker-cache would write there
 //	damage FILE [LAYER]...       a byte of each of these layers is wrong, by default of
 //	                             the last
@@ -107,7 +107,7 @@ func holds(ts *testscript.TestScript, _ bool, args []string) {
 	want := args[1:]
 	have := []string{}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mark") || slices.Contains(want, e.Name()) {
+		if !strings.HasSuffix(e.Name(), ".mark") && !strings.HasSuffix(e.Name(), ".verified") || slices.Contains(want, e.Name()) {
 			have = append(have, e.Name())
 		}
 	}
