@@ -242,6 +242,7 @@ type put struct {
 	hasAllBut  bool        // what is there is the same image, and lacks one of them
 	repairs    os.FileInfo // what must be there, and be no other; nil: anything
 	damaged    os.FileInfo // what Verify has found to be damaged
+	flow       *flow       // of the work
 	result     *Result
 }
 
@@ -256,6 +257,9 @@ func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, err
 	p := &put{dir: d, name: name, path: path, result: &Result{Path: path}}
 	if o != nil {
 		p.PutOptions = *o
+	}
+	if p.MinRate < 0 {
+		return nil, fmt.Errorf("stock %s: PutOptions.MinRate is %d bytes a second: it must be 0, for no limit, or more", name, p.MinRate)
 	}
 	if len(p.Group) > maxName { // the record beside the tarball has little room
 		return nil, fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(p.Group), maxName)
@@ -281,6 +285,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 		return withNeed(err, p.dir.path, layout)
 	}
 	defer lock.unlock()
+	p.flow = lock.flow
 	// The owner before may have done it.
 	if done, err := p.isDone(ctx); done || err != nil {
 		return err
@@ -389,6 +394,23 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 	return err != nil, nil
 }
 
+// watch returns what looks after the fetches of this call.
+func (p *put) watch(src tarball.Source) watch {
+	source := p.Provenance.Source
+	if r, ok := src.(Remote); ok {
+		source = r.Source()
+	}
+	was, _ := os.Lstat(p.path)
+	return watch{flow: p.flow, rate: &rate{}, minRate: p.MinRate, source: source, published: func(ctx context.Context) (bool, error) {
+		is, err := os.Lstat(p.path)
+		if err != nil || was != nil && os.SameFile(is, was) {
+			return false, nil
+		}
+		was = is
+		return p.isDone(ctx)
+	}}
+}
+
 // write fills a partial file, a new one or one that an earlier attempt left, and
 // publishes it.
 func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
@@ -407,10 +429,14 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err := partial.copyAbandoned(ctx, layout, func(need int64) error { return checkFree(partial.file, d.path, need) }); err != nil {
 		return err
 	}
-	a := newAssembly(ctx, d, partial, layout, src, p.Progress)
+	a := newAssembly(ctx, d, partial, layout, src, p.Progress, p.watch(src))
 	defer a.release()
 	err = a.run(ctx)
 	a.account(p.result)
+	if errors.Is(err, errDone) {
+		partial.discard = true
+		return nil
+	}
 	if err == nil && ctx.Err() != nil {
 		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
@@ -419,7 +445,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		// or it was wrong, or space is what lacks. ext4 keeps the space that it
 		// could get.
 		partial.discard = a.downloaded == 0 && !a.resumed || sys.IsWrite(err) || errors.As(err, new(*SpaceError)) ||
-			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize)
+			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrOtherImage)
 		return err
 	}
 	if err := d.setAccess(partial.file); err != nil {
