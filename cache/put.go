@@ -196,7 +196,13 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // until then, and stays when anything fails. A file that is no complete tarball of this
 // package, such as one of docker save, or that cannot be read, counts as none: the name
 // is this image's, and the file is replaced. Put may be called concurrently, for
-// the same name too: one works, the others wait for it and look again.
+// the same name too: one works, the others wait for it and look again, see [Open]. A layer
+// that another Put of the same process is fetching is waited for too, unless next to
+// nothing comes to that one: then one of those that wait fetches it, with its own source.
+// "Next to nothing" is less than 64 KiB/s, over all connections, for 10 s, or nothing for 90 s.
+//
+// An upper limit of time is that of ctx: [context.WithTimeoutCause]. A lower limit of rate is
+// [PutOptions.MinRate].
 //
 // When it is interrupted, by a crash, a signal or a source that fails, the
 // partial file stays, and the next Put of the same image under the same name
@@ -208,7 +214,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // more. Methods of src's errors, [tarball.TemporaryError] and the like, are obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [ErrOtherImage]; [*SpaceError];
-// [ErrPreempted]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the
+// [ErrPreempted]; [ErrTooSlow]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the
 // layer's; those of src and of the file system; when ctx ends, both ctx.Err() and its
 // cause.
 func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
@@ -400,7 +406,7 @@ func (p *put) watch(src tarball.Source) watch {
 	if r, ok := src.(Remote); ok {
 		source = r.Source()
 	}
-	was, _ := os.Lstat(p.path)
+	var was os.FileInfo
 	return watch{flow: p.flow, rate: &rate{}, minRate: p.MinRate, source: source, published: func(ctx context.Context) (bool, error) {
 		is, err := os.Lstat(p.path)
 		if err != nil || was != nil && os.SameFile(is, was) {
