@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
+	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/wait"
 )
@@ -399,6 +400,41 @@ func TestSlowWriterBecomesFast(t *testing.T) {
 				assert.Equal(t, of[c.stored].Digest(), info.Image.Digest())
 				assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)))
 			})
+		})
+	}
+}
+
+// What a slow writer has is not fetched again, and not what is wrong of it either; its file
+// stays its own.
+func TestPutTakesWhatASlowWriterHas(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		path := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			blobs := cachetest.Blobs{}
+			layer := blobs.Add(cachetest.Noise(1, 8<<20-5))
+			img := testImage(t, layer)
+			owned := valveOf(blobs, 2<<20)
+			if wrong {
+				owned.Blobs = cachetest.Blobs{layer.Digest: cachetest.Noise(2, 8<<20-5)}
+			}
+			first := begin(t, reopen(t, path), "name_main.tar", img, owned, nil)
+			time.Sleep(2500 * time.Millisecond)
+			owned.rate.Store(1)
+			partials := sys.Temporaries(path, "name_main.tar."+img.Digest().Hex[:12], partialKind)
+			require.Len(t, partials, 1)
+			second := begin(t, reopen(t, path), "name_main.tar", img, blobs, nil)
+			<-second.done
+			require.FileExists(t, partials[0])
+			second.wait(t, Stocked)
+			if wrong {
+				assert.GreaterOrEqual(t, second.result.Downloaded, layer.Size)
+			} else {
+				assert.GreaterOrEqual(t, second.result.Resumed, int64(2<<20))
+				assert.Equal(t, layer.Size, second.result.Resumed+second.result.Downloaded)
+			}
+			first.wait(t, Unchanged)
+			requireStocked(t, reopen(t, path), "name_main.tar")
+			assert.Equal(t, []string{"name_main.tar"}, withoutMark(names(t, path)))
 		})
 	}
 }
