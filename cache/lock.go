@@ -73,7 +73,12 @@ func (d *Dir) claim(ctx context.Context, path string, me owner, far bool, dead *
 		f, err := sys.CreateOwn(path)
 		if err == nil {
 			if held, _ := sys.TryLock(f); held || !sys.IsAt(f, path) {
-				_ = f.Close() // another was quicker
+				// Another was quicker, or looks at it just now. On a network file system the
+				// others would wait for the owner of an empty file.
+				if d.network && sys.IsAt(f, path) {
+					_ = sys.Unlink(path)
+				}
+				_ = f.Close()
 				continue
 			}
 			return &writerLock{file: f, out: f, path: path, me: me}, look{}, nil

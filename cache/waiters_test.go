@@ -226,17 +226,19 @@ func TestLayersInFlightOfADrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blobs := cachetest.Blobs{}
 		base, second := blobs.Add(cachetest.Noise(1, 3<<20)), blobs.Add(cachetest.Noise(2, 2<<20))
-		own := func(i byte) v1.Descriptor { return blobs.Add(cachetest.Noise(10+i, 1000)) }
+		third := blobs.Add(cachetest.Noise(3, 3<<20))
+		var owns []v1.Descriptor
+		for i := range byte(4) {
+			owns = append(owns, blobs.Add(cachetest.Noise(10+i, 1000)))
+		}
 		slow := []v1.Descriptor{base, second}
 		dir := reopen(t, path)
 		drip, healthy := valveOf(blobs, 1), valveOf(blobs, 0)
 		first := begin(t, dir, "slow_main.tar", testImage(t, slow...), drip, nil)
 		time.Sleep(time.Second)
 		var others []*stocking
-		var owns []v1.Descriptor
-		for i := range byte(4) {
-			owns = append(owns, own(i))
-			others = append(others, begin(t, dir, string(rune('a'+i))+"_main.tar", testImage(t, append(slow, owns[i])...), healthy, nil))
+		for i, own := range owns {
+			others = append(others, begin(t, dir, string(rune('a'+i))+"_main.tar", testImage(t, base, second, own), healthy, nil))
 		}
 		time.Sleep(measureEvery)
 		for _, l := range owns {
@@ -251,7 +253,6 @@ func TestLayersInFlightOfADrip(t *testing.T) {
 		assert.Less(t, first.result.Downloaded, int64(1<<20))
 
 		// One that comes later does not wait first.
-		third := blobs.Add(cachetest.Noise(3, 3<<20))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		stuck := make(chan error)
@@ -306,7 +307,7 @@ func TestSlowFetchGoesOn(t *testing.T) {
 	path := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		blobs := cachetest.Blobs{}
-		base, own := blobs.Add(cachetest.Noise(1, 3<<20)), blobs.Add(cachetest.Noise(2, 4<<20))
+		base, own := blobs.Add(cachetest.Noise(1, 3<<20)), blobs.Add(cachetest.Noise(2, 3<<20))
 		dir := reopen(t, path)
 		drip, healthy := valveOf(blobs, 1), valveOf(blobs, 0)
 		src := cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, offset, n int64) (io.ReadCloser, error) {
