@@ -99,7 +99,7 @@ func (v *vigil) see(s sign, now time.Time) {
 	if !v.since.IsZero() && s == v.sign {
 		return
 	}
-	if was, is := v.sign.owner, s.owner; v.since.IsZero() || is.ID != was.ID || is.Progress != was.Progress || is.Progress == 0 {
+	if was, is := v.sign.owner, s.owner; v.since.IsZero() || is.ID != was.ID || is.Progress != was.Progress {
 		v.progress = now
 	}
 	v.sign, v.since = s, now

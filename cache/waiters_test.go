@@ -182,6 +182,12 @@ func TestPutWaitsForWork(t *testing.T) {
 			slowFlush(t, 20*time.Minute)
 			return src
 		},
+		"a flush after a drip": func(t *testing.T, src *valve) tarball.Source {
+			slowFlush(t, 20*time.Minute)
+			src.rate.Store(1)
+			time.AfterFunc(2*dripAfter, func() { src.rate.Store(0) })
+			return src
+		},
 		"a refused request": func(t *testing.T, src *valve) tarball.Source {
 			var asked atomic.Int64
 			return cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, offset, n int64) (io.ReadCloser, error) {
@@ -207,6 +213,7 @@ func TestPutWaitsForWork(t *testing.T) {
 				second := begin(t, reopen(t, path), "name_main.tar", img, none, nil)
 				first.wait(t, Stocked)
 				second.wait(t, Unchanged)
+				assert.Zero(t, second.result.Resumed, "it did nothing")
 			})
 		})
 	}
