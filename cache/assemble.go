@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -24,19 +26,23 @@ type assembly struct {
 	src      tarball.Source
 	progress func(tarball.Progress)
 	warn     func(msg string, args ...any)
+	watch    watch
 
 	trust      bool // what is recorded as verified is not hashed again
 	resumed    bool // an earlier attempt left something
 	downloaded int64
+	sources    []tarball.SourceUse
 	verified   map[v1.Hash]bool
 	sure       map[v1.Hash][]fetch.Local // layers that can be copied from where they are known to be right
 	endSure    func()                    // closes these files
 	leading    map[v1.Hash]*transfer     // that others may wait for
 	ready      map[v1.Hash]*transfer     // of others, with a file to take the layer from
+	tried      map[v1.Hash]bool          // was found elsewhere in the middle of a fetch
 	endLocal   func()                    // closes what the present fetch copies from
 
 	mu      sync.Mutex
 	since   time.Time         // when the first of the bytes was hashed
+	here    map[v1.Hash]bool  // verified, in the present fetch too
 	left    map[v1.Hash]int64 // by an earlier attempt
 	reused  map[v1.Hash]reuse
 	damaged []string // which files had wrong bytes
@@ -48,9 +54,10 @@ type reuse struct {
 	from           string // path
 }
 
-func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress), trust bool) *assembly {
+func newAssembly(ctx context.Context, d *Dir, p *partialFile, layout *tarball.Layout, src tarball.Source, progress func(tarball.Progress), trust bool, w watch) *assembly {
 	a := &assembly{
-		dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0, trust: trust, since: d.now(), endSure: func() {},
+		watch: w, here: map[v1.Hash]bool{}, tried: map[v1.Hash]bool{}, dir: d, partial: p, layout: layout, src: src, progress: progress, resumed: len(p.done) > 0,
+		trust: trust, since: d.now(), endSure: func() {},
 		verified: map[v1.Hash]bool{}, leading: map[v1.Hash]*transfer{}, ready: map[v1.Hash]*transfer{}, reused: map[v1.Hash]reuse{}, left: map[v1.Hash]int64{},
 	}
 	for layer, done := range p.done {
@@ -76,6 +83,13 @@ func (a *assembly) run(ctx context.Context) error {
 		now, later := a.join(todo)
 		err := a.bring(ctx, now)
 		a.leaveReady()
+		if errors.Is(err, errBrought) {
+			for _, l := range later {
+				a.dir.inflight.leave(l.transfer)
+			}
+			todo = slices.DeleteFunc(slices.Clone(todo), func(l tarball.Segment) bool { return a.verified[l.Blob] })
+			continue
+		}
 		if todo, err = a.await(ctx, later, err); err != nil {
 			return err
 		}
@@ -125,9 +139,12 @@ type awaited struct {
 // join decides which layers are to be brought now, and which others are bringing.
 func (a *assembly) join(layers []tarball.Segment) (now []tarball.Segment, later []awaited) {
 	for _, l := range layers {
+		if t := a.leading[l.Blob]; t != nil && !a.here[l.Blob] && a.dir.inflight.use(t, a.watch.flow) {
+			a.ready[l.Blob] = t
+		}
 		if a.leading[l.Blob] != nil || a.ready[l.Blob] != nil || a.sure[l.Blob] != nil || len(a.gaps(l)) == 0 {
 			now = append(now, l)
-		} else if t, leader := a.dir.inflight.join(l.Blob); leader {
+		} else if t, leads := a.dir.inflight.join(l.Blob, a.watch.flow); leads {
 			a.leading[l.Blob] = t
 			now = append(now, l)
 		} else {
@@ -137,15 +154,14 @@ func (a *assembly) join(layers []tarball.Segment) (now []tarball.Segment, later 
 	return now, later
 }
 
-// await waits for the first of the layers that others are bringing, unless something
-// has failed, and returns the layers that are still to be brought: those that are
-// complete by then, which are taken from there, and the rest.
+// await waits for one of the layers that others are bringing, or until this image may bring
+// one as well, unless something has failed. It returns the layers that are still to be
+// brought: those that are complete by then, which are taken from there, and the rest.
 func (a *assembly) await(ctx context.Context, later []awaited, failed error) (todo []tarball.Segment, err error) {
-	err = failed
-	for i, l := range later {
-		if i == 0 && err == nil {
-			err = l.transfer.wait(ctx)
-		}
+	if err = failed; err == nil && len(later) > 0 {
+		err = a.dir.inflight.wait(ctx, later)
+	}
+	for _, l := range later {
 		if l.transfer.isComplete() {
 			a.ready[l.layer.Blob] = l.transfer
 		} else {
@@ -168,7 +184,7 @@ func (a *assembly) leaveReady() {
 // is published, or will not be.
 func (a *assembly) release() {
 	for layer, t := range a.leading {
-		a.dir.inflight.release(layer, t)
+		a.dir.inflight.release(layer, t, a.watch.flow)
 	}
 }
 
@@ -290,18 +306,36 @@ func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local ma
 	}
 	before.Reused = max(before.Done-before.Downloaded, 0)
 	sys.AtStep("write")
+	flow := a.watch.flow
+	ctx, end := a.watched(ctx, slices.DeleteFunc(a.missing(layers), func(l tarball.Segment) bool { return len(local[l.Blob]) > 0 }))
 	got, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
-		Sink: fetch.File{File: a.partial.file}, Layout: a.layout, Source: a.src,
+		Sink: measuredFile{fetch.File{File: a.partial.file}, flow}, Layout: a.layout, Source: flow.measured(a.src),
 		Layers: append([]tarball.Segment{}, layers...), Have: a.partial.done, Local: local,
-		Journal: a.partial.journal, Events: a, Progress: a.progress, Before: before,
+		Journal: a.partial.journal, Events: a, Before: before,
+		Progress: func(p tarball.Progress) {
+			flow.lacking.Store(p.Total-p.Done > before.Total-before.Done)
+			if a.progress != nil {
+				a.progress(p)
+			}
+		},
 	})
+	why := end()
 	a.downloaded += got.Downloaded
-	if err != nil {
-		return err
+	a.sources = addUses(a.sources, got.Sources)
+	if errors.Is(why, errBrought) {
+		// What has come is in the journal, as for the next attempt.
+		if done, _ := readJournal(a.partial.log.Name(), a.layout); done != nil {
+			a.partial.done = done
+		}
 	}
 	for _, l := range layers {
-		a.verified[l.Blob] = true
-		a.partial.done[l.Blob] = []sys.Interval{{From: 0, To: l.Length}}
+		if err == nil || a.here[l.Blob] {
+			a.verified[l.Blob] = true
+			a.partial.done[l.Blob] = []sys.Interval{{From: 0, To: l.Length}}
+		}
+	}
+	if err != nil {
+		return cmp.Or(why, err)
 	}
 	return nil
 }
@@ -315,6 +349,7 @@ func (a *assembly) Copied(layer v1.Hash, from fetch.Local, n int64) {
 		name = ""
 	}
 	a.reused[layer] = reuse{copied: r.copied + n, from: name}
+	a.watch.flow.other.Add(n)
 }
 
 // Unreadable implements [fetch.Events].
@@ -353,14 +388,37 @@ func (a *assembly) Damaged(layer v1.Hash) {
 // Verified implements [fetch.Events].
 func (a *assembly) Verified(layer v1.Hash) {
 	l, _ := a.layout.Layer(layer)
+	a.mu.Lock()
+	a.here[layer] = true
+	a.mu.Unlock()
 	if t := a.leading[layer]; t != nil {
-		a.dir.inflight.complete(t, a.partial.file, l.Offset)
+		a.dir.inflight.complete(t, a.watch.flow, a.partial.file, l.Offset)
 	}
+}
+
+// addUses adds what sources have given in one more fetch.
+func addUses(all, more []tarball.SourceUse) []tarball.SourceUse {
+	for _, m := range more {
+		i := slices.IndexFunc(all, func(u tarball.SourceUse) bool { return u.Name == m.Name })
+		if i < 0 {
+			all = append(all, m)
+			continue
+		}
+		u := &all[i]
+		if m.Requests > u.Requests { // of two medians that of more requests
+			u.FirstByte = m.FirstByte
+		}
+		u.Bytes, u.Duplicate = u.Bytes+m.Bytes, u.Duplicate+m.Duplicate
+		u.Requests, u.Refused = u.Requests+m.Requests, u.Refused+m.Refused
+		u.Busy, u.Connected = u.Busy+m.Busy, u.Connected+m.Connected
+		u.Connections = max(u.Connections, m.Connections)
+	}
+	return all
 }
 
 // account fills in a result.
 func (a *assembly) account(r *Result) {
-	r.Downloaded, r.Damaged = a.downloaded, a.damaged
+	r.Downloaded, r.Damaged, r.Sources = a.downloaded, a.damaged, a.sources
 	for _, u := range a.reused {
 		r.Cloned += u.cloned
 		r.Copied += u.copied

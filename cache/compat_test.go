@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -234,4 +235,28 @@ func TestOldTarballIsHashed(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{path}, result.Damaged)
 	requireStocked(t, dir, "other_main.tar")
+}
+
+// What the version before reads of a lock, and how much of one: what changes in it shows
+// that its owner lives.
+func TestLockIsReadByTheOldVersion(t *testing.T) {
+	type oldOwner struct {
+		ID   string `json:"id"`
+		Host string `json:"host"`
+		PID  int    `json:"pid"`
+		tarball.Run
+		Beat int64 `json:"beat"`
+	}
+	most := owner{
+		ID: strings.Repeat("f", 16), Host: strings.Repeat("h", 64), PID: 1 << 31, Beat: 1 << 62, Progress: 1 << 62,
+		Run: tarball.Run{ID: 1 << 62, Attempt: 1 << 62},
+	}
+	raw := most.record()
+	require.Len(t, raw, lockSize)
+	var old oldOwner
+	require.NoError(t, json.Unmarshal(raw, &old))
+	assert.Equal(t, oldOwner{most.ID, most.Host, most.PID, most.Run, most.Beat}, old)
+	before, err := json.Marshal(old)
+	require.NoError(t, err)
+	assert.Equal(t, owner{ID: most.ID, Host: most.Host, PID: most.PID, Run: most.Run, Beat: most.Beat}, readOwner(bytes.NewReader(before)))
 }

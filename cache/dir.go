@@ -85,6 +85,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// defaultMinRangeRate is the default of [Options.MinRangeRate].
+const defaultMinRangeRate = 1 << 10
+
 // MostConnections is how many ranges are read at a time at most where
 // [Options.Connections] is not given.
 const MostConnections = fetch.MostConnections
@@ -128,13 +131,22 @@ const DefaultGrace = time.Hour
 // TrustFor is over.
 //
 // What is promised to writers: those of different tarballs never wait for each
-// other. Of one tarball, one works and the others wait for it; an owner that has
-// died is not waited for on its own machine, and for 90 s on others; one that lives but
-// shows nothing, since it is suspended, for 30 s and 90 s. That needs
-// flock to work, or, between machines, that each sees what the other writes within
-// that time. Where neither is so, two do the same work, each in a file of its
-// own, and the last to finish wins, unless it is of an older build run; nothing
-// is lost or mixed. No promise depends on clocks that agree.
+// other. Of one tarball, one works and the others wait for it, while its work goes on. An
+// owner that has died is not waited for on its own machine, and for 90 s on others. One that
+// lives is waited for while its heartbeats show progress, and otherwise for 30 s, or 90 s on
+// a network file system: whether it shows nothing at all, since it is suspended, or lives and
+// next to nothing comes of its source, see [Dir.Put]. Work on files, such as copying, hashing
+// and flushing, may take as long as it does, and so may the 60 s at most for which a source
+// that refuses requests asks. Of several that wait for such an owner one does the
+// work, and the others wait for that one in the same way; only where next to nothing comes to it
+// either, all of them work. An owner that is not waited for any more may go on, and is seen as an
+// owner by Prune and Remove. It ends when another has published what it is writing.
+//
+// That needs flock to work, or, between machines, that each sees what the other writes within
+// 90 s. Where neither is so, two do the same work. Whenever two do, each writes a file of its
+// own, and the last to finish wins, unless it is of an older build run or the same image is
+// there by then; nothing is lost or mixed. No promise depends on clocks that agree. Owners of
+// versions of this package that show no progress are waited for while they live.
 //
 // The errors are those of the file system, and of a group that is not known.
 func Open(path string, o *Options) (*Dir, error) {
@@ -168,6 +180,7 @@ func Open(path string, o *Options) (*Dir, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.fetcher.Log, d.fetcher.MinRangeRate = d.log, max(cmp.Or(o.MinRangeRate, defaultMinRangeRate), 0)
 	return d, nil
 }
 

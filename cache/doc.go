@@ -48,7 +48,8 @@
 // suspension in that instant is not seen.
 //
 // A layer that another tarball already has, or that another image is fetching in
-// the same process, is not downloaded: it is cloned or copied.
+// the same process, is not downloaded: it is cloned or copied. One that comes too slowly to
+// the other image is downloaded, see [Dir.Put].
 //
 // # Files with a leading dot
 //
@@ -57,8 +58,9 @@
 //     by the next for the same image: read back from the disk, and verified before it is
 //     published. Where the writer may live, as on another host, it is cloned or copied into
 //     a new file.
-//   - .<tarball>.lock says who writes a tarball, .lock.wanted who asks for the lock.
-//     .prune.lock and .quota.lock are of the whole directory.
+//   - .<tarball>.lock says who writes a tarball, and how its work goes on; .lock.next who
+//     does that work although the lock has an owner, see [Open]; .lock.wanted, .lock.next.wanted
+//     who asks for the lock. .prune.lock and .quota.lock are of the whole directory.
 //   - .<tarball>.mark records when a tarball was last used, and its newest build run. Where
 //     it belongs to another user and may not be replaced, .<tarball>.<user number>.mark
 //     does so too.

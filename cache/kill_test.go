@@ -31,6 +31,7 @@ const (
 	killFileVar = "DOCKERCACHE_TEST_KILL_FILE"
 	killStepVar = "DOCKERCACHE_TEST_KILL_STEP"
 	stopDirVar  = "DOCKERCACHE_TEST_STOP_DIR"
+	slowDirVar  = "DOCKERCACHE_TEST_SLOW_DIR"
 )
 
 func TestMain(m *testing.M) {
@@ -62,6 +63,12 @@ func TestMain(m *testing.M) {
 	}
 	if dir := os.Getenv(stopDirVar); dir != "" {
 		fmt.Println(suspended(dir, os.Getenv(killStepVar)))
+		os.Exit(0)
+	}
+	if dir := os.Getenv(slowDirVar); dir != "" {
+		if err := ownSlowly(dir); err != nil {
+			fmt.Println("error:", err)
+		}
 		os.Exit(0)
 	}
 	// The examples are not about the credentials of the user that runs them.

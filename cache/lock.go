@@ -16,6 +16,9 @@ import (
 
 const (
 	lockKind = "lock"
+	// nextKind follows the name of a lock: it keeps those apart who do the work although the
+	// lock has an owner.
+	nextKind = ".next"
 	// heartbeatEvery is how often the owner of a lock shows that it is alive.
 	heartbeatEvery = 5 * time.Second
 	// deadAfter is how long an owner on another host may show nothing before it
@@ -32,8 +35,12 @@ const (
 // A writerLock keeps the writers of one tarball apart, so that they do not all
 // do the same work. It is no more than that: each writes a file of its own and
 // publishes it whole, so nothing is lost where the lock fails. So no writer waits for
-// ever: where the lock cannot be used, or its owner shows nothing for too long, the work
-// is done without it.
+// ever: where the lock cannot be used, or its owner shows nothing for too long, or no
+// progress, the work is done without it. Of those who wait then one does it: they wait for
+// each other at a second lock, in the same way.
+//
+// Who owns the lock although it is not waited for any more keeps it: it may go on, and
+// publish.
 //
 // The owner is who has created the file and locked it: a file that is there is removed by
 // the next owner and never written to, for it may be anything. Only where it cannot be
@@ -49,9 +56,13 @@ type writerLock struct {
 	out   *os.File // the same file, to write to; nil where it must not be written
 	path  string
 	me    owner
+	flow  *flow // of the work, whose progress is shown
+	next  *writerLock
 	stop  context.CancelFunc
 	ended chan struct{}
 }
+
+func (d *Dir) lockPath(name string) string { return filepath.Join(d.path, "."+name+"."+lockKind) }
 
 // claim tries to get the lock at path. The lock is nil if another process owns it, whose
 // file it then looked at. It is taken from an owner on another host too if by the kernel it is
@@ -62,7 +73,12 @@ func (d *Dir) claim(ctx context.Context, path string, me owner, far bool, dead *
 		f, err := sys.CreateOwn(path)
 		if err == nil {
 			if held, _ := sys.TryLock(f); held || !sys.IsAt(f, path) {
-				_ = f.Close() // another was quicker
+				// Another was quicker, or looks at it just now. On a network file system the
+				// others would wait for the owner of an empty file.
+				if d.network && sys.IsAt(f, path) {
+					_ = sys.Unlink(path)
+				}
+				_ = f.Close()
 				continue
 			}
 			return &writerLock{file: f, out: f, path: path, me: me}, look{}, nil
@@ -116,40 +132,60 @@ func openOldLock(path string, f *os.File) *os.File {
 // lock waits for the lock of the tarball called name. The context that it returns
 // ends with [ErrPreempted] when a newer run asks for the tarball. The error is
 // that of ctx or of the file system; a directory that cannot be written to is
-// one.
+// one. What is done under the lock must keep its flow up to date.
 func (d *Dir) lock(ctx context.Context, name string, run tarball.Run, preempt bool) (*writerLock, context.Context, error) {
+	path, f := d.lockPath(name), &flow{}
+	l, ctx, err := d.lockAt(ctx, name, path, f, run, preempt)
+	if err != nil {
+		return nil, nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	next := d.lookAt(path + nextKind)
+	next.close()
+	if l.file == nil || next.state != lockAbsent {
+		both := context.Context(nil)
+		if l.next, both, err = d.lockAt(ctx, name, path+nextKind, f, run, preempt); err != nil {
+			l.unlock()
+			return nil, nil, fmt.Errorf("lock %s: %w", name, err)
+		}
+		ctx = both
+	}
+	return l, ctx, nil
+}
+
+// lockAt is [Dir.lock] for one file.
+func (d *Dir) lockAt(ctx context.Context, name, path string, f *flow, run tarball.Run, preempt bool) (*writerLock, context.Context, error) {
 	me := newOwner(run)
-	path := filepath.Join(d.path, "."+name+"."+lockKind)
-	var seen sign
-	var since time.Time
+	me.Progress = 1
+	var v vigil
 	var dead *sign
 	logged := false
 	for {
 		lock, l, err := d.claim(ctx, path, me, true, dead)
 		if err != nil {
-			return nil, nil, fmt.Errorf("lock %s: %w", name, err)
+			return nil, nil, err
 		}
 		if lock != nil {
 			sys.AtStep("lock")
-			ctx := d.own(ctx, lock)
+			ctx := d.own(ctx, lock, f)
 			sys.AtStep("own")
 			return lock, ctx, nil
 		}
 		was := l.sign.owner
-		if since.IsZero() || l.sign != seen {
-			seen, since = l.sign, d.now()
+		v.see(l.sign, d.now())
+		silent := d.isSilent(l, d.now().Sub(v.since))
+		if silent && l.state != lockHeld && (dead == nil || *dead != l.sign) {
+			d.log.WarnContext(ctx, "the owner of a lock is dead", "tarball", name, "owner", was.String())
+			dead = &l.sign
+			continue
 		}
-		if d.isSilent(l, d.now().Sub(since)) {
-			if l.state == lockHeld {
-				d.log.WarnContext(ctx, "the owner of a lock shows no sign of life: the work is done without the lock", "tarball", name, "owner", was.String())
-				lock := &writerLock{path: path, me: me}
-				return lock, d.own(ctx, lock), nil
+		if silent && l.state == lockHeld || !silent && d.hasStopped(&v) {
+			why := "the owner of a lock makes no progress: the work is done without the lock"
+			if silent {
+				why = "the owner of a lock shows no sign of life: the work is done without the lock"
 			}
-			if dead == nil || *dead != l.sign {
-				d.log.WarnContext(ctx, "the owner of a lock is dead", "tarball", name, "owner", was.String())
-				dead = &l.sign
-				continue
-			}
+			d.log.WarnContext(ctx, why, "tarball", name, "owner", was.String())
+			lock := &writerLock{path: path, me: me}
+			return lock, d.own(ctx, lock, f), nil
 		}
 		if !logged {
 			d.log.InfoContext(ctx, "another writer has the tarball", "tarball", name, "owner", was.String())
@@ -165,8 +201,8 @@ func (d *Dir) lock(ctx context.Context, name string, run tarball.Run, preempt bo
 }
 
 // own begins the heartbeats of a lock that this process has now.
-func (d *Dir) own(ctx context.Context, l *writerLock) context.Context {
-	l.ended = make(chan struct{})
+func (d *Dir) own(ctx context.Context, l *writerLock, f *flow) context.Context {
+	l.flow, l.ended = f, make(chan struct{})
 	if l.file == nil {
 		l.stop = func() {}
 		close(l.ended)
@@ -187,6 +223,9 @@ func (d *Dir) own(ctx context.Context, l *writerLock) context.Context {
 		defer close(l.ended)
 		for d.sleep(heartbeats, d.heartbeat) == nil {
 			l.me.Beat++
+			if !f.slow.Load() {
+				l.me.Progress++
+			}
 			_ = l.write() // a heartbeat less; the next one may work
 			if asked := readAsker(l.path); asked.ID != stale && asked.NewerThan(l.me.Run) {
 				d.log.WarnContext(ctx, "a newer run takes the tarball over", "lock", l.path, "run", asked.Run.ID)
@@ -208,6 +247,9 @@ func (l *writerLock) write() error {
 // unlock gives the lock up. The file is removed while it is still locked, so
 // that a waiting writer finds either none or one that is not it.
 func (l *writerLock) unlock() {
+	if l.next != nil {
+		l.next.unlock() // who owns the lock next finds none
+	}
 	l.stop()
 	<-l.ended
 	if l.file == nil {
@@ -228,7 +270,10 @@ func (l *writerLock) unlock() {
 // has the tarball. An owner on another host counts as alive, for this one may be its file
 // server, where no lock of its clients shows; a dead one's lock is swept in time.
 func (d *Dir) tryLock(ctx context.Context, name string) (*writerLock, error) {
-	path := filepath.Join(d.path, "."+name+"."+lockKind)
+	path := d.lockPath(name)
+	if d.isOwned(path + nextKind) {
+		return nil, nil
+	}
 	me := newOwner(tarball.Run{})
 	lock, l, err := d.claim(ctx, path, me, false, nil)
 	if lock == nil && err == nil && d.isOver(l) {

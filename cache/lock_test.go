@@ -63,7 +63,7 @@ func TestLock(t *testing.T) {
 		require.NoError(t, ctx.Err())
 		host, _ := os.Hostname()
 		o := readLock(t, dir)
-		assert.Equal(t, owner{ID: o.ID, Host: host, PID: os.Getpid(), Beat: o.Beat}, o)
+		assert.Equal(t, owner{ID: o.ID, Host: host, PID: os.Getpid(), Beat: o.Beat, Progress: o.Beat + 1}, o)
 		assert.InDelta(t, 10, o.Beat, 1)
 		first.unlock()
 		assert.LessOrEqual(t, <-done, 10*heartbeatEvery+lookEvery)

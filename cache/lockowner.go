@@ -23,6 +23,9 @@ type owner struct {
 	PID  int    `json:"pid"`
 	tarball.Run
 	Beat int64 `json:"beat"` // counts the heartbeats
+	// Progress counts those before which the work went on, see [flow]. Owners of versions
+	// before do not say it, so that it is 0.
+	Progress int64 `json:"progress,omitempty"`
 }
 
 func (o owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -89,6 +88,32 @@ func (d *Dir) lookAt(path string) look {
 	return l
 }
 
+// A vigil is what a waiting writer has seen of a lock's owner, by its own clock.
+type vigil struct {
+	sign     sign
+	since    time.Time // when it was first seen
+	progress time.Time // when the owner's progress was first seen to be what it is
+}
+
+func (v *vigil) see(s sign, now time.Time) {
+	if !v.since.IsZero() && s == v.sign {
+		return
+	}
+	if was, is := v.sign.owner, s.owner; v.since.IsZero() || is.ID != was.ID || is.Progress != was.Progress {
+		v.progress = now
+	}
+	v.sign, v.since = s, now
+}
+
+// hasStopped reports whether an owner lives, as far as is known, and its work does not go on.
+func (d *Dir) hasStopped(v *vigil) bool {
+	limit := silentAfter
+	if d.network {
+		limit = deadAfter
+	}
+	return v.sign.owner.Progress > 0 && d.now().Sub(v.progress) >= limit
+}
+
 // isSilent reports whether an owner that has shown nothing since then is not to be
 // waited for. Where the file system is this machine's the file's own time counts too.
 func (d *Dir) isSilent(l look, since time.Duration) bool {
@@ -107,7 +132,13 @@ func (l look) close() {
 // isBeingWritten reports whether [Dir.tryLock] would not get the lock, and creates
 // nothing.
 func (d *Dir) isBeingWritten(name string) bool {
-	l := d.lookAt(filepath.Join(d.path, "."+name+"."+lockKind))
+	path := d.lockPath(name)
+	return d.isOwned(path) || d.isOwned(path+nextKind)
+}
+
+// isOwned reports whether the lock at path seems to have an owner.
+func (d *Dir) isOwned(path string) bool {
+	l := d.lookAt(path)
 	l.close()
 	return l.state == lockHeld || l.state == lockFree && l.far || l.state == lockUnclear && !d.isOver(l)
 }

@@ -105,9 +105,10 @@ func TestErrorsAtTheEndOfTheContext(t *testing.T) {
 		},
 		"Put that waits for a layer": func(ctx context.Context, cancel func(), dir *Dir, img *tarball.Image, src tarball.Source) error {
 			layer := img.Layers()[0].Digest
-			transfer, leader := dir.inflight.join(layer)
+			f := &flow{}
+			transfer, leader := dir.inflight.join(layer, f)
 			require.True(t, leader)
-			defer dir.inflight.release(layer, transfer)
+			defer dir.inflight.release(layer, transfer, f)
 			cancel()
 			_, err := dir.Put(ctx, "new_main.tar", img, none, nil)
 			return err

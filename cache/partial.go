@@ -160,28 +160,36 @@ func (p *partialFile) close() {
 
 // An abandoned file is a partial file that its writer has left, or seems to have.
 type abandoned struct {
-	file *os.File // locked, where locks work
+	file *os.File // locked, where locks work, by this process or its writer
 	done map[v1.Hash][]sys.Interval
 	dead bool // its writer is, so that it can be adopted
 	old  bool // not written to for so long that its writer seems to be dead
 }
 
-// openAbandoned opens a partial file that is not locked, nil if there is none. Nothing in
-// it is believed yet.
+// openAbandoned opens a partial file, nil if there is none. Nothing in it is believed yet. It
+// may be locked only where this kernel has written all that is in it: by a writer that is not
+// waited for any more.
 //
 // It can be adopted only if no other process can write to it any more: a process that was
 // suspended with its machine, or hangs in a mount, goes on when the file is long
 // published under its final name. And only if it is this user's and has this one name.
 func openAbandoned(path string, layout *tarball.Layout) *abandoned {
 	f := sys.LockDead(path, time.Now(), 0)
-	if f == nil {
-		return nil
+	free := f != nil
+	if !free {
+		if f, _ = sys.OpenToRead(path, sys.NoFollow); f == nil {
+			return nil
+		}
+		if held, _ := sys.TryLockShared(f); !held || sys.IsNetwork(f) {
+			_ = f.Close()
+			return nil
+		}
 	}
 	done, writer := readJournal(path+journalKind, layout)
 	info, err := f.Stat()
 	return &abandoned{
-		file: f, done: done, dead: sys.IsOwn(f) && sys.IsDead(f, writer),
-		old: err == nil && sys.Age(info.ModTime(), time.Now()) >= sys.QuietAfter,
+		file: f, done: done, dead: free && sys.IsOwn(f) && sys.IsDead(f, writer),
+		old: free && err == nil && sys.Age(info.ModTime(), time.Now()) >= sys.QuietAfter,
 	}
 }
 

@@ -67,7 +67,8 @@ type Result struct {
 	// from the source instead; the tarballs are as before. [Dir.Repair] does not list
 	// the one that it repairs.
 	Damaged []string
-	// Sources is what each source has given, the preferred first, also when Put fails.
+	// Sources is what each source has given, in the order in which they were first asked,
+	// also when Put fails.
 	Sources []tarball.SourceUse
 	// Unrecorded, when not nil, is why it could not be recorded beside the tarball that
 	// it is of a newer build run or another group, or that a record there cannot be read: an
@@ -200,7 +201,13 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // until then, and stays when anything fails. A file that is no complete tarball of this
 // package, such as one of docker save, or that cannot be read, counts as none: the name
 // is this image's, and the file is replaced. Put may be called concurrently, for
-// the same name too: one works, the others wait for it and look again.
+// the same name too: one works, the others wait for it and look again, see [Open]. A layer
+// that another Put of the same process is fetching is waited for too, unless next to
+// nothing comes to that one: then one of those that wait fetches it, with its own source.
+// "Next to nothing" is less than 64 KiB/s, over all connections, for 10 s, or nothing for 90 s.
+//
+// An upper limit of time is that of ctx: [context.WithTimeoutCause]. A lower limit of rate is
+// [PutOptions.MinRate].
 //
 // When it is interrupted, by a crash, a signal or a source that fails, the
 // partial file stays, and the next Put of the same image under the same name
@@ -212,7 +219,7 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // more. Methods of src's errors, [tarball.TemporaryError] and the like, are obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [ErrOtherImage]; [*SpaceError];
-// [ErrPreempted]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the
+// [ErrPreempted]; [ErrTooSlow]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the
 // layer's; those of src and of the file system; when ctx ends, both ctx.Err() and its
 // cause.
 func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarball.Source, o *PutOptions) (*Result, error) {
@@ -246,6 +253,7 @@ type put struct {
 	hasAllBut  bool        // what is there is the same image, and lacks one of them
 	repairs    os.FileInfo // what must be there, and be no other; nil: anything
 	damaged    os.FileInfo // what Verify has found to be damaged
+	flow       *flow       // of the work
 	result     *Result
 }
 
@@ -260,6 +268,9 @@ func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, err
 	p := &put{dir: d, name: name, path: path, result: &Result{Path: path}}
 	if o != nil {
 		p.PutOptions = *o
+	}
+	if p.MinRate < 0 {
+		return nil, fmt.Errorf("stock %s: PutOptions.MinRate is %d bytes a second: it must be 0, for no limit, or more", name, p.MinRate)
 	}
 	if len(p.Group) > maxName { // the record beside the tarball has little room
 		return nil, fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(p.Group), maxName)
@@ -285,6 +296,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 		return withNeed(err, p.dir.path, layout)
 	}
 	defer lock.unlock()
+	p.flow = lock.flow
 	// The owner before may have done it.
 	if done, err := p.isDone(ctx); done || err != nil {
 		return err
@@ -393,6 +405,23 @@ func (p *put) isDamaged(ctx context.Context, current *tarball.Tarball, info os.F
 	return err != nil, nil
 }
 
+// watch returns what looks after the fetches of this call.
+func (p *put) watch(src tarball.Source) watch {
+	source := p.Provenance.Source
+	if r, ok := src.(Remote); ok {
+		source = r.Source()
+	}
+	var was os.FileInfo
+	return watch{flow: p.flow, rate: &rate{}, minRate: p.MinRate, source: source, published: func(ctx context.Context) (bool, error) {
+		is, err := os.Lstat(p.path)
+		if err != nil || was != nil && os.SameFile(is, was) {
+			return false, nil
+		}
+		was = is
+		return p.isDone(ctx)
+	}}
+}
+
 // write fills a partial file, a new one or one that an earlier attempt left, and
 // publishes it.
 func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
@@ -417,12 +446,16 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	if err != nil {
 		return err
 	}
-	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite)
+	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite, p.watch(src))
 	defer a.release()
 	err = a.run(ctx)
 	a.account(p.result)
 	for _, path := range p.result.Damaged {
 		forgetVerified(d.path, filepath.Base(path))
+	}
+	if errors.Is(err, errDone) {
+		partial.discard = true
+		return nil
 	}
 	if err == nil && ctx.Err() != nil {
 		err = wait.Err(ctx) // the caller gave up: do not publish
@@ -432,7 +465,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		// or it was wrong, or space is what lacks. ext4 keeps the space that it
 		// could get.
 		partial.discard = a.downloaded == 0 && !a.resumed || sys.IsWrite(err) || errors.As(err, new(*SpaceError)) ||
-			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize)
+			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrOtherImage)
 		return err
 	}
 	if err := d.setAccess(partial.file); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/testtool"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // suspended is a child that stocks an image as run 100, and stops itself once, as a
@@ -217,4 +218,37 @@ func TestDeadWriterOnAFileSystemWithoutLocks(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, os.SameFile(was, now))
 	})
+}
+
+// On a file system whose locks reach, the file of a suspended writer is read and not written
+// to; it wakes up when its work is done.
+func TestSuspendedWriterIsNotWaitedFor(t *testing.T) {
+	path := t.TempDir()
+	wake, next := suspendAt(t, path, "read")
+	was := onlyPartial(t, path)
+	src, images := killImages(t)
+	dir, err := Open(path, nil)
+	require.NoError(t, err)
+	var looks atomic.Int64
+	start := time.Now()
+	dir.now = func() time.Time { return start.Add(time.Duration(looks.Load()) * lookEvery) }
+	dir.sleep = func(ctx context.Context, d time.Duration) error {
+		if d != lookEvery {
+			return wait.Sleep(ctx, d)
+		}
+		looks.Add(1)
+		return nil
+	}
+	result, err := dir.Put(t.Context(), "name_main.tar", images[0], src, &PutOptions{Provenance: tarball.Provenance{Run: tarball.Run{ID: 100}}})
+	require.NoError(t, err)
+	assert.LessOrEqual(t, looks.Load(), int64(silentAfter/lookEvery))
+	assert.Equal(t, Stocked, result.Outcome)
+	assert.Positive(t, result.Resumed, "what it had")
+	now, err := os.Stat(filepath.Join(path, "name_main.tar"))
+	require.NoError(t, err)
+	assert.False(t, os.SameFile(was, now))
+	assert.True(t, os.SameFile(was, onlyPartial(t, path)), "it is its own")
+	wake()
+	require.Equal(t, "wrong bytes are written", next())
+	requireWhole(t, filepath.Join(path, "name_main.tar"))
 }

@@ -33,9 +33,9 @@ const (
 	MarkLeftover LeftoverKind = "mark"
 	// VerifiedLeftover: when a tarball was verified, .<tarball>.<user>.verified.
 	VerifiedLeftover LeftoverKind = "verified"
-	// LockLeftover: who writes a tarball, .<tarball>.lock.
+	// LockLeftover: who writes a tarball, .<tarball>.lock, .<tarball>.lock.next.
 	LockLeftover LeftoverKind = "lock"
-	// WantedLeftover: who wants that lock, .<tarball>.lock.wanted.
+	// WantedLeftover: who wants that lock, its name and .wanted.
 	WantedLeftover LeftoverKind = "wanted"
 	// TemporaryLeftover: a file of package atomicfile, .<name>.<unique>.tmp.
 	TemporaryLeftover LeftoverKind = "temporary"
@@ -61,8 +61,8 @@ var leftoverForms = sync.OnceValue(func() []leftoverForm {
 		{PreviousLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.[0-9]{1,18}\.[0-9a-f]{16}\.retired$`)},
 		{MarkLeftover, marks.Form()},
 		{VerifiedLeftover, verifiedForm()},
-		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock$`)},
-		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock\.wanted$`)},
+		{LockLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock(\.next)?$`)},
+		{WantedLeftover, regexp.MustCompile(`(?s)^\.([^.].*\.tar)\.lock(\.next)?\.wanted$`)},
 		{TemporaryLeftover, regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{16}\.tmp$`)},
 	}
 })

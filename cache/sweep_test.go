@@ -229,6 +229,8 @@ func TestLeftoverOf(t *testing.T) {
 		".x.tar.mark":                                MarkLeftover,
 		".x.tar.lock":                                LockLeftover,
 		".x.tar.lock.wanted":                         WantedLeftover,
+		".x.tar.lock.next":                           LockLeftover,
+		".x.tar.lock.next.wanted":                    WantedLeftover,
 		".manifest.json" + unique + ".tmp":           TemporaryLeftover,
 		".new\nline.tar.mark":                        MarkLeftover,
 		"." + strings.Repeat("n", 196) + ".tar.mark": MarkLeftover,

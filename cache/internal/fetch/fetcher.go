@@ -69,7 +69,8 @@ func (f *Fetcher) SetSizes(least, most, keep int64) {
 type Result struct {
 	// Downloaded is how many bytes came from the source, duplicates included.
 	Downloaded int64
-	// Sources is what each origin of the source has given, the preferred first.
+	// Sources is what each origin of the source has given, in the order in which they were
+	// first asked.
 	Sources []tarball.SourceUse
 }
 
