@@ -39,7 +39,48 @@ type Runner interface {
 // A FlagSet has the flags of a program, -version included, and what it prints.
 type FlagSet struct {
 	*flag.FlagSet
-	output options
+	output   options
+	sections []section
+}
+
+// A section is flags that belong together.
+type section struct {
+	title  string
+	before map[string]bool // the flags that were defined before it
+}
+
+// Section begins a section of the help, with the flags that are defined from now on.
+func (f *FlagSet) Section(title string) {
+	before := map[string]bool{}
+	f.VisitAll(func(g *flag.Flag) { before[g.Name] = true })
+	f.sections = append(f.sections, section{title, before})
+}
+
+// help prints the flags. Those that are in no section are in the last.
+func (f *FlagSet) help(w io.Writer) {
+	parts := make([]*flag.FlagSet, max(len(f.sections), 1))
+	for i := range parts {
+		parts[i] = flag.NewFlagSet("", flag.ContinueOnError)
+		parts[i].SetOutput(w)
+	}
+	f.VisitAll(func(g *flag.Flag) {
+		i := len(f.sections) - 1
+		for i >= 0 && f.sections[i].before[g.Name] {
+			i--
+		}
+		if i < 0 {
+			i = len(parts) - 1
+		}
+		parts[i].Var(g.Value, g.Name, g.Usage)
+		parts[i].Lookup(g.Name).DefValue = g.DefValue // and not what came before -h
+	})
+	fmt.Fprint(w, "\nFlags:\n")
+	for i, part := range parts {
+		if len(f.sections) > 0 {
+			fmt.Fprintf(w, "\n%s:\n", f.sections[i].title)
+		}
+		part.PrintDefaults()
+	}
 }
 
 // JSONFlag defines -json.
@@ -114,9 +155,8 @@ func (p *Program) parse(f *FlagSet, args []string, stdout io.Writer) error {
 	f.SetOutput(io.Discard)
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(stdout)
-		fmt.Fprint(stdout, p.Usage, "\nFlags:\n")
-		f.PrintDefaults()
+		fmt.Fprint(stdout, p.Usage)
+		f.help(stdout)
 		fmt.Fprint(stdout, "\n", p.Notes)
 	}
 	if err != nil {

@@ -62,6 +62,21 @@ func TestProgram(t *testing.T) {
 	assert.Empty(t, stderr)
 }
 
+// A flag is in the help of its section, with its own default, whatever came before -h.
+func TestSections(t *testing.T) {
+	p := Program{Name: "program", Usage: "before\n", Notes: "after\n", Setup: func(f *FlagSet) Runner {
+		f.Section("What")
+		f.String("what", "all", "`W`")
+		f.Int("a", 0, "`N`")
+		f.Section("How")
+		f.JSONFlag("as JSON")
+		return &example{}
+	}}
+	_, stdout, _ := run(t, &p, "-what", "one", "-json", "-h")
+	assert.Equal(t, "before\n\nFlags:\n\nWhat:\n  -a N\n    \tN\n  -what W\n    \tW (default \"all\")\n"+
+		"\nHow:\n  -json\n    \tas JSON\n  -version\n    \tprint the version\n\nafter\n", stdout)
+}
+
 func TestWrongUsage(t *testing.T) {
 	for want, args := range map[string][]string{
 		"-dir is empty: was a variable not set?": {"-dir", ""},
