@@ -53,6 +53,10 @@ type Options struct {
 	// minute: one that brings less is ended, and its range asked for again. Less than 0 is
 	// no limit. Default: 1 KiB.
 	MinRangeRate int64
+	// TrustFor is how long the recorded verification of a tarball counts: a layer that is cloned,
+	// or copied by the kernel or the file server, from a file that has not changed since is not
+	// read back to verify it. Less than 0 is never. Default: 7 days.
+	TrustFor time.Duration
 	// Quota is how many bytes of the disk all files in the directory may take
 	// together. What files share counts for each, and what is being written counts in
 	// full from its beginning, by all processes that locks reach; small files beside the

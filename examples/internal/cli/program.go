@@ -49,36 +49,49 @@ type section struct {
 	before map[string]bool // the flags that were defined before it
 }
 
-// Section begins a section of the help, with the flags that are defined from now on.
+// Section begins a section of the help, with the flags that are defined from now on. Those
+// before the first have no title.
 func (f *FlagSet) Section(title string) {
 	before := map[string]bool{}
 	f.VisitAll(func(g *flag.Flag) { before[g.Name] = true })
 	f.sections = append(f.sections, section{title, before})
 }
 
-// help prints the flags. Those that are in no section are in the last.
-func (f *FlagSet) help(w io.Writer) {
-	parts := make([]*flag.FlagSet, max(len(f.sections), 1))
-	for i := range parts {
-		parts[i] = flag.NewFlagSet("", flag.ContinueOnError)
-		parts[i].SetOutput(w)
+// sectionOf returns the section that a flag is in, from 1; 0 for those before the first.
+func (f *FlagSet) sectionOf(name string) int {
+	i := len(f.sections)
+	for i > 0 && f.sections[i-1].before[name] {
+		i--
 	}
-	f.VisitAll(func(g *flag.Flag) {
-		i := len(f.sections) - 1
-		for i >= 0 && f.sections[i].before[g.Name] {
-			i--
+	return i
+}
+
+// GivenIn returns which flag of a section was given, as "-name"; "" if none was.
+func (f *FlagSet) GivenIn(title string) (given string) {
+	f.Visit(func(g *flag.Flag) {
+		if i := f.sectionOf(g.Name); given == "" && i > 0 && f.sections[i-1].title == title {
+			given = "-" + g.Name
 		}
-		if i < 0 {
-			i = len(parts) - 1
-		}
-		parts[i].Var(g.Value, g.Name, g.Usage)
-		parts[i].Lookup(g.Name).DefValue = g.DefValue // and not what came before -h
 	})
-	fmt.Fprint(w, "\nFlags:\n")
-	for i, part := range parts {
-		if len(f.sections) > 0 {
-			fmt.Fprintf(w, "\n%s:\n", f.sections[i].title)
+	return given
+}
+
+// help prints the flags.
+func (f *FlagSet) help(w io.Writer) {
+	for i := range len(f.sections) + 1 {
+		part := flag.NewFlagSet("", flag.ContinueOnError)
+		part.SetOutput(w)
+		f.VisitAll(func(g *flag.Flag) {
+			if f.sectionOf(g.Name) == i {
+				part.Var(g.Value, g.Name, g.Usage)
+				part.Lookup(g.Name).DefValue = g.DefValue // and not what came before -h
+			}
+		})
+		title := "Flags"
+		if i > 0 {
+			title = f.sections[i-1].title
 		}
+		fmt.Fprintf(w, "\n%s:\n", title)
 		part.PrintDefaults()
 	}
 }
