@@ -97,7 +97,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: that of the file system)")
 		f.Var((*cli.Mode)(&o.open.DirMode), "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
 		f.DurationVar(&o.open.Grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
-		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; nothing is copied that is not hashed, as with -trust 0")
+		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; every copy is hashed too, as with -trust 0")
 		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
 		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
 		f.Section("Registries")
@@ -111,7 +111,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		o.jobs = 2
 		f.Var(&o.jobs, "jobs", "how many images are stocked at a time, `N`")
 		o.registry.RegisterLimits(f.FlagSet, &o.open, &o.put.MinRate)
-		f.Section("Images of a build run, without IMAGE")
+		f.Section("The build run that the images are of")
 		o.build.Register(f.FlagSet)
 		o.build.RegisterAttempt(f.FlagSet)
 		f.Annotate()

@@ -10,11 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/registry"
+	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
 // limits reads flags.
@@ -106,4 +110,33 @@ func TestSoFar(t *testing.T) {
 	require.NoError(t, SoFar(nil, put))
 	put.Downloaded = 30 << 30 // with duplicates
 	require.ErrorContains(t, SoFar(ErrRunTime, put), "; 20 GiB of 20 GiB had come")
+}
+
+// The limits of an answer reach the client.
+func TestClientLimits(t *testing.T) {
+	server := registrytest.New(t)
+	image, err := random.Image(50_000, 1)
+	require.NoError(t, err)
+	ref, err := server.Push("team/image:t", image)
+	require.NoError(t, err)
+	manifest, err := image.Manifest()
+	require.NoError(t, err)
+	for args, quirks := range map[[4]string]registrytest.Quirks{
+		{"-stall-timeout", "50ms", "-first-byte-timeout", "1h"}:     {Stall: true},
+		{"-stall-timeout", "50.1ms", "-first-byte-timeout", "50ms"}: {NoAnswer: true},
+	} {
+		server.SetQuirks(quirks)
+		f, _, _, err := limits(t, args[:]...)
+		require.NoError(t, err)
+		client, err := f.Client(&cli.Output{}, registry.Options{Keychain: authn.NewMultiKeychain()})
+		require.NoError(t, err)
+		remote, err := client.Resolve(t.Context(), registry.DefaultPlatform(), ref)
+		require.NoError(t, err)
+		body, err := remote.ReadRange(t.Context(), manifest.Layers[0].Digest, 0, manifest.Layers[0].Size)
+		if err == nil {
+			_, err = io.Copy(io.Discard, body)
+			body.Close()
+		}
+		require.ErrorContains(t, err, "(50")
+	}
 }
