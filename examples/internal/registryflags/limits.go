@@ -35,10 +35,10 @@ func (f *Flags) RegisterLimits(set *flag.FlagSet, open *cache.Options, minRate *
 func (f *Flags) checkLimits() error {
 	for _, l := range []struct {
 		name  string
-		limit cli.Duration
-	}{{"image-timeout", f.image}, {"first-byte-timeout", f.firstByte}, {"stall-timeout", f.stall}} {
-		if f.run > 0 && l.limit > f.run {
-			return fmt.Errorf("-%s %s is more than -timeout %s, which is for all of the run", l.name, &l.limit, &f.run)
+		limit time.Duration
+	}{{"image-timeout", time.Duration(f.image)}, {"first-byte-timeout", time.Duration(f.firstByte)}, {"stall-timeout", time.Duration(f.stall)}} {
+		if run := time.Duration(f.run); run > 0 && l.limit > run {
+			return fmt.Errorf("-%s %v is more than -timeout %v, which is for all of the run", l.name, l.limit, run)
 		}
 	}
 	return nil
@@ -55,11 +55,11 @@ func (f *Flags) LimitImage(ctx context.Context) (context.Context, context.Cancel
 	return limit(ctx, f.image, ErrImageTime, "-image-timeout")
 }
 
-func limit(ctx context.Context, d cli.Duration, kind error, name string) (context.Context, context.CancelFunc) {
-	if d == 0 {
+func limit(ctx context.Context, d cli.DurationOrNone, kind error, name string) (context.Context, context.CancelFunc) {
+	if d <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, time.Duration(d), fmt.Errorf("%w (%s %s)", kind, name, &d))
+	return context.WithTimeoutCause(ctx, time.Duration(d), fmt.Errorf("%w (%s %v)", kind, name, time.Duration(d)))
 }
 
 // SoFar adds to an error of a limit, or of a source that gives nothing any more, how much

@@ -49,17 +49,17 @@ func TestLimits(t *testing.T) {
 	assert.Zero(t, minRate)
 
 	for want, args := range map[string][]string{
-		`invalid value "0" for flag -connections: want a number from 1 to 1024`:                     {"-connections", "0"},
-		`invalid value "1/m" for flag -min-rate: want bytes a second such as 100KiB`:                {"-min-rate", "1/m"},
-		`invalid value "-1" for flag -min-range-rate: want bytes a second`:                          {"-min-range-rate", "-1"},
-		`invalid value "0" for flag -timeout: want a duration such as 30d, 36h or 90s, more than 0`: {"-timeout", "0"},
-		`invalid value "30" for flag -image-timeout: want a duration`:                               {"-image-timeout", "30"},
-		`invalid value "0" for flag -first-byte-timeout: want`:                                      {"-first-byte-timeout", "0"},
-		`invalid value "-1s" for flag -stall-timeout: want`:                                         {"-stall-timeout", "-1s"},
-		`invalid value "never" for flag -trust: want a duration such as 30d, 36h or 90s, or 0`:      {"-trust", "never"},
-		`-image-timeout 2h0m0s is more than -timeout 1h0m0s, which is for all of the run`:           {"-timeout", "1h", "-image-timeout", "2h"},
-		`-first-byte-timeout 10m0s is more than -timeout 1m0s, which is for all of the run`:         {"-timeout", "1m", "-first-byte-timeout", "10m"},
-		`-stall-timeout 1m0s is more than -timeout 30s, which is for all of the run`:                {"-timeout", "30s", "-stall-timeout", "1m"},
+		`invalid value "0" for flag -connections: want a number from 1 to 1024`:                {"-connections", "0"},
+		`invalid value "1/m" for flag -min-rate: want bytes a second such as 100KiB`:           {"-min-rate", "1/m"},
+		`invalid value "-1" for flag -min-range-rate: want bytes a second`:                     {"-min-range-rate", "-1"},
+		`invalid value "-1s" for flag -timeout: want a duration such as 30d, 36h or 90s, or 0`: {"-timeout", "-1s"},
+		`invalid value "30" for flag -image-timeout: want a duration`:                          {"-image-timeout", "30"},
+		`invalid value "0" for flag -first-byte-timeout: want`:                                 {"-first-byte-timeout", "0"},
+		`invalid value "-1s" for flag -stall-timeout: want`:                                    {"-stall-timeout", "-1s"},
+		`invalid value "never" for flag -trust: want a duration such as 30d, 36h or 90s, or 0`: {"-trust", "never"},
+		`-image-timeout 2h0m0s is more than -timeout 1h0m0s, which is for all of the run`:      {"-timeout", "1h", "-image-timeout", "2h"},
+		`-first-byte-timeout 10m0s is more than -timeout 1m0s, which is for all of the run`:    {"-timeout", "1m", "-first-byte-timeout", "10m"},
+		`-stall-timeout 1m0s is more than -timeout 30s, which is for all of the run`:           {"-timeout", "30s", "-stall-timeout", "1m"},
 	} {
 		_, _, _, err := limits(t, args...)
 		require.ErrorContains(t, err, want)
@@ -88,7 +88,9 @@ func TestTimeLimits(t *testing.T) {
 		defer endImage()
 		require.ErrorIs(t, context.Cause(image), ErrRunTime)
 
-		for _, limit := range []func(context.Context) (context.Context, context.CancelFunc){(&Flags{}).LimitRun, (&Flags{}).LimitImage} {
+		none, _, _, err := limits(t, "-timeout", "0", "-image-timeout", "0s")
+		require.NoError(t, err)
+		for _, limit := range []func(context.Context) (context.Context, context.CancelFunc){none.LimitRun, none.LimitImage, (&Flags{}).LimitRun, (&Flags{}).LimitImage} {
 			ctx, end := limit(t.Context())
 			_, limited := ctx.Deadline()
 			assert.False(t, limited)

@@ -31,7 +31,8 @@ type Flags struct {
 	PlainHTTP, CA   cli.List
 	AllowLocal      bool
 
-	firstByte, stall, image, run cli.Duration // see RegisterLimits
+	firstByte, stall cli.Duration // see RegisterLimits
+	image, run       cli.DurationOrNone
 }
 
 // Register defines the flags, but not -role-duration, in a set.
