@@ -53,10 +53,6 @@ type Options struct {
 	// minute: one that brings less is ended, and its range asked for again. Less than 0 is
 	// no limit. Default: 1 KiB.
 	MinRangeRate int64
-	// TrustFor is how long the recorded verification of a tarball counts: a layer that is cloned,
-	// or copied by the kernel or the file server, from a file that has not changed since is not
-	// read back to verify it. Less than 0 is never. Default: 7 days.
-	TrustFor time.Duration
 	// Quota is how many bytes of the disk all files in the directory may take
 	// together. What files share counts for each, and what is being written counts in
 	// full from its beginning, by all processes that locks reach; small files beside the
@@ -67,7 +63,14 @@ type Options struct {
 	// 0 is not at all. Default: 1 h on a network file system, not at all
 	// elsewhere, where an open file stays whole by itself.
 	Grace time.Duration
-	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask.
+	// TrustFor is for how long it counts that the bytes of a tarball were hashed: a layer
+	// that is cloned, or copied without this process reading it, from a tarball that has
+	// not changed since is not hashed again. See [Open] for what that means. Less than 0
+	// hashes every layer of every tarball, and records nothing. Default: 7 days.
+	TrustFor time.Duration
+	// Mode is the mode of tarballs, such as 0644. Default: 0666 less the umask. With one by
+	// which others than the owner may write to them they are hashed whenever a layer is taken
+	// from them, see TrustFor.
 	Mode fs.FileMode
 	// Group is the group of tarballs, by name or number; this process must be
 	// allowed to give it. Default: that of the file system.

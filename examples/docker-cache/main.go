@@ -97,7 +97,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: that of the file system)")
 		f.Var((*cli.Mode)(&o.open.DirMode), "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
 		f.DurationVar(&o.open.Grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
-		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; every copy is hashed too, as with -trust 0")
+		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; what is copied is hashed too, whatever -trust is")
 		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
 		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
 		f.Section("Registries")
@@ -141,9 +141,6 @@ func (o *options) Check(args []string) (err error) {
 		return errors.New("-sample brings its own images and mirror: leave IMAGE, -name, -mirror and what is about a build out")
 	case !o.naming.HasMirrors() && !o.sample && (o.client.MirrorsMustAgree || o.client.AllSources):
 		return errors.New("-mirrors-must-agree and -all-sources need a -mirror")
-	}
-	if o.put.Verify {
-		o.open.TrustFor = -1
 	}
 	if len(args) > 0 || o.sample {
 		o.branch, err = o.naming.Branch(o.branch)

@@ -28,7 +28,7 @@ func (f *Flags) RegisterLimits(set *flag.FlagSet, open *cache.Options, minRate *
 	set.Var(cli.Rate{N: minRate}, "min-rate", "fail an image of which less than this `SIZE` a second comes, over a minute (default: no limit)")
 	set.Var(&f.image, "image-timeout", "fail an image that takes longer than this `DURATION`; what has come serves the next run (default: no limit)")
 	set.Var(&f.run, "timeout", "end the run after this `DURATION`; what is done stays, what has come of the rest serves the next run (default: no limit)")
-	set.Var((*cli.DurationOrNone)(&open.TrustFor), "trust", "copy layers without hashing them again from tarballs that were verified less than this `DURATION` ago; 0 hashes every copy (default 7d)")
+	set.Var((*cli.DurationOrNone)(&open.TrustFor), "trust", "copy layers without hashing them again from tarballs that were hashed less than this `DURATION` ago; 0 hashes every copy (default 7d)")
 }
 
 // checkLimits returns an error if one of the limits could never be reached.

@@ -177,6 +177,8 @@ func unreachable(err error, other string) string {
 		return "the registry limits how much is asked of it: log in, since many allow more to users that they know; ask for less at a time with -connections; or try again later: what has come serves the next attempt"
 	case strings.Contains(text, "first byte"):
 		return "a registry that is a cache may have to fetch the layer first: give it more time with -first-byte-timeout, or try again later, when it has the layer"
+	case strings.Contains(text, "no byte came"):
+		return "try again later: what has come serves the next attempt; or give the registry more time with -stall-timeout"
 	}
 	return other
 }

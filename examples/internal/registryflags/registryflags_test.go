@@ -45,7 +45,8 @@ func TestAdvice(t *testing.T) {
 	for want, err := range map[string]error{
 		"-connections":                  fmt.Errorf("%w: status 429 Too Many Requests", registry.ErrUnreachable),
 		"log in":                        fmt.Errorf("read: %w", &refusal{&registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("status 503 Service Unavailable")}}),
-		"-first-byte-timeout":           &registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("the first byte did not come in time (5m0s)")},
+		"-first-byte-timeout":           &registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("no first byte came in time (5m0s)")},
+		"-stall-timeout":                &registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("no byte came for too long (15s)")},
 		"-min-rate":                     fmt.Errorf("x: %w: 3 B/s", cache.ErrTooSlow),
 		"run it again":                  cache.ErrTooSlow,
 		"more time with -image-timeout": fmt.Errorf("%w (x)", ErrImageTime),
