@@ -53,7 +53,7 @@ type verified struct {
 // pruned is what prune prints for a tarball or a leftover.
 type pruned struct {
 	Name    string `json:"name"`
-	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, lock, wanted, temporary
+	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, verified, lock, wanted, temporary
 	Outcome string `json:"outcome"` // removed, kept
 	Action  string `json:"action"`  // as Outcome
 	DryRun  bool   `json:"dry_run"`
