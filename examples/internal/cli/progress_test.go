@@ -35,6 +35,7 @@ func TestProgressLines(t *testing.T) {
 
 		// Nothing calls the display while nothing comes.
 		out.Reset()
+		endThree()
 		time.Sleep(lineEvery)
 		synctest.Wait()
 		assert.Equal(t, "one.tar: 550 MiB of 2.0 GiB, 0 B/s, no bytes for 30s\n"+
@@ -43,7 +44,6 @@ func TestProgressLines(t *testing.T) {
 
 		out.Reset()
 		endOne()
-		endThree()
 		time.Sleep(lineEvery - time.Second)
 		reportTwo(tarball.Progress{Done: 30 * mib, Total: 100 * mib})
 		time.Sleep(time.Second)
