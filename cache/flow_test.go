@@ -197,11 +197,16 @@ func (*broken) Read([]byte) (int, error) { return 0, errors.New("broken") }
 type fullSource struct {
 	cachetest.Blobs
 	distrusted v1.Hash
+	names      []string // of its origins; "o" without any
 }
 
 func (s *fullSource) Distrust(d v1.Hash)       { s.distrusted = d }
 func (s *fullSource) Origins(v1.Hash) []string { return []string{"o"} }
 func (s *fullSource) IgnoresRange() bool       { return true }
 func (s *fullSource) EachOrigin(_ v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read tarball.ReadRangeFunc) bool) {
-	yield("o", "", false, 0, s.ReadRange)
+	for _, name := range append(s.names, "o")[:max(len(s.names), 1)] {
+		if !yield(name, "", false, 0, s.ReadRange) {
+			return
+		}
+	}
 }

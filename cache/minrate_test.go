@@ -96,7 +96,7 @@ func TestMinRate(t *testing.T) {
 func TestTooSlowNamesOrigins(t *testing.T) {
 	w := &watch{source: "mirror/x:t", minRate: 9}
 	layers := []tarball.Segment{{Blob: cachetest.Digest(nil)}}
-	src := &fullSource{origins: []tarball.Origin{{Name: "one/x"}, {Name: "two/x"}}}
+	src := &fullSource{names: []string{"one/x", "two/x"}}
 	require.ErrorContains(t, w.tooSlow(5, src, append(layers, layers...)), "came from one/x and two/x in")
 	require.ErrorContains(t, (&watch{}).tooSlow(5, none, layers), "came from the source in")
 }

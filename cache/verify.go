@@ -134,6 +134,8 @@ func (d *Dir) examine(ctx context.Context, name string, progress func(n int64)) 
 type RepairOptions struct {
 	// Progress is as in [PutOptions].
 	Progress func(tarball.Progress)
+	// MinRate is as in [PutOptions].
+	MinRate int64
 }
 
 // Repair writes a tarball of the directory again, since [Dir.Verify] found damage in
@@ -165,7 +167,7 @@ func (d *Dir) Repair(ctx context.Context, damaged *VerifyResult, src tarball.Sou
 	if o == nil {
 		o = &RepairOptions{}
 	}
-	p, err := d.newPut(ctx, damaged.Name, &PutOptions{Provenance: damaged.Info.Provenance, Progress: o.Progress, Rewrite: true})
+	p, err := d.newPut(ctx, damaged.Name, &PutOptions{Provenance: damaged.Info.Provenance, Progress: o.Progress, MinRate: o.MinRate, Rewrite: true})
 	if err != nil {
 		return &Result{}, err
 	}

@@ -32,6 +32,25 @@ type SummaryRow struct {
 	// Error is why it failed, "" if it did not. Advice is what can be done about it, ""
 	// for nothing.
 	Error, Advice string
+	// Sources is what each source of the image gave; it is shown in a table of its own.
+	Sources []SummarySource
+}
+
+// A SummarySource is what one source of an image gave.
+type SummarySource struct {
+	Name string
+	// Bytes is how many came, Duplicate how many of them had come from elsewhere before, Rate
+	// how many came in a second.
+	Bytes, Duplicate, Rate int64
+	// Requests is how many were made, Refused how many of them were refused, so that
+	// others would be made later.
+	Requests, Refused int
+	// FirstByte is how long the first byte took, in the median.
+	FirstByte time.Duration
+	// Connections is how many there were at the same time in the mean, MostConnections at
+	// most.
+	Connections     float64
+	MostConnections int
 }
 
 // MaxSummary is the limit on the size of a step's summary, in bytes. The runner
@@ -97,6 +116,7 @@ func Summary(rows []SummaryRow, limit int) string {
 	if failures.Len() > 0 {
 		text += "\n" + failures.String()
 	}
+	text += sources(rows[:shown], room)
 	if chart != "" {
 		text += "\n" + chart
 	}
@@ -132,6 +152,28 @@ func (r *SummaryRow) cells() string {
 	return fmt.Sprintf("| %s | %s%s | %s | %s | %s | %s | %s | %.1f | %s |\n",
 		escapeMarkdown(r.Image), icon, escapeMarkdown(r.Outcome), escapeMarkdown(cmp.Or(r.Source, "–")),
 		bytesText(r.Size), bytesText(r.Downloaded), bytesText(r.Reused), bytesText(r.Resumed), r.Duration.Seconds(), rate)
+}
+
+// sources is a table of what sources gave, as far as there is room; "" if there are none.
+func sources(rows []SummaryRow, room int) string {
+	text := "\n| image | read from | bytes | rate | first byte | requests | refused | twice | connections |\n" +
+		"|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
+	head := len(text)
+	for _, r := range rows {
+		for _, s := range r.Sources {
+			line := fmt.Sprintf("| %s | %s | %s | %s/s | %.2f s | %d | %d | %s | %.1f, at most %d |\n",
+				escapeMarkdown(r.Image), escapeMarkdown(cmp.Or(s.Name, "–")), bytesText(s.Bytes), bytesText(s.Rate), s.FirstByte.Seconds(),
+				s.Requests, s.Refused, bytesText(s.Duplicate), s.Connections, s.MostConnections)
+			if len(text)+len(line) > room {
+				break
+			}
+			text += line
+		}
+	}
+	if len(text) == head {
+		return ""
+	}
+	return text
 }
 
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -51,6 +51,33 @@ gantt
 	assert.NotContains(t, workflow.Summary(rows()[3:], workflow.MaxSummary), "mermaid", "nothing to draw")
 }
 
+// What sources gave is in a table of its own, which does not crowd the images out.
+func TestSummaryOfSources(t *testing.T) {
+	all := rows()[:2]
+	all[0].Sources = []workflow.SummarySource{
+		{Name: "ghcr.io/x", Bytes: 10 << 30, Duplicate: 100 << 20, Rate: 70 << 20, Requests: 900, Refused: 3, FirstByte: 250 * time.Millisecond, Connections: 14.25, MostConnections: 24},
+		{Bytes: 3 << 30, Rate: 20 << 20, Requests: 200, Connections: 4, MostConnections: 4},
+	}
+	const table = `
+| image | read from | bytes | rate | first byte | requests | refused | twice | connections |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
+| ecr.example/ci-image&#58;jammy-2f5e | ghcr.io/x | 10 GiB | 70 MiB/s | 0.25 s | 900 | 3 | 100 MiB | 14.2, at most 24 |
+| ecr.example/ci-image&#58;jammy-2f5e | – | 3.0 GiB | 20 MiB/s | 0.00 s | 200 | 0 | 0 B | 4.0, at most 4 |
+`
+	assert.Contains(t, workflow.Summary(all, workflow.MaxSummary), table)
+	without := workflow.Summary(rows()[:2], workflow.MaxSummary)
+	assert.NotContains(t, without, "read from")
+	for limit := range 3000 {
+		text := workflow.Summary(all, limit)
+		require.LessOrEqual(t, len(text), limit)
+		if strings.Contains(text, "read from") {
+			require.Contains(t, text, "noble-2f5e | ➖ unchanged", "images go first")
+		}
+	}
+	all[0].Sources[0].Name = "a|b<script>"
+	assert.NotContains(t, workflow.Summary(all, workflow.MaxSummary), "<script>")
+}
+
 // Names and errors are text, not Markdown, HTML or Mermaid.
 func TestSummaryShowsText(t *testing.T) {
 	const evil = "x/a|b\n| c | `d` <script>e</script> [f](https://g) ![h](i) **j** #k; l: m, n %% o \"p\" &amp; \\ ``` $q$ @r ~~s~~\u2028t\x1b[31m"

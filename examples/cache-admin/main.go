@@ -14,7 +14,6 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/examples/internal/admin"
 	"github.com/dockercache/dockercache/examples/internal/cli"
-	"github.com/dockercache/dockercache/examples/internal/registryflags"
 )
 
 const notes = `Exit codes: 0 all is well, 1 something failed or is damaged, 2 wrong usage,
@@ -41,10 +40,12 @@ Run "cache-admin help COMMAND" for the flags of a command.
 			return admin.List(ctx, dir, out)
 		}),
 		command("verify", " [NAME...]", verifyFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
-			if !o.repair {
+			if !o.repairs {
 				return admin.Verify(ctx, dir, o.arguments, nil, out)
 			}
-			return admin.Verify(ctx, dir, o.arguments, &o.registry, out)
+			ctx, end := o.repair.Registry.LimitRun(ctx)
+			defer end()
+			return admin.Verify(ctx, dir, o.arguments, &o.repair, out)
 		}),
 		command("prune", "", pruneFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
 			return admin.Prune(ctx, dir, &o.limits, out)
@@ -58,8 +59,10 @@ func main() { cli.Main(program.Run) }
 type options struct {
 	dir, name, takes string
 	arguments        []string
-	repair           bool
-	registry         registryflags.Flags
+	flags            *cli.FlagSet
+	open             cache.Options
+	repairs          bool
+	repair           admin.Repair
 	limits           cache.PruneOptions
 	run              func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error
 }
@@ -69,7 +72,7 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 	return cli.Program{
 		Name: "cache-admin " + name, Usage: fmt.Sprintf("Usage: cache-admin %s [flags]%s\n", name, takes), Notes: notes,
 		Setup: func(f *cli.FlagSet) cli.Runner {
-			o := &options{name: name, takes: takes, run: run}
+			o := &options{name: name, takes: takes, run: run, flags: f}
 			f.StringVar(&o.dir, "dir", "", cli.DirUsage)
 			f.JSONFlag("print JSON, one object to a line")
 			f.Advice(admin.Advice)
@@ -79,11 +82,16 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 	}
 }
 
+// withRepair is the section of the flags that are for -repair.
+const withRepair = "With -repair"
+
 func verifyFlags(o *options, f *cli.FlagSet) {
-	f.BoolVar(&o.repair, "repair", false, "fetch what is damaged from the registry that it came from, by its digest")
-	o.registry.Register(f.FlagSet, "with -repair: ")
+	f.BoolVar(&o.repairs, "repair", false, "fetch what is damaged from the registry that it came from, by its digest")
 	f.QuietFlag()
-	f.VerboseFlag(cli.VerboseUsage)
+	f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
+	f.Section(withRepair)
+	o.repair.Registry.Register(f.FlagSet)
+	o.repair.Registry.RegisterLimits(f.FlagSet, &o.open, &o.repair.Options.MinRate)
 }
 
 func pruneFlags(o *options, f *cli.FlagSet) {
@@ -112,10 +120,10 @@ func (o *options) Check(args []string) (err error) {
 		return errors.New("-low-water needs -bytes")
 	case o.limits.LowWater > o.limits.MaxBytes:
 		return fmt.Errorf("-low-water %s is more than -bytes %s", cli.Bytes(o.limits.LowWater), cli.Bytes(o.limits.MaxBytes))
-	case o.registry.Given() && !o.repair:
-		return errors.New("-plain-http, -ca, -allow-local, -role-arn and -region are for -repair")
+	case !o.repairs && o.flags.GivenIn(withRepair) != "":
+		return fmt.Errorf("%s is for -repair", o.flags.GivenIn(withRepair))
 	}
-	if err := o.registry.Check(); err != nil {
+	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
 	o.dir, err = cli.Dir(o.dir)
@@ -126,7 +134,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	err := error(nil)
 	if o.run == nil {
 		err = admin.Info(o.dir, o.arguments[0], out)
-	} else if dir, openErr := cache.Open(o.dir, nil); openErr != nil {
+	} else if dir, openErr := cache.Open(o.dir, &o.open); openErr != nil {
 		err = openErr
 	} else {
 		err = o.run(ctx, o, dir, out)

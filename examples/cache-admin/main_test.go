@@ -70,6 +70,7 @@ func TestScripts(t *testing.T) {
 		}
 		return nil
 	}, scripttest.Commands{
+		"quirks": scripttest.Quirks[*registrytest.Server](registrytest.Quirks{}),
 		// saved FILE REF...: writes the file as docker save does.
 		"saved": func(ts *testscript.TestScript, _ bool, args []string) {
 			archive, err := tarballtest.Saved(args[1:], 5000, "a")

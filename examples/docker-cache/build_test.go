@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -74,4 +75,20 @@ func TestSignalsDuringDownload(t *testing.T) {
 		assert.Empty(t, entries(t, dir))
 		assert.NoFileExists(t, filepath.Join(work, "summary"))
 	}
+}
+
+// The time for the run ends the download of artifacts too.
+func TestTimeoutDuringDownload(t *testing.T) {
+	s := artifactstest.New(t)
+	run := addRuns(s, "127.0.0.1:1").Runs["good"]
+	s.SetQuirks(artifactstest.Quirks{Download: make(chan struct{})}) // it never goes on
+	dir := t.TempDir()
+	cmd := scripttest.Command(t, "docker-cache", "-dir", dir, "-timeout", "3s", "-allow", "127.0.0.1:1/team/image", "-repo", "example/project", "-run-id", fmt.Sprint(run.ID))
+	cmd.Env = append(cmd.Env, s.Env()...)
+	_, err := cmd.Output()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	assert.Equal(t, 1, exit.ExitCode())
+	assert.Contains(t, string(exit.Stderr), "the time for the run is over (-timeout 3s)\n  What to do: run it again")
+	assert.Empty(t, entries(t, dir))
 }

@@ -49,7 +49,7 @@ type options struct {
 	run         tarball.Run        // that the images come from
 	put         cache.PutOptions
 	open        cache.Options
-	jobs        int
+	jobs        cli.Count
 	sample      bool
 }
 
@@ -82,32 +82,38 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 	Setup: func(f *cli.FlagSet) cli.Runner {
 		o := &options{}
 		f.StringVar(&o.dir, "dir", "", "the directory to stock, `DIR`; it must exist (default ~/pytorch-data/docker)")
+		f.JSONFlag("print one JSON object for each image")
+		f.QuietFlag()
+		f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
+		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
+		f.Section("Images, and what their tarballs are called")
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+"); without IMAGE it must be the run's")
 		o.naming.Register(f.FlagSet)
-		f.BoolVar(&o.put.Replace, "replace", false, "replace the tarball of another repository's image too")
-		o.naming.RegisterMirrors(f.FlagSet, ", and is tried before the image's own registry, in order")
-		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
-		f.BoolVar(&o.client.AllSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
 		f.StringVar(&o.platform, "platform", registry.DefaultPlatform().String(), "which image of an index, as `OS/ARCH`[/VARIANT], or several with commas, where names have the platform; an image that is in no index is taken as it is")
-		o.registry.Register(f.FlagSet, "")
-		o.registry.RoleDuration = cli.Seconds(time.Hour)
-		f.Var(&o.registry.RoleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
-		f.IntVar(&o.jobs, "jobs", 2, "how many images are stocked at a time, `N`")
-		f.IntVar(&o.open.Connections, "connections", 16, "how many ranges are read at a time, `N`, over all images")
-		o.build.Register(f.FlagSet)
-		o.build.RegisterAttempt(f.FlagSet)
-		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
-		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
-		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them")
+		f.BoolVar(&o.put.Replace, "replace", false, "replace the tarball of another repository's image too")
+		f.Section("Tarballs in DIR")
 		f.Var((*cli.Size)(&o.open.Quota), "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
 		f.Var((*cli.Mode)(&o.open.Mode), "mode", "the `MODE` of tarballs, in octal (default: 0666 less the umask)")
 		f.StringVar(&o.open.Group, "group", "", "the `GROUP` of tarballs, by name or number (default: that of the file system)")
 		f.Var((*cli.Mode)(&o.open.DirMode), "dir-mode", "create DIR if it is missing, with this `MODE`, in octal")
 		f.DurationVar(&o.open.Grace, "grace", 0, "how long a version that was replaced stays for readers on other machines, `DURATION`; below 0 not at all (default: 1h on network file systems, else not at all)")
-		f.JSONFlag("print one JSON object for each image")
-		f.QuietFlag()
-		f.VerboseFlag(cli.VerboseUsage)
-		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
+		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; what is copied is hashed too, whatever -trust is")
+		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
+		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+		f.Section("Registries")
+		o.naming.RegisterMirrors(f.FlagSet, ", and is tried before the image's own registry, in order")
+		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
+		f.BoolVar(&o.client.AllSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
+		o.registry.Register(f.FlagSet)
+		o.registry.RoleDuration = cli.Seconds(time.Hour)
+		f.Var(&o.registry.RoleDuration, "role-duration", "how long the role's credentials last, 15m to 12h or as seconds, `DURATION`; they are renewed")
+		f.Section("How much at a time, how slow, how long")
+		o.jobs = 2
+		f.Var(&o.jobs, "jobs", "how many images are stocked at a time, `N`")
+		o.registry.RegisterLimits(f.FlagSet, &o.open, &o.put.MinRate)
+		f.Section("The build run that the images are of")
+		o.build.Register(f.FlagSet)
+		o.build.RegisterAttempt(f.FlagSet)
 		f.Annotate()
 		f.Advice(registryflags.Advice(registryflags.Tip{
 			Kind: cache.ErrOtherImage,
@@ -129,10 +135,6 @@ func (o *options) Check(args []string) (err error) {
 		return err
 	}
 	switch build := &o.build; {
-	case o.open.Connections < 1:
-		return fmt.Errorf("-connections %d: want 1 or more", o.open.Connections)
-	case o.jobs < 1:
-		return fmt.Errorf("-jobs %d: want 1 or more", o.jobs)
 	case o.sample && o.registry.RoleARN != "":
 		return errors.New("-sample needs no credentials: leave -role-arn out")
 	case o.sample && (len(args) > 0 || o.naming.HasMirrors() || o.naming.Scheme.Name != "" || len(build.Allow) > 0 || build.RunID != 0 || build.Repository != ""):
@@ -183,12 +185,14 @@ func (o *options) checkPlatforms() error {
 
 // Run does what was asked for, and reports it in full also when it fails.
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	limited, end := o.registry.LimitRun(ctx)
+	defer end()
 	if o.sample {
-		return o.stockSample(ctx, out)
+		return o.stockSample(ctx, limited, out)
 	}
 	if o.request != nil {
 		var err error
-		if o.images, o.branch, o.run, err = buildflags.Images(ctx, o.request, o.naming.CheckBranch, os.Getenv, out); err != nil {
+		if o.images, o.branch, o.run, err = buildflags.Images(limited, o.request, o.naming.CheckBranch, os.Getenv, out); err != nil {
 			return buildflags.Code(ctx, err, out)
 		}
 		if err := o.naming.CheckMirrors(o.images); err != nil {
@@ -196,13 +200,13 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		}
 	}
 	out.Remind(o.naming.Remark(o.images, o.branch))
-	results := o.stockAll(ctx, out)
+	results := o.stockAll(limited, out)
 	report.Summarize(out, results, os.Getenv("GITHUB_STEP_SUMMARY"))
 	return out.Code(ctx)
 }
 
 // stockSample stocks the sample's images by the same code as any others.
-func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
+func (o *options) stockSample(ctx, limited context.Context, out *cli.Output) int {
 	s, err := sample.Start(o.dir)
 	if err != nil {
 		out.Fail(fmt.Errorf("set up the sample: %w", err))
@@ -210,7 +214,7 @@ func (o *options) stockSample(ctx context.Context, out *cli.Output) int {
 	}
 	o.images, o.dir, o.naming.Mirrors = s.Images, s.Dir, tagging.MirrorRules{{At: s.Mirror}}
 	o.client.Keychain = authn.NewMultiKeychain() // empty: the sample needs no credentials
-	results := o.stockAll(ctx, out)
+	results := o.stockAll(limited, out)
 	out.Stop()
 	code := out.Code(ctx)
 	s.End(code == cli.OK)
@@ -234,7 +238,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	}
 	results := make([]*report.Stocked, len(o.images)*len(o.platforms))
 	var group errgroup.Group
-	group.SetLimit(o.jobs)
+	group.SetLimit(int(o.jobs))
 	for i := range results {
 		image, platform := o.images[i/len(o.platforms)], o.platforms[i%len(o.platforms)]
 		group.Go(func() error {
@@ -245,20 +249,25 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 				}
 			}
 			r.End(imageErr, out.Advice(imageErr))
+			r.Late = errors.Is(imageErr, registryflags.ErrRunTime)
+			r.Log(out)
 			results[i] = r
 			out.Print(r, r.Text())
 			return nil
 		})
 	}
 	_ = group.Wait() // no function returns an error
+	out.Remind(report.Late(ctx, results))
 	return results
 }
 
 // stock does the whole job for an image: names, resolve, stock.
 func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache.Dir, platform v1.Platform, r *report.Stocked, out *cli.Output) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return fmt.Errorf("not begun: %w", context.Cause(ctx))
 	}
+	ctx, end := o.registry.LimitImage(ctx)
+	defer end()
 	if o.request == nil && len(o.build.Allow) > 0 { // else it was checked with the build
 		policy := artifacts.Policy{Allow: o.build.Allow}
 		if err := policy.CheckReference(r.Image); err != nil {
@@ -285,14 +294,14 @@ func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache
 	}
 	put := o.put
 	put.Provenance, put.Group = tarball.Provenance{Branch: o.branch, Run: o.run}, names.Group
-	var end func()
-	put.Progress, end = out.Track(names.Tarball)
-	defer end()
+	progress, done := out.Track(names.Tarball)
+	defer done()
+	put.Progress = progress
 	result, err := dir.Stock(ctx, names.Tarball, names.RepoTag, remote, &put)
 	r.Source, r.Digest = remote.Source(), remote.Digest().String()
 	r.Put(result)
 	if err != nil {
-		return fmt.Errorf("stock %s from %s: %w", names.Tarball, remote.Source(), err)
+		return fmt.Errorf("stock %s from %s: %w", names.Tarball, remote.Source(), registryflags.SoFar(err, result))
 	}
 	return nil
 }

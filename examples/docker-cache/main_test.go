@@ -188,7 +188,7 @@ func TestSignals(t *testing.T) {
 		assert.Equal(t, "stocked", r.Outcome)
 		var left []string
 		for _, e := range entries(t, dir) {
-			if !strings.HasSuffix(e.Name(), ".mark") && !strings.HasSuffix(e.Name(), ".verified") {
+			if !scripttest.Recorded(e.Name()) {
 				left = append(left, e.Name())
 			}
 		}

@@ -1,5 +1,7 @@
 package admin
 
+import "github.com/dockercache/dockercache/examples/internal/report"
+
 // The records are what -json prints, one to a line. The names of their fields are a
 // contract: other programs parse them. examples/JSON.md describes them.
 
@@ -44,12 +46,14 @@ type verified struct {
 	BytesDownloaded int64    `json:"bytes_downloaded"` // by -repair
 	Error           string   `json:"error"`            // "" if intact or repaired
 	Advice          string   `json:"advice"`           // what to do about the error
+
+	Sources []report.Source `json:"sources"` // what each gave to -repair, the preferred first
 }
 
 // pruned is what prune prints for a tarball or a leftover.
 type pruned struct {
 	Name    string `json:"name"`
-	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, lock, wanted, temporary
+	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, verified, lock, wanted, temporary
 	Outcome string `json:"outcome"` // removed, kept
 	Action  string `json:"action"`  // as Outcome
 	DryRun  bool   `json:"dry_run"`

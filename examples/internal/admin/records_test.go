@@ -9,13 +9,14 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/examples/internal/jsondoc"
+	"github.com/dockercache/dockercache/examples/internal/report"
 )
 
 // The field names and their types are a contract.
 func TestJSONFields(t *testing.T) {
 	for want, record := range map[string]any{
 		`{"name":"","tarball":"","digest":"","reference":"","source":"","branch":"","run_id":0,"run":0,"run_attempt":0,"bytes_total":0,"bytes":0,"bytes_allocated":0,"bytes_shared":0,"last_used":"","error":"","advice":"","kind":"","platform":""}`: listed{},
-		`{"name":"","tarball":"","digest":"","outcome":"","damaged":[],"bytes_total":0,"bytes":0,"bytes_downloaded":0,"error":"","advice":""}`:                                                                                                        verified{Damaged: []string{}},
+		`{"name":"","tarball":"","digest":"","outcome":"","damaged":[],"bytes_total":0,"bytes":0,"bytes_downloaded":0,"error":"","advice":"","sources":[]}`:                                                                                           verified{Damaged: []string{}, Sources: []report.Source{}},
 		`{"name":"","kind":"","outcome":"","action":"","dry_run":false,"why":"","kept":"","bytes_allocated":0,"bytes":0,"last_used":""}`:                                                                                                              pruned{},
 		`{"tarball":"","file":"","digest":"","reference":"","source":"","branch":"","run_id":0,"run":0,"run_attempt":0,"platform":"","created":"","config":"","bytes_total":0,"bytes":0,"layers":[{"digest":"","media_type":"","bytes":0,"offset":0}]}`: described{
 			Layers: []describedLayer{{}}},

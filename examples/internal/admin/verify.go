@@ -13,6 +13,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
+	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/registry"
 )
 
@@ -29,9 +30,17 @@ var (
 	errForeign = errors.New("an archive of another program, such as docker save, which has no digests to verify it by")
 )
 
+// A Repair is how tarballs are repaired.
+type Repair struct {
+	Registry registryflags.Flags
+	Options  cache.RepairOptions
+
+	client *registry.Client
+}
+
 // Verify reads tarballs, those called names, also without ".tar", or all, and prints each.
 // With a repair that is not nil it fetches what is damaged.
-func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registryflags.Flags, out *cli.Output) error {
+func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *Repair, out *cli.Output) error {
 	all := len(names) == 0
 	names = slices.Clone(names)
 	for i, name := range names {
@@ -43,8 +52,10 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 	if err != nil {
 		return err
 	}
-	var client *registry.Client
 	for i := range results {
+		if errors.Is(context.Cause(ctx), registryflags.ErrRunTime) {
+			return fmt.Errorf("%w: %d of %d tarballs were not done, from %s on", context.Cause(ctx), len(results)-i, len(results), cli.Printable(results[i].Name))
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -62,12 +73,7 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *registr
 			}
 		}
 		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
-			if client == nil {
-				client, err = repair.Client(out, registry.Options{})
-			}
-			if client != nil {
-				r.BytesDownloaded, err = fetch(ctx, dir, v, client)
-			}
+			err = repair.fetch(ctx, dir, v, r, out)
 			if r.Outcome = repaired; err != nil {
 				r.Outcome, err = damaged, fmt.Errorf("%w; it cannot be repaired: %w", v.Err, err)
 			}
@@ -89,7 +95,7 @@ func isForeign(ctx context.Context, dir *cache.Dir, name string) bool {
 
 // newVerified makes the record of a result, before a repair.
 func newVerified(v *cache.VerifyResult, dir string) *verified {
-	r := &verified{Name: v.Name, Tarball: filepath.Join(dir, v.Name), Outcome: intact, Damaged: []string{}}
+	r := &verified{Name: v.Name, Tarball: filepath.Join(dir, v.Name), Outcome: intact, Damaged: []string{}, Sources: []report.Source{}}
 	if v.Err != nil {
 		r.Outcome = damaged
 	}
@@ -115,19 +121,32 @@ func (r *verified) text() string {
 }
 
 // fetch fetches the damaged layers of a tarball, by its digest, first from where it
-// came from, and from its own registry. It returns how much was downloaded.
-func fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, client *registry.Client) (int64, error) {
+// came from, and from its own registry. It records what was downloaded.
+func (p *Repair) fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, r *verified, out *cli.Output) (err error) {
+	ctx, end := p.Registry.LimitImage(ctx)
+	defer end()
+	if p.client == nil {
+		if p.client, err = p.Registry.Client(out, registry.Options{}); err != nil {
+			return err
+		}
+	}
 	img := v.Info.Image
 	// By the digest there is no choice; the image's own platform avoids a warning.
-	remote, err := client.Image(ctx, img.Platform(), v.Info.Sources()...)
+	remote, err := p.client.Image(ctx, img.Platform(), v.Info.Sources()...)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if remote.Digest() != img.Digest() {
-		return 0, fmt.Errorf("%s is an index now, with %s: not the image that the tarball has", remote.Source(), remote.Digest())
+		return fmt.Errorf("%s is an index now, with %s: not the image that the tarball has", remote.Source(), remote.Digest())
 	}
-	result, err := dir.Repair(ctx, v, remote, nil)
-	return result.Downloaded, err
+	options := p.Options
+	progress, done := out.Track(v.Name)
+	defer done()
+	options.Progress = progress
+	result, err := dir.Repair(ctx, v, remote, &options)
+	r.BytesDownloaded, r.Sources = result.Downloaded, report.Sources(result.Sources)
+	report.LogSources(out, v.Name, r.Sources)
+	return registryflags.SoFar(err, result)
 }
 
 const again = "stock it again with docker-cache, or remove it; what is damaged in a tarball can be fetched with \"verify -repair\""

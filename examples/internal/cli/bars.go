@@ -17,10 +17,11 @@ import (
 type bars struct {
 	container *mpb.Progress
 
+	all tally
+
 	mu    sync.Mutex
 	count int
-	sums  tarball.Progress
-	total *bar
+	total *bar // shows all
 }
 
 func newBars(w io.Writer) *bars {
@@ -30,7 +31,8 @@ func newBars(w io.Writer) *bars {
 func (b *bars) Track(name string) (report func(tarball.Progress), end func()) {
 	var mine *bar
 	var phase *mpb.Bar // in place of it
-	var last tarball.Progress
+	var image tally
+	counted := false
 	report = func(p tarball.Progress) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -42,25 +44,26 @@ func (b *bars) Track(name string) (report func(tarball.Progress), end func()) {
 			return
 		}
 		if mine == nil { // not before: an image that is unchanged needs no bar
-			mine = newBar(b.container, name, mpb.BarRemoveOnComplete())
-			if last == (tarball.Progress{}) {
+			mine = newBar(b.container, name, &image, mpb.BarRemoveOnComplete())
+			if !counted {
 				b.count++
+				counted = true
 			}
 			if b.count == 2 && b.total == nil {
-				b.total = newBar(b.container, "all images", mpb.BarPriority(1<<30))
+				b.total = newBar(b.container, "all images", &b.all, mpb.BarPriority(1<<30))
 			}
 		}
-		b.sums.Done += p.Done - last.Done
-		b.sums.Total += p.Total - last.Total
-		last = p
-		mine.set(p)
+		now := time.Now()
+		image.set(p, &b.all, now)
+		mine.draw(now)
 		if b.total != nil {
-			b.total.set(b.sums)
+			b.total.draw(now)
 		}
 	}
 	end = func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		image.end(&b.all)
 		if mine != nil {
 			mine.Abort(true)
 		}
@@ -101,46 +104,30 @@ func (b *bars) end() {
 	b.container.Wait()
 }
 
-// bar is a bar with its pace.
+// A bar shows a tally. Its texts are of the moment when it is drawn, which is also when
+// nothing comes.
 type bar struct {
 	*mpb.Bar
-
-	mu   sync.Mutex // is never held while a method of Bar is called: that waits for the decorators
-	pace pace
+	tally *tally
+	drawn time.Time
 }
 
-func newBar(c *mpb.Progress, name string, options ...mpb.BarOption) *bar {
-	b := &bar{}
+func newBar(c *mpb.Progress, name string, t *tally, options ...mpb.BarOption) *bar {
 	options = append(options,
-		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.Any(func(s decor.Statistics) string { return Bytes(s.Current) + " of " + Bytes(s.Total) }, decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string { return b.speedText(s.Total-s.Current, time.Now()) }, decor.WCSyncSpaceR)))
-	b.Bar = c.AddBar(0, options...)
-	return b
+		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.Any(func(decor.Statistics) string { return t.bytes() }, decor.WCSyncSpace)),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return t.speed(time.Now()) }, decor.WCSyncSpaceR)))
+	return &bar{Bar: c.AddBar(0, options...), tally: t}
 }
 
-// speedText is how fast bytes come, and how long the rest takes.
-func (b *bar) speedText(rest int64, now time.Time) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	speed := b.pace.speed(now)
-	text := Bytes(int64(speed)) + "/s"
-	if left := timeLeft(rest, speed); left != "" {
-		text += ", " + left
-	}
-	return text
-}
-
-func (b *bar) set(p tarball.Progress) {
+// draw gives the bar its length. It holds no lock that the texts need: the methods of Bar
+// wait for them.
+func (b *bar) draw(now time.Time) {
+	p := b.tally.last()
 	// Bytes come in small pieces from many connections: each would be drawn.
-	const least = 100 * time.Millisecond
-	now := time.Now()
-	b.mu.Lock()
-	if now.Sub(b.pace.at) < least && p.Done < p.Total {
-		b.mu.Unlock()
+	if now.Sub(b.drawn) < paceStep && p.Done < p.Total {
 		return
 	}
-	b.pace.add(p.Done, now)
-	b.mu.Unlock()
+	b.drawn = now
 	b.SetTotal(p.Total, false)
 	b.SetCurrent(p.Done)
 }

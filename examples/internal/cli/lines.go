@@ -17,13 +17,16 @@ type lines struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	all tally
+
 	mu     sync.Mutex
 	images []*line
 }
 
 type line struct {
-	name      string
-	now, last tarball.Progress
+	name  string
+	tally tally
+	phase tarball.Progress // in place of it, when it has a name
 }
 
 // lineEvery keeps a CI system from taking a long pull for a job that hangs, and
@@ -45,14 +48,14 @@ func (l *lines) Track(name string) (report func(tarball.Progress), end func()) {
 	report = func(p tarball.Progress) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if mine.now.Total == 0 {
-			mine.last = p // what an earlier attempt left has no speed
+		if mine.phase = p; p.Phase == "" {
+			mine.tally.set(p, &l.all, time.Now())
 		}
-		mine.now = p
 	}
 	end = func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		mine.tally.end(&l.all)
 		l.images = slices.DeleteFunc(l.images, func(i *line) bool { return i == mine })
 	}
 	return report, end
@@ -75,35 +78,25 @@ func (l *lines) print(ctx context.Context) {
 func (l *lines) printOnce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all line
-	shown := 0
+	shown, now := 0, time.Now()
 	for _, i := range l.images {
-		if i.now.Phase != "" {
-			fmt.Fprintln(l.w, phaseText(i.name, i.now))
+		if i.phase.Phase != "" {
+			fmt.Fprintln(l.w, phaseText(i.name, i.phase))
 			continue
 		}
-		if i.now.Total == 0 {
+		if i.tally.last().Total == 0 {
 			continue // still asking the registry
 		}
 		shown++
-		fmt.Fprintln(l.w, i)
-		all.name = "all images"
-		all.now.Done, all.now.Total = all.now.Done+i.now.Done, all.now.Total+i.now.Total
-		all.last.Done += i.last.Done
-		i.last = i.now
+		l.printLine(i.name, &i.tally, now)
 	}
 	if shown > 1 {
-		fmt.Fprintln(l.w, &all)
+		l.printLine("all images", &l.all, now)
 	}
 }
 
-func (i *line) String() string {
-	rate := float64(i.now.Done-i.last.Done) / lineEvery.Seconds()
-	text := fmt.Sprintf("%s: %s of %s, %s/s", i.name, Bytes(i.now.Done), Bytes(i.now.Total), Bytes(int64(rate)))
-	if left := timeLeft(i.now.Total-i.now.Done, rate); left != "" {
-		text += ", " + left
-	}
-	return text
+func (l *lines) printLine(name string, t *tally, now time.Time) {
+	fmt.Fprintf(l.w, "%s: %s, %s\n", name, t.bytes(), t.speed(now))
 }
 
 func (l *lines) above(w io.Writer) io.Writer { return w }

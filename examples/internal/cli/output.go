@@ -174,6 +174,9 @@ func (o *Output) Report(err error) {
 	_ = o.commands.Error(o.title(), text)
 }
 
+// Verbose reports whether -v was given.
+func (o *Output) Verbose() bool { return o.options.verbose }
+
 // Notice annotates the run in Actions.
 func (o *Output) Notice(text string) { _ = o.commands.Notice(o.title(), text) }
 

@@ -39,7 +39,61 @@ type Runner interface {
 // A FlagSet has the flags of a program, -version included, and what it prints.
 type FlagSet struct {
 	*flag.FlagSet
-	output options
+	output   options
+	sections []section
+}
+
+// A section is flags that belong together.
+type section struct {
+	title  string
+	before map[string]bool // the flags that were defined before it
+}
+
+// Section begins a section of the help, with the flags that are defined from now on. Those
+// before the first have no title.
+func (f *FlagSet) Section(title string) {
+	before := map[string]bool{}
+	f.VisitAll(func(g *flag.Flag) { before[g.Name] = true })
+	f.sections = append(f.sections, section{title, before})
+}
+
+// sectionOf returns the section that a flag is in, from 1; 0 for those before the first.
+func (f *FlagSet) sectionOf(name string) int {
+	i := len(f.sections)
+	for i > 0 && f.sections[i-1].before[name] {
+		i--
+	}
+	return i
+}
+
+// GivenIn returns which flag of a section was given, as "-name"; "" if none was.
+func (f *FlagSet) GivenIn(title string) (given string) {
+	f.Visit(func(g *flag.Flag) {
+		if i := f.sectionOf(g.Name); given == "" && i > 0 && f.sections[i-1].title == title {
+			given = "-" + g.Name
+		}
+	})
+	return given
+}
+
+// help prints the flags.
+func (f *FlagSet) help(w io.Writer) {
+	for i := range len(f.sections) + 1 {
+		part := flag.NewFlagSet("", flag.ContinueOnError)
+		part.SetOutput(w)
+		f.VisitAll(func(g *flag.Flag) {
+			if f.sectionOf(g.Name) == i {
+				part.Var(g.Value, g.Name, g.Usage)
+				part.Lookup(g.Name).DefValue = g.DefValue // and not what came before -h
+			}
+		})
+		title := "Flags"
+		if i > 0 {
+			title = f.sections[i-1].title
+		}
+		fmt.Fprintf(w, "\n%s:\n", title)
+		part.PrintDefaults()
+	}
 }
 
 // JSONFlag defines -json.
@@ -114,9 +168,8 @@ func (p *Program) parse(f *FlagSet, args []string, stdout io.Writer) error {
 	f.SetOutput(io.Discard)
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(stdout)
-		fmt.Fprint(stdout, p.Usage, "\nFlags:\n")
-		f.PrintDefaults()
+		fmt.Fprint(stdout, p.Usage)
+		f.help(stdout)
 		fmt.Fprint(stdout, "\n", p.Notes)
 	}
 	if err != nil {

@@ -62,6 +62,27 @@ func TestProgram(t *testing.T) {
 	assert.Empty(t, stderr)
 }
 
+// A flag is in the help of its section, with its own default, whatever came before -h.
+func TestSections(t *testing.T) {
+	var set *FlagSet
+	p := Program{Name: "program", Usage: "before\n", Notes: "after\n", Setup: func(f *FlagSet) Runner {
+		set = f
+		f.JSONFlag("as JSON")
+		f.Section("What")
+		f.String("what", "all", "`W`")
+		f.Int("a", 0, "`N`")
+		f.Section("How")
+		f.Bool("how", false, "so")
+		return &example{}
+	}}
+	_, stdout, _ := run(t, &p, "-what", "one", "-json", "-h")
+	assert.Equal(t, "before\n\nFlags:\n  -json\n    \tas JSON\n  -version\n    \tprint the version\n"+
+		"\nWhat:\n  -a N\n    \tN\n  -what W\n    \tW (default \"all\")\n\nHow:\n  -how\n    \tso\n\nafter\n", stdout)
+	run(t, &p, "-version", "-what", "one", "-a", "1")
+	assert.Equal(t, "-a", set.GivenIn("What"))
+	assert.Empty(t, set.GivenIn("How"))
+}
+
 func TestWrongUsage(t *testing.T) {
 	for want, args := range map[string][]string{
 		"-dir is empty: was a variable not set?": {"-dir", ""},

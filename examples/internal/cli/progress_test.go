@@ -20,22 +20,35 @@ func TestProgressLines(t *testing.T) {
 		reportOne, endOne := p.Track("one.tar")
 		reportTwo, endTwo := p.Track("two.tar")
 		_, endThree := p.Track("three.tar") // its registry has not answered yet
-		reportOne(tarball.Progress{Done: 500 << 20, Total: 2000 << 20})
-		reportTwo(tarball.Progress{Total: 100 << 20})
-		reportOne(tarball.Progress{Done: 800 << 20, Total: 2000 << 20})
-		time.Sleep(lineEvery) // the bubble's clock
+		reportOne(tarball.Progress{Done: 500 * mib, Total: 2000 * mib})
+		reportTwo(tarball.Progress{Total: 100 * mib})
+		time.Sleep(lineEvery - paceWindow - time.Millisecond) // the bubble's clock
+		for n := range int64(10) {
+			time.Sleep(paceWindow / 10)
+			reportOne(tarball.Progress{Done: (500 + 5*(n+1)) * mib, Total: 2000 * mib})
+		}
+		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		assert.Equal(t, "one.tar: 800 MiB of 2.0 GiB, 10 MiB/s, 2m0s left\n"+
-			"two.tar: 0 B of 100 MiB, 0 B/s\n"+
-			"all images: 800 MiB of 2.1 GiB, 10 MiB/s, 2m10s left\n", out.String())
+		assert.Equal(t, "one.tar: 550 MiB of 2.0 GiB, 10 MiB/s, 2m25s left\n"+
+			"two.tar: 0 B of 100 MiB, 0 B/s, no bytes for 30s\n"+
+			"all images: 550 MiB of 2.1 GiB, 10 MiB/s, 2m35s left\n", out.String())
+
+		// Nothing calls the display while nothing comes.
+		out.Reset()
+		endThree()
+		time.Sleep(lineEvery)
+		synctest.Wait()
+		assert.Equal(t, "one.tar: 550 MiB of 2.0 GiB, 0 B/s, no bytes for 30s\n"+
+			"two.tar: 0 B of 100 MiB, 0 B/s, no bytes for 1m0s\n"+
+			"all images: 550 MiB of 2.1 GiB, 0 B/s, no bytes for 30s\n", out.String())
 
 		out.Reset()
 		endOne()
-		endThree()
-		reportTwo(tarball.Progress{Done: 30 << 20, Total: 100 << 20})
-		time.Sleep(lineEvery)
+		time.Sleep(lineEvery - time.Second)
+		reportTwo(tarball.Progress{Done: 30 * mib, Total: 100 * mib})
+		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.Equal(t, "two.tar: 30 MiB of 100 MiB, 1.0 MiB/s, 1m10s left\n", out.String())
+		assert.Equal(t, "two.tar: 30 MiB of 100 MiB, 6.0 MiB/s, 12s left\n", out.String())
 
 		endTwo()
 		p.end()
@@ -54,31 +67,36 @@ func TestQuiet(t *testing.T) {
 }
 
 func TestBars(t *testing.T) {
-	var out bytes.Buffer
-	b := newBars(&out)
-	report, end := b.Track("one.tar")
-	report(tarball.Progress{Done: 100 << 20, Total: 100 << 20})
-	assert.Nil(t, b.total, "one image is all")
-	one := newBar(b.container, "stalled")
-	one.set(tarball.Progress{Done: 50 << 20, Total: 100 << 20})
-	assert.Equal(t, "0 B/s", one.speedText(50<<20, time.Now().Add(time.Minute)), "nothing comes, so nobody knows how long it takes")
-	one.pace.add(100<<20, one.pace.at.Add(5*time.Second))
-	assert.Equal(t, "10 MiB/s, 3s left", one.speedText(30<<20, one.pace.at))
-	assert.Equal(t, "10 MiB/s", one.speedText(0, one.pace.at))
-	one.Abort(true)
-	end()
-	report, end = b.Track("two.tar")
-	report(tarball.Progress{Done: 1 << 20, Total: 100 << 20})
-	assert.Equal(t, tarball.Progress{Done: 101 << 20, Total: 200 << 20}, b.sums)
-	assert.NotNil(t, b.total)
-	end()
-	above := &aboveBars{b.container, &out}
-	fmt.Fprintln(above, "above")
-	b.end()
-	fmt.Fprintln(above, "after")
-	assert.Contains(t, out.String(), "above\n")
-	assert.Regexp(t, "after\n$", out.String())
-	assert.Same(t, &out, b.above(&out), "what is no terminal gets its lines directly")
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		b := newBars(&out)
+		report, end := b.Track("one.tar")
+		report(tarball.Progress{Done: 60 * mib, Total: 100 * mib})
+		assert.Nil(t, b.total, "one image is all")
+		time.Sleep(time.Second) // the bubble's clock
+		report(tarball.Progress{Done: 70 * mib, Total: 100 * mib})
+		time.Sleep(time.Second)
+		// From here on nothing calls the display: it looks at the clock by itself.
+		time.Sleep(12 * time.Second)
+		end()
+		report, end = b.Track("two.tar")
+		report(tarball.Progress{Done: 1 * mib, Total: 100 * mib})
+		assert.Equal(t, tarball.Progress{Done: 71 * mib, Total: 170 * mib}, b.all.last(), "what will not come any more is not waited for")
+		assert.NotNil(t, b.total)
+		time.Sleep(time.Second)
+		end()
+		above := &aboveBars{b.container, &out}
+		fmt.Fprintln(above, "above")
+		b.end()
+		fmt.Fprintln(above, "after")
+		text := out.String()
+		for _, want := range []string{"60 MiB of 100 MiB", "70 MiB of 100 MiB", " 5.1 MiB/s, 6s left", " 2.0 MiB/s, 15s left", " 0 B/s, no bytes for 5s", " 0 B/s, no bytes for 12s", "all images", "above\n"} {
+			assert.Contains(t, text, want)
+		}
+		assert.NotContains(t, text, " 0s left")
+		assert.Regexp(t, "after\n$", text)
+		assert.Same(t, &out, b.above(&out), "what is no terminal gets its lines directly")
+	})
 }
 
 // A phase stands in place of what was sent, as long as it goes on.

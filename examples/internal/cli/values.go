@@ -36,6 +36,24 @@ func (l *CommaList) Set(text string) error {
 	return nil
 }
 
+// Count is a flag for how many of something there are at a time.
+type Count int
+
+// maxCount is more than any program has use for: what is above is a slip of the hand.
+const maxCount = 1024
+
+func (c *Count) String() string { return strconv.Itoa(int(*c)) }
+
+// Set sets the number, which must be more than 0.
+func (c *Count) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxCount {
+		return fmt.Errorf("want a number from 1 to %d", maxCount)
+	}
+	*c = Count(n)
+	return nil
+}
+
 // Duration is a flag for a duration that may have days: 30d, 1d12h, 36h.
 type Duration time.Duration
 
@@ -43,6 +61,34 @@ func (d *Duration) String() string { return time.Duration(*d).String() }
 
 // Set sets the duration, which must be more than 0.
 func (d *Duration) Set(text string) error {
+	total, err := parseDuration(text)
+	if err != nil || total <= 0 {
+		return errors.New("want a duration such as 30d, 36h or 90s, more than 0")
+	}
+	*d = Duration(total)
+	return nil
+}
+
+// DurationOrNone is a [Duration] that may also be 0, for none. It is then -1: in options
+// of the packages 0 is their default.
+type DurationOrNone time.Duration
+
+func (d *DurationOrNone) String() string { return max(time.Duration(*d), 0).String() }
+
+// Set sets the duration.
+func (d *DurationOrNone) Set(text string) error {
+	total, err := parseDuration(text)
+	if err != nil {
+		return errors.New("want a duration such as 30d, 36h or 90s, or 0")
+	}
+	if *d = DurationOrNone(total); total == 0 {
+		*d = -1
+	}
+	return nil
+}
+
+// parseDuration reads a duration that may have days and is not less than 0.
+func parseDuration(text string) (time.Duration, error) {
 	days, rest, found := strings.Cut(text, "d")
 	if !found {
 		days, rest = "0", text
@@ -52,11 +98,10 @@ func (d *Duration) Set(text string) error {
 	if err == nil && (rest != "" || !found) {
 		part, err = time.ParseDuration(rest)
 	}
-	if total := time.Duration(n)*24*time.Hour + part; err == nil && part >= 0 && total > 0 {
-		*d = Duration(total)
-		return nil
+	if err == nil && part < 0 {
+		err = errors.New("less than 0")
 	}
-	return errors.New("want a duration such as 30d or 36h, more than 0")
+	return time.Duration(n)*24*time.Hour + part, err
 }
 
 // Seconds is a [Duration] that may also be a number of seconds, as GitHub's action
@@ -89,6 +134,32 @@ func (s *Size) Set(text string) error {
 		return errors.New("want a size such as 500GB or 500GiB, more than 0")
 	}
 	*s = Size(n)
+	return nil
+}
+
+// Rate is a flag for bytes a second, which sets N. It may be 0, for no limit, which sets N
+// to None: in options of the packages 0 may be their default.
+type Rate struct {
+	N    *int64
+	None int64
+}
+
+func (r Rate) String() string {
+	if r.N == nil || *r.N <= 0 {
+		return "0"
+	}
+	return Bytes(*r.N) + "/s"
+}
+
+// Set sets the rate.
+func (r Rate) Set(text string) error {
+	n, err := humanize.ParseBytes(strings.TrimSuffix(text, "/s"))
+	if err != nil || n > math.MaxInt64 {
+		return errors.New("want bytes a second such as 100KiB or 10MB/s, or 0 for no limit")
+	}
+	if *r.N = int64(n); n == 0 {
+		*r.N = r.None
+	}
 	return nil
 }
 

@@ -30,21 +30,18 @@ type Flags struct {
 	RoleDuration    cli.Seconds
 	PlainHTTP, CA   cli.List
 	AllowLocal      bool
+
+	firstByte, stall cli.Duration // see RegisterLimits
+	image, run       cli.DurationOrNone
 }
 
-// Register defines the flags, but not -role-duration, in a set. Their help begins with
-// a prefix.
-func (f *Flags) Register(set *flag.FlagSet, prefix string) {
-	set.StringVar(&f.RoleARN, "role-arn", "", prefix+"the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR (default: AWS's own variables and files)")
-	set.StringVar(&f.Region, "region", "", prefix+"the AWS `REGION` to ask for the role (default: AWS's own variables)")
-	set.Var(&f.PlainHTTP, "plain-http", prefix+"a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
-	set.Var(&f.CA, "ca", prefix+"a `FILE` of certificates in PEM that are trusted beside the system's and those of Docker and podman (/etc/docker/certs.d, /etc/containers/certs.d); may be repeated")
-	set.BoolVar(&f.AllowLocal, "allow-local", false, prefix+"let a registry elsewhere lead to addresses of this machine, of its link (a cloud's metadata) and of private networks")
-}
-
-// Given reports whether one of the flags of [Flags.Register] was given.
-func (f *Flags) Given() bool {
-	return f.RoleARN != "" || f.Region != "" || f.AllowLocal || len(f.PlainHTTP)+len(f.CA) > 0
+// Register defines the flags, but not -role-duration, in a set.
+func (f *Flags) Register(set *flag.FlagSet) {
+	set.StringVar(&f.RoleARN, "role-arn", "", "the AWS role, by its `ARN`, that a GitHub job with \"permissions: id-token: write\" assumes to read ECR (default: AWS's own variables and files)")
+	set.StringVar(&f.Region, "region", "", "the AWS `REGION` to ask for the role (default: AWS's own variables)")
+	set.Var(&f.PlainHTTP, "plain-http", "a registry, as `HOST[:PORT]`, that may be spoken to without TLS; may be repeated")
+	set.Var(&f.CA, "ca", "a `FILE` of certificates in PEM that are trusted beside the system's and those of Docker and podman (/etc/docker/certs.d, /etc/containers/certs.d); may be repeated")
+	set.BoolVar(&f.AllowLocal, "allow-local", false, "let a registry elsewhere lead to addresses of this machine, of its link (a cloud's metadata) and of private networks")
 }
 
 // Check returns what is wrong with the flags.
@@ -61,7 +58,7 @@ func (f *Flags) Check() error {
 	if _, err := f.keychain(&cli.Output{}); err != nil {
 		return fmt.Errorf("credentials of AWS: %w", err)
 	}
-	return nil
+	return f.checkLimits()
 }
 
 // Client returns a client with the flags' values and the credentials of AWS for ECR,
@@ -79,6 +76,7 @@ func (f *Flags) Client(out *cli.Output, o registry.Options) (*registry.Client, e
 		return nil, err
 	}
 	o.CAs, o.AllowLocal = cas, f.AllowLocal
+	o.FirstByteTimeout, o.StallTimeout = time.Duration(f.firstByte), time.Duration(f.stall)
 	o.PlainHTTP, o.Logger, o.Secret = f.PlainHTTP, out.Log, out.Mask
 	return registry.New(&o), nil
 }
@@ -128,10 +126,13 @@ var tips = []Tip{
 	{registry.ErrNotFound, "check the reference, and whether the build has pushed it there"},
 	{registry.ErrCertificate, "trust the certificate's CA: give it with -ca FILE, put it into /etc/docker/certs.d/HOST[:PORT]/ca.crt (or containers' certs.d; a client's certificate too, as client.cert and client.key), or name a file of CAs in SSL_CERT_FILE"},
 	{registry.ErrLocalAddress, "if the registry is meant to lead there allow it with -allow-local"},
-	{registry.ErrUnreachable, "check the registry's name and the network, or try again later"},
+	{registry.ErrUnreachable, "check the registry's name and the network, or try again later"}, // see unreachable
 	{registry.ErrInvalidAnswer, "check that the host is a registry and that no proxy changes its answers"},
 	{registry.ErrNoPlatform, "ask for one of these with -platform"},
 	{tarball.ErrDigest, "a registry holds damaged bytes: push the image there again, or leave that mirror out"},
+	{cache.ErrTooSlow, "run it again: what has come serves the next attempt; if its sources are always as slow name a faster one, or give a smaller -min-rate"},
+	{ErrImageTime, "run it again: what has come serves the next attempt; -v shows what each source gives; or give it more time with -image-timeout"},
+	{ErrRunTime, "run it again: what has come serves the next attempt; or give it more time with -timeout"},
 	{cache.ErrQuota, "make room in the directory, or give a larger -quota"},
 	{syscall.ENOSPC, "make room in the directory"},
 }
@@ -155,10 +156,29 @@ func Advice(own ...Tip) func(error) string {
 			if t.Kind == registry.ErrNoPlatform && errors.Is(err, registry.ErrNoImage) {
 				continue // there is none to ask for
 			}
-			if t.Text != "" && errors.Is(err, t.Kind) && !slices.Contains(found, t.Text) {
-				found = append(found, t.Text)
+			text := t.Text
+			if t.Kind == registry.ErrUnreachable {
+				text = unreachable(err, text)
+			}
+			if text != "" && errors.Is(err, t.Kind) && !slices.Contains(found, text) {
+				found = append(found, text)
 			}
 		}
 		return strings.Join(found, "; ")
 	}
+}
+
+// unreachable returns what can be done about a registry that is there, and answers too
+// late or refuses; the other text for one that is not.
+func unreachable(err error, other string) string {
+	var refused tarball.RetryAfterError
+	switch text := err.Error(); {
+	case errors.As(err, &refused) && refused.RetryAfter() > 0, strings.Contains(text, "status 429"):
+		return "the registry limits how much is asked of it: log in, since many allow more to users that they know; ask for less at a time with -connections; or try again later: what has come serves the next attempt"
+	case strings.Contains(text, "first byte"):
+		return "a registry that is a cache may have to fetch the layer first: give it more time with -first-byte-timeout, or try again later, when it has the layer"
+	case strings.Contains(text, "no byte came"):
+		return "try again later: what has come serves the next attempt; or give the registry more time with -stall-timeout"
+	}
+	return other
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,6 +42,19 @@ func TestAdvice(t *testing.T) {
 	} {
 		assert.Equal(t, want, advice(err))
 	}
+	for want, err := range map[string]error{
+		"-connections":                  fmt.Errorf("%w: status 429 Too Many Requests", registry.ErrUnreachable),
+		"log in":                        fmt.Errorf("read: %w", &refusal{&registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("status 503 Service Unavailable")}}),
+		"-first-byte-timeout":           &registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("no first byte came in time (5m0s)")},
+		"-stall-timeout":                &registry.Error{Kind: registry.ErrUnreachable, Err: errors.New("no byte came for too long (15s)")},
+		"-min-rate":                     fmt.Errorf("x: %w: 3 B/s", cache.ErrTooSlow),
+		"run it again":                  cache.ErrTooSlow,
+		"more time with -image-timeout": fmt.Errorf("%w (x)", ErrImageTime),
+		"what has come serves the next attempt; or": ErrRunTime,
+	} {
+		assert.Contains(t, advice(err), want)
+		assert.NotContains(t, advice(err), "check the registry's name")
+	}
 	certificate := advice(registry.ErrCertificate)
 	for _, what := range []string{"-ca FILE", "/etc/docker/certs.d/HOST[:PORT]/ca.crt", "SSL_CERT_FILE"} {
 		assert.Contains(t, certificate, what)
@@ -52,6 +66,12 @@ func TestAdvice(t *testing.T) {
 	assert.Empty(t, advice(none), "there is none to ask for")
 	assert.Empty(t, advice(fmt.Errorf("%w: %w", registry.ErrNoCredentials, &awsauth.Error{Kind: awsauth.ErrNoRole})), "it says itself what to do")
 }
+
+// A refusal asks to wait.
+type refusal struct{ error }
+
+func (r *refusal) Unwrap() error             { return r.error }
+func (r *refusal) RetryAfter() time.Duration { return time.Second }
 
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "no.pem")
@@ -71,9 +91,6 @@ func TestCheck(t *testing.T) {
 		err := f.Check()
 		require.ErrorContains(t, err, want)
 		assert.NotContains(t, err.Error(), "SECRET")
-		assert.True(t, f.Given())
 	}
 	require.NoError(t, (&Flags{PlainHTTP: cli.List{"host:5000", "host", "[::1]:5000"}}).Check())
-	assert.True(t, (&Flags{AllowLocal: true}).Given())
-	assert.False(t, (&Flags{}).Given())
 }

@@ -3,8 +3,8 @@
 package report
 
 import (
+	"context"
 	"fmt"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -43,8 +43,11 @@ type Stocked struct {
 	Advice          string  `json:"advice"`   // what to do about the error
 	Platform        string  `json:"platform"` // that was asked for, OS/ARCH[/VARIANT]
 
+	Sources []Source `json:"sources"` // what each gave, the preferred first
+
 	Start        time.Time `json:"-"`
 	OneOfSeveral bool      `json:"-"` // platforms of the image, see What
+	Late         bool      `json:"-"` // the time for the run was over before it was done
 }
 
 // What is what was asked for, quoted, with the platform if there are several.
@@ -59,6 +62,7 @@ func (r *Stocked) What() string {
 func (r *Stocked) Put(put *cache.Result) {
 	r.Outcome, r.BytesTotal, r.BytesDownloaded = string(put.Outcome), put.Total, put.Downloaded
 	r.BytesReused, r.BytesCloned, r.BytesCopied, r.BytesResumed = put.Reused, put.Cloned, put.Copied, put.Resumed
+	r.Sources = Sources(put.Sources)
 	if put.Total > 0 {
 		r.Tarball = put.Path
 	}
@@ -66,11 +70,16 @@ func (r *Stocked) Put(put *cache.Result) {
 
 // End ends the work on the image. The advice is what to do about the error.
 func (r *Stocked) End(err error, advice string) {
-	r.Seconds = seconds(r.Start)
+	if r.Seconds = seconds(r.Start); r.Sources == nil {
+		r.Sources = []Source{}
+	}
 	if err != nil {
 		r.Outcome, r.Error, r.Advice = Failed, err.Error(), advice
 	}
 }
+
+// Log logs what the sources of the image gave.
+func (r *Stocked) Log(out *cli.Output) { LogSources(out, filepath.Base(r.Tarball), r.Sources) }
 
 // Text is the record for people.
 func (r *Stocked) Text() string {
@@ -111,6 +120,7 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 		rows[i] = workflow.SummaryRow{
 			Image: image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
 			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error, Advice: r.Advice,
+			Sources: summarySources(r.Sources, out.Verbose()),
 		}
 	}
 	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
@@ -120,6 +130,20 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 			out.Warn(fmt.Sprintf("write the summary: %v", err))
 		}
 	}
+}
+
+// Late says which images were not done when the time for the run was over, "" if all were.
+func Late(ctx context.Context, results []*Stocked) string {
+	var late []string
+	for _, r := range results {
+		if r.Late {
+			late = append(late, r.What())
+		}
+	}
+	if len(late) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%v: %d of %d images were not done: %s", context.Cause(ctx), len(late), len(results), strings.Join(late, ", "))
 }
 
 // HowToLoad says what can be done with the tarballs of the sample.
@@ -190,6 +214,4 @@ type Output struct {
 func (o *Output) Text() string { return o.Name + "=" + o.Reference }
 
 // seconds is how long ago a time is, to the millisecond.
-func seconds(start time.Time) float64 {
-	return math.Round(time.Since(start).Seconds()*1000) / 1000
-}
+func seconds(start time.Time) float64 { return round(time.Since(start)) }

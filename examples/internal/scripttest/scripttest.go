@@ -35,8 +35,8 @@ type Commands map[string]func(ts *testscript.TestScript, neg bool, args []string
 // package:
 //
 //	exits CODE COMMAND...        the exit code, which testscript does not check
-//	holds DIR FILE...            these files and no other; what is recorded of when a tarball
-//	                             was last used and verified may be there too
+//	holds DIR FILE...            these files and no other; what is recorded beside tarballs
+//	                             may be there too, see [Recorded]
 //	stock FILE REF LAYER...      what docker-cache would write there
 //	damage FILE [LAYER]...       a byte of each of these layers is wrong, by default of
 //	                             the last
@@ -101,13 +101,19 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// Recorded reports whether a file is what package cache records beside a tarball: when it
+// was last used, and when it was hashed.
+func Recorded(name string) bool {
+	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".mark") || strings.HasSuffix(name, ".verified"))
+}
+
 func holds(ts *testscript.TestScript, _ bool, args []string) {
 	entries, err := os.ReadDir(ts.MkAbs(args[0]))
 	ts.Check(err)
 	want := args[1:]
 	have := []string{}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mark") && !strings.HasSuffix(e.Name(), ".verified") || slices.Contains(want, e.Name()) {
+		if !Recorded(e.Name()) || slices.Contains(want, e.Name()) {
 			have = append(have, e.Name())
 		}
 	}
