@@ -1,6 +1,9 @@
 package registrytest
 
-import "bytes"
+import (
+	"bytes"
+	"time"
+)
 
 // Quirks are what a [Server] does wrong. The zero value is a good registry.
 // Quirks of blobs hold for layers, not for configs, so that resolving works.
@@ -40,6 +43,23 @@ type Quirks struct {
 	// RetryAfter is sent along with each Status of the above, in seconds, when
 	// not 0. [Server.TooEarly] counts requests that do not wait.
 	RetryAfter int
+	// RetryAfterText is the message of each of these answers in place of the status's
+	// text, as registries have that ask for a delay there: ghcr.io answers with
+	// "toomanyrequests: retry-after: 880.092µs, allowed: 44000/minute". With
+	// RequestsPerSecond, "%s" in it becomes the time until the next request is served.
+	RetryAfterText string
+	// RequestsPerSecond, when not 0, is how many requests below /v2/ are served in a
+	// second, the login among them. Others are answered with 429 before anything is
+	// looked at, and with Retry-After: that of RetryAfter, or the whole seconds until one
+	// will be served; with RetryAfterText alone the header is absent.
+	RequestsPerSecond float64
+	// RequestBurst is how many may come at once after a pause. Default: 1.
+	RequestBurst int
+	// CountRefused makes each request that is refused so count like one that is
+	// served, as far as that adds no more than a burst to the wait.
+	CountRefused bool
+	// Now is the clock of RequestsPerSecond. Default: time.Now.
+	Now func() time.Time `json:"-"`
 	// NotARegistry answers everything with a web page, status 404.
 	NotARegistry bool
 
@@ -55,6 +75,10 @@ type Quirks struct {
 
 	// IgnoreRange answers ranges of blobs with the whole blob and 200.
 	IgnoreRange bool
+	// RangeStatus, when not 0, answers requests for blobs that have a Range header,
+	// whatever is in it. Others get the whole blob.
+	RangeStatus      int
+	RangeStatusCount int
 	// WrongContentRange states a range that starts one byte later. The bytes
 	// are those that were asked for.
 	WrongContentRange      bool
@@ -74,6 +98,10 @@ type Quirks struct {
 	// client is gone.
 	NoAnswer      bool
 	NoAnswerCount int
+	// FirstByteDelay is how long the answer to a request for a blob takes to begin, as
+	// that of a cache which fetches the whole blob first. It ends when the client goes.
+	FirstByteDelay      time.Duration
+	FirstByteDelayCount int
 	// Stall sends the beginning of a body and then nothing, until the client is
 	// gone.
 	Stall      bool

@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ type Server struct {
 	tokens    tokens
 	busyUntil time.Time // by the last Retry-After
 	tooEarly  int
+	limit     limit // of Quirks.RequestsPerSecond
 }
 
 type stored struct {
@@ -95,7 +97,7 @@ func (s *Server) Host() string { return s.listener.Addr().String() }
 func (s *Server) SetQuirks(q Quirks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.quirks, s.happened, s.busyUntil, s.tooEarly = q, map[string]int{}, time.Time{}, 0
+	s.quirks, s.happened, s.busyUntil, s.tooEarly, s.limit = q, map[string]int{}, time.Time{}, 0, limit{}
 }
 
 // Requests returns all requests so far, in order.
@@ -114,7 +116,8 @@ func values(requests []*Request) []Request {
 }
 
 // Happened returns how often a quirk showed since [Server.SetQuirks], by the
-// name of its field, such as "Stall". It counts those that have a ...Count.
+// name of its field, such as "Stall". It counts those that have a ...Count, and the
+// refusals of "RequestsPerSecond".
 func (s *Server) Happened(quirk string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,6 +150,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests = append(s.requests, record)
 	q := s.quirks
 	s.mu.Unlock()
+	if strings.HasPrefix(r.URL.Path, "/v2/") && s.isOverLimit(w, q) {
+		return
+	}
 	if q.NotARegistry {
 		w.Header().Set("Content-Type", "text/html")
 		w.WriteHeader(http.StatusNotFound)
@@ -230,7 +236,7 @@ func (s *Server) refuseWith(w http.ResponseWriter, q Quirks, quirk string, statu
 		s.mu.Unlock()
 		w.Header().Set("Retry-After", strconv.Itoa(q.RetryAfter))
 	}
-	refuse(w, status, "UNKNOWN", http.StatusText(status))
+	refuse(w, status, "UNKNOWN", cmp.Or(q.RetryAfterText, http.StatusText(status)))
 	return true
 }
 
@@ -288,6 +294,16 @@ func (s *Server) serveContent(w http.ResponseWriter, r *http.Request, record *Re
 	if q.NoAnswer && s.first("NoAnswer", q.NoAnswerCount) {
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
+	}
+	if q.FirstByteDelay > 0 && s.first("FirstByteDelay", q.FirstByteDelayCount) {
+		select {
+		case <-time.After(q.FirstByteDelay):
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
+	if r.Header.Get("Range") != "" && s.refuseWith(w, q, "RangeStatus", q.RangeStatus, q.RangeStatusCount) {
+		return
 	}
 	if q.IgnoreRange {
 		r.Header.Del("Range")

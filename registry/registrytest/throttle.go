@@ -20,6 +20,10 @@ type Throttle struct {
 	// BytesPerSecond is the limit of what the server writes to each connection;
 	// 0 is none.
 	BytesPerSecond int64
+	// Rate, when not nil, returns the limit in place of BytesPerSecond, so that
+	// connections differ and a limit changes. It is called before each piece, of what
+	// takes 8 ms or of one byte if that takes longer, by several goroutines at a time.
+	Rate func(Conn) int64
 	// TotalBytesPerSecond is the limit of what it writes to all connections
 	// together; 0 is none.
 	TotalBytesPerSecond int64
@@ -27,16 +31,30 @@ type Throttle struct {
 	// connection is read, and once before the first byte of each answer.
 	Latency time.Duration
 
-	written atomic.Int64
+	written  atomic.Int64
+	accepted atomic.Int64
 
 	mu  sync.Mutex
 	due time.Time // when what was written to all would have arrived
 }
 
+// A Conn is a connection that [Throttle.Rate] is asked about.
+type Conn struct {
+	// Number counts the connections in the order in which they were accepted, from 1.
+	Number int
+	// Sent is how many bytes were written to it, Total how many to all connections,
+	// headers included.
+	Sent, Total int64
+	// Age is the time since it was accepted.
+	Age time.Duration
+}
+
 const (
-	// paced is how many bytes are written at a time: at 25 MB/s every 2.6 ms,
-	// which is a steady stream for a client.
-	paced = 64 << 10
+	// paced is how many bytes are written at a time at most: at 25 MB/s every 2.6 ms,
+	// which is a steady stream for a client. pieces is how many there are in a second at
+	// least, as far as a piece has more than one byte.
+	paced  = 64 << 10
+	pieces = 128
 	// unpaced is the same without a limit: only so that Written does not jump.
 	unpaced = 4 << 20
 	// lag is what a connection may catch up of time that timers overslept.
@@ -49,7 +67,7 @@ func (t *Throttle) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &throttledConn{Conn: conn, throttle: t, closed: make(chan struct{})}, nil
+	return &throttledConn{Conn: conn, throttle: t, number: int(t.accepted.Add(1)), since: time.Now(), closed: make(chan struct{})}, nil
 }
 
 // Written returns how many bytes were written to all connections so far,
@@ -59,6 +77,9 @@ func (t *Throttle) Written() int64 { return t.written.Load() }
 type throttledConn struct {
 	net.Conn
 	throttle *Throttle
+	number   int
+	since    time.Time
+	sent     int64
 	accepted sync.Once
 	asked    atomic.Bool // something was read since the last write
 	due      time.Time   // when what was written would have arrived
@@ -78,10 +99,11 @@ func (c *throttledConn) Read(p []byte) (int, error) {
 func (c *throttledConn) Write(p []byte) (written int, err error) {
 	for first := true; first || (err == nil && len(p) > 0); first = false {
 		var n int
-		part := p[:min(len(p), c.step())]
-		c.pace(len(part))
+		rate := c.rate()
+		part := p[:min(len(p), c.step(rate))]
+		c.pace(len(part), rate)
 		n, err = c.Conn.Write(part)
-		c.throttle.written.Add(int64(n))
+		c.count(int64(n))
 		written += n
 		p = p[n:]
 	}
@@ -98,14 +120,15 @@ func (c *throttledConn) ReadFrom(r io.Reader) (written int64, err error) {
 	// The kernel is used for a file or a limited file, not for one limited twice.
 	limited, ok := r.(*io.LimitedReader)
 	for left := int64(1); left > 0; {
-		part := &io.LimitedReader{R: r, N: int64(c.step())}
+		rate := c.rate()
+		part := &io.LimitedReader{R: r, N: int64(c.step(rate))}
 		if ok {
 			part.R, part.N = limited.R, min(part.N, limited.N)
 		}
 		want := part.N
-		c.pace(int(want))
+		c.pace(int(want), rate)
 		n, err := to.ReadFrom(part)
-		c.throttle.written.Add(n)
+		c.count(n)
 		written += n
 		if ok {
 			limited.N -= n
@@ -124,21 +147,38 @@ func (c *throttledConn) Close() error {
 	return c.Conn.Close()
 }
 
-func (c *throttledConn) step() int {
-	if c.throttle.BytesPerSecond > 0 || c.throttle.TotalBytesPerSecond > 0 {
+func (c *throttledConn) count(n int64) {
+	c.sent += n
+	c.throttle.written.Add(n)
+}
+
+// rate returns the present limit of the connection; 0 is none.
+func (c *throttledConn) rate() int64 {
+	if c.throttle.Rate == nil {
+		return c.throttle.BytesPerSecond
+	}
+	return c.throttle.Rate(Conn{Number: c.number, Sent: c.sent, Total: c.throttle.written.Load(), Age: time.Since(c.since)})
+}
+
+// step returns how many bytes are written at a time.
+func (c *throttledConn) step(rate int64) int {
+	switch {
+	case rate > 0:
+		return int(min(max(rate/pieces, 1), paced))
+	case c.throttle.TotalBytesPerSecond > 0 || c.throttle.Rate != nil:
 		return paced
 	}
 	return unpaced
 }
 
 // pace waits until n more bytes may have arrived.
-func (c *throttledConn) pace(n int) {
+func (c *throttledConn) pace(n int, rate int64) {
 	earliest := time.Now().Add(-lag)
 	if c.asked.Swap(false) {
 		c.wait(c.throttle.Latency)
 		earliest = time.Now() // an idle connection saves nothing up
 	}
-	c.due = after(c.due, earliest, n, c.throttle.BytesPerSecond)
+	c.due = after(c.due, earliest, n, rate)
 	c.throttle.mu.Lock()
 	c.throttle.due = after(c.throttle.due, time.Now().Add(-lag), n, c.throttle.TotalBytesPerSecond)
 	all := c.throttle.due

@@ -141,3 +141,67 @@ func TestThrottleTotal(t *testing.T) {
 		assert.InDelta(t, 2*time.Second, time.Since(start), float64(2*lag), "two answers that alone take a second each")
 	})
 }
+
+// The limit of a connection depends on its number and changes while it writes: the second
+// has 1 MiB/s for a quarter of a MiB and then a hundredth, and 4 MiB/s after ten seconds.
+func TestThrottleRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := pipes{conns: make(chan net.Conn, 2)}
+		throttle := &Throttle{Listener: inner, BytesPerSecond: 1, Rate: func(c Conn) int64 {
+			switch {
+			case c.Number == 1:
+				return 0
+			case c.Age >= 10*time.Second:
+				return 4 << 20
+			case c.Sent >= 1<<18:
+				return 1 << 14
+			}
+			return 1 << 20
+		}}
+		var conns, clients []net.Conn
+		for range 2 {
+			client, server := net.Pipe()
+			inner.conns <- server
+			conn, err := throttle.Accept()
+			require.NoError(t, err)
+			conns, clients = append(conns, conn), append(clients, client)
+		}
+		begin := time.Now()
+		read := func(n, size int) time.Duration {
+			go func() { _, err := conns[n].Write(make([]byte, size)); assert.NoError(t, err) }()
+			_, err := io.ReadFull(clients[n], make([]byte, size))
+			require.NoError(t, err)
+			return time.Since(begin)
+		}
+		assert.Zero(t, read(0, 1<<20), "no limit")
+		assert.InDelta(t, 250*time.Millisecond, read(1, 1<<18), float64(lag))
+		synctest.Wait()
+		assert.InDelta(t, 1250*time.Millisecond, read(1, 1<<14), float64(lag))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		begin = time.Now()
+		assert.InDelta(t, 250*time.Millisecond, read(1, 1<<20), float64(lag))
+		synctest.Wait()
+		assert.Equal(t, int64(2<<20+1<<18+1<<14), throttle.Written())
+	})
+}
+
+// One byte a second is one byte each second, and no piece after hours.
+func TestThrottleDrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		inner := pipes{conns: make(chan net.Conn, 1)}
+		inner.conns <- server
+		conn, err := (&Throttle{Listener: inner, BytesPerSecond: 1}).Accept()
+		require.NoError(t, err)
+		go func() { _, _ = conn.Write(make([]byte, 1<<20)) }() // ends with the connection
+		begin := time.Now()
+		for n := range 3 {
+			_, err := io.ReadFull(client, make([]byte, 1))
+			require.NoError(t, err)
+			assert.InDelta(t, time.Duration(n+1)*time.Second, time.Since(begin), float64(lag))
+		}
+		require.NoError(t, conn.Close())
+		require.NoError(t, client.Close())
+	})
+}
