@@ -35,26 +35,7 @@ func (b *bench) measureConnections(ctx context.Context) {
 	t.head = append(t.head, "default, of the best")
 	b.tables = append(b.tables, t)
 	for i, l := range connectionLinks {
-		rows := []*row{{work: l.title, program: "default"}}
-		for _, n := range b.connections {
-			rows = append(rows, &row{work: l.title, program: fmt.Sprint(n)})
-		}
-		failed := make([]int, len(rows))
-		for range b.repeat {
-			for i, r := range rows {
-				b.server.open(ctx, "counted", l.link)
-				var flags []string
-				if i > 0 {
-					flags = fixed(b.connections[i-1])
-				}
-				err := catch(func() { r.add(b.pull(ctx, b.pullOurs(flags...), w, "counted")) })
-				check(ctx.Err())
-				if err != nil {
-					failed[i]++
-					fmt.Fprintf(os.Stderr, "%s, %s: %v\n", r.work, r.program, err)
-				}
-			}
-		}
+		rows, failed := b.pullWithEach(ctx, w, l.title, l.link)
 		t.add(append([]string{l.title, fmt.Sprint(b.repeat)}, connectionCells(rows, failed)...)...)
 		for j, n := range b.connections {
 			if r := rows[j+1]; i == 0 && n == sixteen && len(r.usages) > 0 {
@@ -62,6 +43,32 @@ func (b *bench) measureConnections(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// pullWithEach pulls a work over a link with the default number of connections, which is
+// the first row, and with each of the fixed numbers, in turns. It also returns how many
+// runs of each row failed.
+func (b *bench) pullWithEach(ctx context.Context, w work, title string, l link) (rows []*row, failed []int) {
+	rows = []*row{{work: title, program: "default"}}
+	flags := [][]string{nil}
+	for _, n := range b.connections {
+		rows = append(rows, &row{work: title, program: fmt.Sprint(n)})
+		flags = append(flags, fixed(n))
+	}
+	failed = make([]int, len(rows))
+	for round := range b.repeat {
+		for i := range rows {
+			i = (round + i) % len(rows) // none is always the first
+			b.server.open(ctx, "counted", l)
+			err := catch(func() { rows[i].add(b.pull(ctx, b.pullOurs(flags[i]...), w, "counted")) })
+			check(ctx.Err())
+			if err != nil {
+				failed[i]++
+				fmt.Fprintf(os.Stderr, "%s, %s: %v\n", title, rows[i].program, err)
+			}
+		}
+	}
+	return rows, failed
 }
 
 // connectionCells are the times of rows, and the ratio of the first one to the best of

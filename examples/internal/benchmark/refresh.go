@@ -100,18 +100,25 @@ func (b *bench) measureSent(ctx context.Context, total int64) {
 	b.stock(ctx, dir, "main", straight, "refresh-1")
 	var idle, busy []float64
 	for i := range sentRuns {
-		sent := &idle
-		stop := func() {}
-		if i >= sentRuns-busyRuns {
-			sent, stop = &busy, occupy()
+		sent, isBusy := &idle, i >= sentRuns-busyRuns
+		if isBusy {
+			sent = &busy
 		}
-		s := b.stockWith(ctx, fixed(sixteen), dir, "release", limited, "refresh-2")
-		stop()
-		*sent = append(*sent, 100*float64(s.Written)/float64(total))
-		check(os.Remove(filepath.Join(dir, "refresh_release.tar")))
+		*sent = append(*sent, 100*float64(b.refreshIn(ctx, dir, isBusy))/float64(total))
 	}
 	b.count(fmt.Sprintf("(d) 5 %% new: sent by the registry, of all, %d runs", sentRuns), "%.2f to %.2f %%; in %d of them beside a busy machine %.2f to %.2f %%",
 		slices.Min(idle), slices.Max(idle), busyRuns, slices.Min(busy), slices.Max(busy))
+}
+
+// refreshIn stocks the next version in a directory, removes it again, and returns how
+// many bytes the registry sent.
+func (b *bench) refreshIn(ctx context.Context, dir string, busy bool) int64 {
+	if busy {
+		defer occupy()()
+	}
+	s := b.stockWith(ctx, fixed(sixteen), dir, "release", limited, "refresh-2")
+	check(os.Remove(filepath.Join(dir, "refresh_release.tar")))
+	return s.Written
 }
 
 // occupy gives each CPU work until stop is called.
