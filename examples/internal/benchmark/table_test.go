@@ -54,7 +54,7 @@ func TestPercentOf(t *testing.T) {
 }
 
 func TestReadBesides(t *testing.T) {
-	s := stocked{read: 100, stats: stats{Written: 30}, copied: 50}
+	s := stocked{read: 100, stats: stats{Written: 33}, downloaded: 30, copied: 50}
 	assert.EqualValues(t, 20, s.readBesides())
 	s.copied = 90
 	assert.Zero(t, s.readBesides())
