@@ -45,6 +45,9 @@ func TestAddAttempts(t *testing.T) {
 	b.addAttempts(table, w, []*attempts{attemptsOf(ours, 2), attemptsOf("crane", 0, 4)})
 	assert.Equal(t, [][]string{{"giant", ours, "2", "0", "–", "9", "3"}, {"giant", "crane", "1", "1", "4", "9", "3"}}, table.rows[4:], "nothing to compare with")
 	assert.Len(t, b.counts, 1)
+
+	b.addAttempts(table, w, []*attempts{attemptsOf(ours, 0, 1), attemptsOf("crane", 0, 4)})
+	assert.Equal(t, "0.25× (crane); 1 of 1 succeeded", b.counts[1][1], "the fastest other one")
 }
 
 func TestPercentOf(t *testing.T) {
