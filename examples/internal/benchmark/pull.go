@@ -28,8 +28,9 @@ type tool struct {
 }
 
 // peers are the programs that are one command: how to ask for the version, and
-// how to pull REF into OUT. The tarball of oras is none that docker load knows of
-// old: it takes part where refusals are measured.
+// how to pull REF into OUT. What oras writes is
+// an OCI layout alone, which not every docker load accepts: it takes part where
+// refusals are measured.
 var peers = []struct {
 	version, pull string
 	refusals      bool
@@ -117,8 +118,8 @@ func (b *bench) pullOurs(flags ...string) puller {
 // fixed is docker-cache's flag for a number of connections that does not find itself.
 func fixed(connections int) []string { return []string{"-connections", fmt.Sprint(connections)} }
 
-// sixteen connections are what SOCI recommends for ECR, where the number is
-// compared with a limit.
+// sixteen connections are used where a result depends on the number. SOCI recommends 10
+// to 20 for ECR.
 const sixteen = 16
 
 func (b *bench) cacheCommand(ctx context.Context, dir, branch string, references ...string) *exec.Cmd {
