@@ -37,13 +37,23 @@ var works = []work{
 	{"small", 40, 4 << 20},
 }
 
+// Images of the works that come in parts, see -slow and -refused.
+var (
+	single  = work{"single", 1, 160 << 20}
+	dripped = work{"dripped", 1, 160 << 20}
+	few     = work{"few", 5, 4 << 20}
+)
+
 func (w work) String() string {
 	return fmt.Sprintf("%s (%d × %.4g MiB)", w.name, w.layers, mib(w.size))
 }
 
 // work returns one at the scale of this run.
 func (o *options) work(name string) work {
-	w := works[slices.IndexFunc(works, func(w work) bool { return w.name == name })]
+	return o.scaled(works[slices.IndexFunc(works, func(w work) bool { return w.name == name })])
+}
+
+func (o *options) scaled(w work) work {
 	w.size = max(int64(float64(w.size)*o.scale), 1)
 	return w
 }
@@ -52,15 +62,25 @@ func (o *options) work(name string) work {
 // serves: blobs by digest, manifests by digest and by tag.
 func (b *bench) makeImages() {
 	for _, name := range b.works {
-		w := b.work(name)
-		fmt.Fprintf(os.Stderr, "making %s\n", w)
-		var layers []layer
-		for i := range w.layers {
-			layers = append(layers, b.makeLayer(fmt.Sprintf("%s-%d", name, i), w.size))
-		}
-		b.makeTag(name, layers...)
+		b.makeImage(b.work(name))
 	}
 }
+
+// makeImage makes an image, unless it was made already.
+func (b *bench) makeImage(w work) {
+	if _, err := os.Lstat(b.tagFile(w.name)); err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "making %s\n", w)
+	var layers []layer
+	for i := range w.layers {
+		layers = append(layers, b.makeLayer(fmt.Sprintf("%s-%d", w.name, i), w.size))
+	}
+	b.makeTag(w.name, layers...)
+}
+
+// tagFile is the symbolic link from a tag to its manifest.
+func (b *bench) tagFile(tag string) string { return filepath.Join(b.scratch, "tag-"+tag) }
 
 // makeVersions makes the layers of images of as many bytes as the giant one: four
 // that all have, and the last one of each, 5 %.
@@ -84,7 +104,7 @@ func (b *bench) makeTag(tag string, layers ...layer) {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.diffID)
 	}
 	manifest.Config = b.writeBlob(config, types.DockerConfigJSON)
-	link := filepath.Join(b.scratch, "tag-"+tag)
+	link := b.tagFile(tag)
 	_ = os.Remove(link) // of a former image, if there is one
 	check(os.Symlink(blobName(b.writeBlob(manifest, manifest.MediaType).Digest), link))
 }

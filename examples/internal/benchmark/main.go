@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -102,6 +103,7 @@ type bench struct {
 	cache   string  // path of docker-cache
 	engine  *engine // nil if docker is left out
 	tools   []tool  // docker-cache is the first
+	more    []tool  // those that take part in -refused alone
 	tables  []*table
 	counts  [][]string // what is not in a table of its own
 }
@@ -132,6 +134,9 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureSources(ctx)
 		b.measureRefresh(ctx)
 		b.measureLoads(ctx)
+		b.measureSlow(ctx)
+		b.measureRefused(ctx)
+		b.measureConnections(ctx)
 		b.print(stdout)
 	})
 }
@@ -141,10 +146,10 @@ func (b *bench) count(what, format string, args ...any) {
 	b.counts = append(b.counts, []string{what, fmt.Sprintf(format, args...)})
 }
 
-// print writes everything in Markdown, in the order of the titles: (a) to (e).
+// print writes everything in Markdown, in the order of the titles: (a) to (j).
 func (b *bench) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %s, %s/%s.", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	for _, t := range b.tools[1:] {
+	for _, t := range b.everyTool()[1:] {
 		fmt.Fprintf(w, " %s: %s.", t.name, t.version)
 	}
 	fmt.Fprintln(w)
@@ -160,7 +165,9 @@ type options struct {
 	scale, ratio                        float64
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
-	kill, sources, refresh, loads       bool
+	kill, sources, refresh, loads, slow bool
+	refused                             int
+	connections                         []int
 	loadDockerd                         string
 }
 
@@ -174,13 +181,27 @@ func parseFlags(args []string) (*options, error) {
 	f.IntVar(&o.repeatLimited, "repeat-limited", 0, "the same for the limited connections, where a program that reads one layer after the other needs minutes (default: as -repeat)")
 	f.IntVar(&o.repeatDocker, "repeat-docker", 1, "the same for docker, which is slow")
 	list(f, &o.works, "works", "`LIST` of works", "giant", "big", "small")
-	list(f, &o.tools, "tools", "`LIST` of programs, of which one that is not installed is left out", ours, "crane", "regctl", "skopeo", "docker")
+	list(f, &o.tools, "tools", "`LIST` of programs, of which one that is not installed is left out", ours, "crane", "regctl", "skopeo", "oras", "docker")
 	list(f, &o.links, "links", "`LIST` of links to the registry, in the order to measure", straight, limited)
 	list(f, &o.dockerLinks, "docker-links", "`LIST` of links that docker is measured over", straight, limited)
 	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
 	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
 	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs; its images and the tarballs are in $TMPDIR, which is best on a disk as in real use, with 10 GiB to spare")
+	f.BoolVar(&o.slow, "slow", true, "pull over connections of which one is slow, from a mirror that becomes slow, and beside an image that drips")
+	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
+	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
+	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {
+		o.connections = nil
+		for _, text := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q: want numbers from 1 on", text)
+			}
+			o.connections = append(o.connections, n)
+		}
+		return nil
+	})
 	f.StringVar(&o.loadDockerd, "load-dockerd", dockerd, "for loads, the `PROGRAM` of a Docker Engine from 28 on, to measure it with containerd's store")
 	err := f.Parse(args)
 	switch {
@@ -188,7 +209,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, err
 	case f.NArg() > 0:
 		return nil, fmt.Errorf("unknown argument %q", f.Arg(0))
-	case o.scale <= 0 || o.ratio < 1 || o.ratio > 4 || o.repeat < 1 || o.repeatLimited < 0 || o.repeatDocker < 0:
+	case o.scale <= 0 || o.ratio < 1 || o.ratio > 4 || o.repeat < 1 || o.repeatLimited < 0 || o.repeatDocker < 0 || o.refused < 0:
 		return nil, errors.New("-scale and the repetitions must be positive, -ratio from 1 to 4")
 	case !slices.Contains(o.tools, ours):
 		return nil, fmt.Errorf("%s must be among the programs: the others are compared with it", ours)

@@ -26,28 +26,56 @@ func TestMain(m *testing.M) {
 // work is measured over every link, and nothing stays behind. Without the kill:
 // on so small an image whether it comes in time is a matter of luck.
 func TestRun(t *testing.T) {
+	t.Parallel()
+	out := runAll(t, "-scale", "0.01", "-repeat", "2", "-kill=false", "-slow=false", "-refused", "0", "-connections", "")
+	for _, want := range []string{"(a) Straight", "(b) 25 MB/s", "giant (1 × 10.24 MiB)", "big (4 × 2.56 MiB)", "small (40 × 0.04 MiB)"} {
+		assert.Contains(t, out, want)
+	}
+	// Counts are the same on any machine; times are not.
+	assert.Contains(t, out, "| 1 for manifests, 0 for blobs, 1 to log in; written: false |")
+	siblings := regexp.MustCompile(`\| ([0-9.]+) MiB of layers, ([0-9.]+) MiB are distinct;`).FindStringSubmatch(out)
+	require.Len(t, siblings, 3)
+	assert.Equal(t, siblings[2], siblings[1], "each shared layer is downloaded once")
+	assert.Contains(t, out, "| (d) 5 % new: sent by the registry, of all, 10 runs | ")
+}
+
+// The same of what is slow, what refuses, and the number of connections. On layers
+// that are fetched as one range no connection is the slow one.
+func TestRunWithLimits(t *testing.T) {
+	t.Parallel()
+	out := runAll(t, "-scale", "0.001", "-repeat", "1", "-works", "small", "-links", straight,
+		"-kill=false", "-sources=false", "-refresh=false", "-loads=false", "-refused", "1", "-connections", "16")
+	for _, want := range []string{
+		"| at 1/200 | 1 | ", "| mirror, own registry | 1 | ", "| single (1 × 0.16 MiB) | default | 1 | ",
+		"| few (5 × 0.004 MiB) | docker-cache | 1 | ", "| limit | runs | default | 16 | default, of the best |", "| 3 requests a second | 1 | ",
+		"| (b) one giant layer, `-connections 16` | ",
+	} {
+		assert.Contains(t, out, want)
+	}
+}
+
+// runAll returns what the benchmark prints, and requires that nothing stays behind.
+func runAll(t *testing.T, args ...string) string {
 	dir := t.TempDir()
-	o, err := parseFlags([]string{"-dir", dir, "-scale", "0.01", "-repeat", "2", "-tools", ours, "-kill=false"})
+	o, err := parseFlags(append(args, "-dir", dir, "-tools", ours))
 	require.NoError(t, err)
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), o, &out))
-	for _, want := range []string{"(a) Straight", "(b) 25 MB/s", "giant (1 × 10.24 MiB)", "big (4 × 2.56 MiB)", "small (40 × 0.04 MiB)"} {
-		assert.Contains(t, out.String(), want)
-	}
-	// Counts are the same on any machine; times are not.
-	assert.Contains(t, out.String(), "| 1 for manifests, 0 for blobs, 1 to log in; written: false |")
-	siblings := regexp.MustCompile(`\| ([0-9.]+) MiB of layers, ([0-9.]+) MiB are distinct;`).FindStringSubmatch(out.String())
-	require.Len(t, siblings, 3)
-	assert.Equal(t, siblings[2], siblings[1], "each shared layer is downloaded once")
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Empty(t, left)
+	return out.String()
 }
 
 func TestFlagsAreChecked(t *testing.T) {
-	for _, args := range [][]string{{"-works", "gaint"}, {"-links", "x"}, {"-tools", "crane"}, {"-scale", "0"}, {"-repeat", "0"}, {"x"}} {
+	for _, args := range [][]string{{"-works", "gaint"}, {"-links", "x"}, {"-tools", "crane"}, {"-scale", "0"}, {"-repeat", "0"}, {"-refused", "-1"}, {"-connections", "0"}, {"-connections", "1,x"}, {"x"}} {
 		_, err := parseFlags(args)
 		assert.Error(t, err, args)
+	}
+	for list, want := range map[string][]int{"": nil, "16": {16}, "4,64": {4, 64}} {
+		o, err := parseFlags([]string{"-connections", list})
+		require.NoError(t, err)
+		assert.Equal(t, want, o.connections)
 	}
 }
 
@@ -134,7 +162,15 @@ func TestServer(t *testing.T) {
 	assert.Greater(t, got.Written, 2*l.Size)
 	got.Written = 0
 	assert.Equal(t, stats{Manifests: 1, Blobs: 2, Other: 1}, got)
+	assert.EqualValues(t, 4, got.requests())
 	assert.Zero(t, s.stats(t.Context(), straight, -1))
+
+	// A link that is opened again has nothing of the one before, and that one is closed.
+	s.open(t.Context(), limited, link{})
+	assert.Zero(t, s.stats(t.Context(), limited, -1))
+	assert.Error(t, catch(func() { get(t.Context(), url) }))
+	get(t.Context(), "http://"+s.hosts[limited]+"/v2/")
+	assert.EqualValues(t, 1, s.stats(t.Context(), limited, 0).Other)
 }
 
 // An error that ends the benchmark is returned, with what is deferred done; a

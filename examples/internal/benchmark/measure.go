@@ -60,19 +60,24 @@ func measure(args []string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
 	check(cmd.Start())
-	// Once it has ended and before it is reaped, its counters can be read.
-	var err error
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-	}
+	waitForEnd(cmd.Process.Pid)
 	u := usage{Wall: time.Since(start)}
-	check(err)
 	u.Written = writtenBy(cmd.Process.Pid)
 	check(cmd.Wait())
 	s := cmd.ProcessState
 	u.CPU = s.UserTime() + s.SystemTime()
 	u.Peak = int64(s.SysUsage().(*syscall.Rusage).Maxrss) << 10 // KiB on Linux, getrusage(2)
 	check(json.NewEncoder(result).Encode(u))
+}
+
+// waitForEnd waits until a child has ended, and does not reap it: its counters can
+// still be read.
+func waitForEnd(pid int) {
+	err := error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+	}
+	check(err)
 }
 
 // warmTimes is how many times the image's size is touched before a pull: the

@@ -28,11 +28,17 @@ type tool struct {
 }
 
 // peers are the programs that are one command: how to ask for the version, and
-// how to pull REF into OUT.
-var peers = []struct{ version, pull string }{
-	{"crane version", "crane pull --platform linux/amd64 REF OUT"},
-	{"regctl version --format {{.VCSTag}}", "regctl image export --platform linux/amd64 REF OUT"},
-	{"skopeo --version", "skopeo --insecure-policy copy --src-tls-verify=false docker://REF docker-archive:OUT:REF"},
+// how to pull REF into OUT. What oras writes is
+// an OCI layout alone, which not every docker load accepts: it takes part where
+// refusals are measured.
+var peers = []struct {
+	version, pull string
+	refusals      bool
+}{
+	{"crane version", "crane pull --platform linux/amd64 REF OUT", false},
+	{"regctl version --format {{.VCSTag}}", "regctl image export --platform linux/amd64 REF OUT", false},
+	{"skopeo --version", "skopeo --insecure-policy copy --src-tls-verify=false docker://REF docker-archive:OUT:REF", false},
+	{"oras version", "oras backup --no-tty --plain-http --output OUT REF", true},
 }
 
 // findTools builds ours and looks for the others.
@@ -44,17 +50,23 @@ func (b *bench) findTools(ctx context.Context) {
 		if !b.wants(ask[0]) {
 			continue
 		}
-		version := strings.TrimPrefix(output(ctx, b.env, ask...), "skopeo version ")
-		b.tools = append(b.tools, tool{ask[0], version, func(ctx context.Context, reference, dir string) *usage {
+		version, _, _ := strings.Cut(output(ctx, b.env, ask...), "\n")
+		version = strings.TrimSpace(strings.NewReplacer("skopeo version ", "", "Version:", "").Replace(version))
+		found := tool{ask[0], version, func(ctx context.Context, reference, dir string) *usage {
 			args := slices.Clone(command)
 			for i, arg := range args {
 				args[i] = strings.NewReplacer("REF", reference, "OUT", dir+"/out.tar").Replace(arg)
 			}
 			return measured(ctx, b.env, args...)
-		}})
-		for _, host := range b.server.hosts {
-			if ask[0] == "regctl" { // which has no flag for plain HTTP
-				output(ctx, b.env, "regctl", "registry", "set", "--tls", "disabled", host)
+		}}
+		if p.refusals {
+			b.more = append(b.more, found)
+		} else {
+			b.tools = append(b.tools, found)
+		}
+		if ask[0] == "regctl" {
+			for link := range b.server.hosts {
+				b.plainHTTP(ctx, link)
 			}
 		}
 	}
@@ -66,6 +78,14 @@ func (b *bench) findTools(ctx context.Context) {
 		b.engine = startDocker(b.scratch, b.env, dockerd)
 		b.tools = append(b.tools, tool{"docker", b.engine.version(ctx), b.engine.pull})
 	}
+}
+
+// everyTool returns those of all measurements.
+func (b *bench) everyTool() []tool { return slices.Concat(b.tools, b.more) }
+
+// plainHTTP lets regctl, which has no flag for it, use a link without TLS.
+func (b *bench) plainHTTP(ctx context.Context, link string) {
+	output(ctx, b.env, "regctl", "registry", "set", "--tls", "disabled", b.server.hosts[link])
 }
 
 // wants reports whether a program takes part: it was asked for, and is there.
@@ -95,6 +115,13 @@ func (b *bench) pullOurs(flags ...string) puller {
 	}
 }
 
+// fixed is docker-cache's flag for a number of connections that does not find itself.
+func fixed(connections int) []string { return []string{"-connections", fmt.Sprint(connections)} }
+
+// sixteen connections are used where a result depends on the number. SOCI recommends 10
+// to 20 for ECR.
+const sixteen = 16
+
 func (b *bench) cacheCommand(ctx context.Context, dir, branch string, references ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, b.cache, append([]string{"-dir", dir, "-branch", branch, "-json"}, references...)...)
 	cmd.Env = append(os.Environ(), b.env...)
@@ -105,37 +132,54 @@ func (b *bench) cacheCommand(ctx context.Context, dir, branch string, references
 type stocked struct {
 	outcome    string // of the last image
 	downloaded int64  // bytes of layers
+	copied     int64  // the same from other tarballs, not cloned
 	wall       time.Duration
-	stats      // of the link, for this run
+	stats            // of the link, for this run
+	read       int64 // bytes by read and copy calls, of files, pipes and sockets
+	fromDisk   int64 // bytes that a disk had to read for it
 }
 
 // stock runs docker-cache.
-func (b *bench) stock(ctx context.Context, dir, branch, link string, tags ...string) (s stocked) {
+func (b *bench) stock(ctx context.Context, dir, branch, link string, tags ...string) stocked {
+	return b.stockWith(ctx, nil, dir, branch, link, tags...)
+}
+
+// stockWith is stock with more flags.
+func (b *bench) stockWith(ctx context.Context, flags []string, dir, branch, link string, tags ...string) (s stocked) {
 	var references []string
 	for _, tag := range tags {
 		references = append(references, b.server.reference(link, tag))
 	}
 	cmd := b.cacheCommand(ctx, dir, branch, references...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	cmd.Args = slices.Insert(cmd.Args, 1, flags...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	before := b.server.stats(ctx, link, -1)
 	start := time.Now()
-	out, err := cmd.Output()
+	check(cmd.Start())
+	waitForEnd(cmd.Process.Pid)
 	s.wall = time.Since(start)
-	if err != nil {
+	s.read = must(procField(cmd.Process.Pid, "io", "rchar:"))
+	s.fromDisk = must(procField(cmd.Process.Pid, "io", "read_bytes:"))
+	if err := cmd.Wait(); err != nil {
 		check(fmt.Errorf("%s: %w\n%s", ours, err, stderr.String()))
 	}
 	s.stats = b.server.stats(ctx, link, -1).since(before)
-	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
-		var result struct {
-			Outcome    string
-			Downloaded int64 `json:"bytes_downloaded"`
-		}
+	for d := json.NewDecoder(&stdout); d.More(); {
+		var result record
 		check(d.Decode(&result))
 		s.outcome = result.Outcome
 		s.downloaded += result.Downloaded
+		s.copied += result.Copied
 	}
 	return s
+}
+
+// record is what docker-cache prints of an image.
+type record struct {
+	Image, Outcome string
+	Downloaded     int64 `json:"bytes_downloaded"`
+	Copied         int64 `json:"bytes_copied"`
 }
 
 // directory makes a directory in memory. Call remove in the end.
@@ -265,15 +309,26 @@ func (b *bench) measureSources(ctx context.Context) {
 	}
 	w := b.work("giant")
 	t := &table{title: fmt.Sprintf("(c) Two registries that both have the image, %s", w), text: 1,
-		head: []string{"limit", "runs", "mirror alone, wall, s", "`-all-sources`, wall, s", "CPU, s"}}
+		head: []string{"limit", "runs", "mirror alone, wall, s", "`-all-sources`, wall, s", "CPU, s", "of what both give"}}
 	b.tables = append(b.tables, t)
 	for _, p := range pairs {
-		mirror := b.server.hosts[p.title+", mirror"] + "/bench/image"
+		mirror := b.server.repository(p.title + ", mirror")
 		alone, both := &row{work: p.title, program: "mirror alone"}, &row{work: p.title, program: "-all-sources"}
 		for range b.repeat {
 			alone.add(b.pull(ctx, b.pullOurs("-mirror", mirror), w, p.title+", own"))
 			both.add(b.pull(ctx, b.pullOurs("-mirror", mirror, "-all-sources"), w, p.title+", own"))
 		}
-		t.add(p.title, fmt.Sprint(b.repeat), alone.cell(wall, alone), both.cell(wall, alone), both.cell(cpu, alone))
+		t.add(p.title, fmt.Sprint(b.repeat), alone.cell(wall, alone), both.cell(wall, alone), both.cell(cpu, alone), percentOf(p.mirrorTotal+p.ownTotal, w, both))
 	}
+}
+
+// percentOf is how much of a limit, in bytes per second, the layers of a work came
+// with; nothing without a limit.
+func percentOf(limit int64, w work, r *row) string {
+	if limit == 0 {
+		return ""
+	}
+	return spread(r.values(func(u *usage) float64 {
+		return 100 * float64(int64(w.layers)*w.size) / (u.Wall.Seconds() * float64(limit))
+	})) + " %"
 }

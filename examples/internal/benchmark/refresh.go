@@ -8,7 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +36,7 @@ func (b *bench) measureRefresh(ctx context.Context) {
 	}
 	b.measureUnchanged(ctx)
 	b.measureSiblings(ctx, shared+last[0].Size+last[2].Size)
+	b.measureSent(ctx, shared+last[1].Size)
 	b.measureSystems(ctx, shared+last[1].Size)
 }
 
@@ -81,11 +87,59 @@ func (b *bench) measureSiblings(ctx context.Context, distinct int64) {
 	b.count("(d) two siblings at once, 95 % shared", "%.1f MiB of layers, %.1f MiB are distinct; %.1f MiB sent", mib(s.downloaded), mib(distinct), mib(s.Written))
 }
 
+// sentRuns is how often what the registry sends for a refresh is measured, and
+// busyRuns how many of them are while all CPUs have other work.
+const sentRuns, busyRuns = 10, 2
+
+// measureSent stocks the next version of an image of which 5 % are new again and
+// again, and measures what the registry sends: layers and whatever is on its way when a
+// range is cut short.
+func (b *bench) measureSent(ctx context.Context, total int64) {
+	dir, remove := b.directory()
+	defer remove()
+	b.stock(ctx, dir, "main", straight, "refresh-1")
+	var idle, busy []float64
+	for i := range sentRuns {
+		sent, isBusy := &idle, i >= sentRuns-busyRuns
+		if isBusy {
+			sent = &busy
+		}
+		*sent = append(*sent, 100*float64(b.refreshIn(ctx, dir, isBusy))/float64(total))
+	}
+	b.count(fmt.Sprintf("(d) 5 %% new: sent by the registry, of all, %d runs", sentRuns), "%.2f to %.2f %%; in %d of them beside a busy machine %.2f to %.2f %%",
+		slices.Min(idle), slices.Max(idle), busyRuns, slices.Min(busy), slices.Max(busy))
+}
+
+// refreshIn stocks the next version in a directory, removes it again, and returns how
+// many bytes the registry sent.
+func (b *bench) refreshIn(ctx context.Context, dir string, busy bool) int64 {
+	if busy {
+		defer occupy()()
+	}
+	s := b.stockWith(ctx, fixed(sixteen), dir, "release", limited, "refresh-2")
+	check(os.Remove(filepath.Join(dir, "refresh_release.tar")))
+	return s.Written
+}
+
+// occupy gives each CPU work until stop is called.
+func occupy() (stop func()) {
+	var stopped atomic.Bool
+	var all sync.WaitGroup
+	for range runtime.NumCPU() {
+		all.Go(func() {
+			for !stopped.Load() {
+			}
+		})
+	}
+	return func() { stopped.Store(true); all.Wait() }
+}
+
 // measureSystems measures a refresh with a new last layer on each file system that
 // can be mounted.
 func (b *bench) measureSystems(ctx context.Context, total int64) {
 	t := &table{title: fmt.Sprintf("(d) Refresh: five layers, %.4g MiB, the last of them, 5 %%, is new", mib(total)), text: 1,
-		head: []string{"file system", "runs", "all of it, (b), s", "refresh, (b), s", "", "sent by the registry, MiB", "newly allocated, MiB"}}
+		head: []string{"file system", "runs", "all of it, (b), s", "refresh, (b), s", "", "sent by the registry, MiB", "newly allocated, MiB",
+			"nothing in memory, s", "read by the process, MiB", "from the disk for it, MiB", "by the device, MiB"}}
 	b.tables = append(b.tables, t)
 	for _, name := range []string{"xfs", "btrfs", "ext4"} {
 		mkfs := "mkfs." + name
@@ -93,38 +147,69 @@ func (b *bench) measureSystems(ctx context.Context, total int64) {
 			fmt.Fprintf(os.Stderr, "%s is left out: it needs %s, and root to mount it\n", name, mkfs)
 			continue
 		}
-		var full, wall []float64  // seconds
-		var sent, allocated int64 // the most of all times
+		// Seconds, and MiB.
+		var full, wall, sent, allocated, cold, read, fromDisk, device []float64
 		for range b.repeat {
-			first, second, more := b.refreshOn(ctx, mkfs, total)
-			full, wall = append(full, first.wall.Seconds()), append(wall, second.wall.Seconds())
-			sent, allocated = max(sent, second.Written), max(allocated, more)
-			fmt.Fprintf(os.Stderr, "refresh, %s: %.2f s, all of it %.2f s\n", name, second.wall.Seconds(), first.wall.Seconds())
+			r := b.refreshOn(ctx, mkfs, total)
+			full, wall = append(full, r.first.wall.Seconds()), append(wall, r.second.wall.Seconds())
+			sent, allocated = append(sent, mib(r.second.Written)), append(allocated, mib(r.allocated))
+			cold, read = append(cold, r.cold.wall.Seconds()), append(read, mib(r.cold.readBesides()))
+			fromDisk, device = append(fromDisk, mib(r.cold.fromDisk)), append(device, mib(r.device))
+			fmt.Fprintf(os.Stderr, "refresh, %s: %.2f s, all of it %.2f s\n", name, r.second.wall.Seconds(), r.first.wall.Seconds())
 		}
 		t.add(name, fmt.Sprint(b.repeat), spread(full), spread(wall), fmt.Sprintf("**%.1f×** faster", median(full)/median(wall)),
-			fmt.Sprintf("%.1f", mib(sent)), fmt.Sprintf("%.1f", mib(allocated)))
+			spread(sent), spread(allocated), spread(cold), spread(read), spread(fromDisk), spread(device))
 	}
 }
 
-// refreshOn stocks an image on a new file system, and then its next version. It
-// also returns how many bytes are newly allocated for that one.
-func (b *bench) refreshOn(ctx context.Context, mkfs string, total int64) (first, second stocked, allocated int64) {
+// refreshed is what the first version of an image and the next one cost, and that one
+// with nothing in memory.
+type refreshed struct {
+	first, second, cold stocked
+	allocated           int64 // bytes newly in use for the second
+	device              int64 // bytes read from the disk for the cold one, by whatever
+}
+
+// readBesides is how many bytes the process read of files: layers that came from the
+// registry, and what the kernel copied for it, count as read too. What is cloned does not.
+func (s *stocked) readBesides() int64 { return max(s.read-s.downloaded-s.copied, 0) }
+
+// refreshOn stocks an image on a new file system, and then its next version: once as
+// it is, and once after the file system was mounted again, so that nothing of it is in
+// memory.
+func (b *bench) refreshOn(ctx context.Context, mkfs string, total int64) (r refreshed) {
 	// Two tarballs, in the file that is mounted and in what the kernel keeps of them.
 	warm(4 * total)
 	image, at := filepath.Join(b.scratch, "image"), filepath.Join(b.scratch, "mounted")
 	check(os.WriteFile(image, nil, 0o600))
 	defer os.Remove(image)
-	check(os.Truncate(image, 3*total+(1<<30)))
+	check(os.Truncate(image, (3*total+(1<<30))&^4095)) // whole blocks
 	check(os.Mkdir(at, 0o700))
 	defer os.Remove(at)
 	output(ctx, nil, mkfs, "-q", image)
-	output(ctx, nil, "mount", "-o", "loop", image, at)
+	device := output(ctx, nil, "losetup", "--find", "--show", image)
+	defer func() { output(context.WithoutCancel(ctx), nil, "losetup", "--detach", device) }()
+	output(ctx, nil, "mount", device, at)
 	defer func() { check(unix.Unmount(at, 0)) }()
-	first = b.stock(ctx, at, "main", limited, "refresh-1")
-	before := usedOf(at)
+	r.first = b.stockWith(ctx, fixed(sixteen), at, "main", limited, "refresh-1")
+	used := usedOf(at)
 	// As another branch, so that the old version does not give its space back.
-	second = b.stock(ctx, at, "release", limited, "refresh-2")
-	return first, second, usedOf(at) - before
+	r.second = b.stockWith(ctx, fixed(sixteen), at, "release", limited, "refresh-2")
+	r.allocated = usedOf(at) - used
+	check(os.Remove(filepath.Join(at, "refresh_release.tar")))
+	check(unix.Unmount(at, 0))
+	output(ctx, nil, "mount", device, at)
+	read := readFrom(device)
+	r.cold = b.stockWith(ctx, fixed(sixteen), at, "release", limited, "refresh-2")
+	r.device = readFrom(device) - read
+	return r
+}
+
+// readFrom returns how many bytes were read from a disk so far, by the third field
+// of its stat in /sys.
+func readFrom(device string) int64 {
+	content := must(os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "stat")))
+	return 512 * must(strconv.ParseInt(strings.Fields(string(content))[2], 10, 64)) // a sector, always
 }
 
 // usedOf returns how many bytes of a file system are in use, once all is written.
