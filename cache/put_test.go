@@ -39,6 +39,9 @@ func TestPut(t *testing.T) {
 	path := filepath.Join(dir.Path(), "name_main.tar")
 	layout, err := tarball.NewLayout(img, tarball.Provenance{})
 	require.NoError(t, err)
+	require.Len(t, result.Sources, 1)
+	assert.EqualValues(t, 5000, result.Sources[0].Bytes)
+	result.Sources = nil
 	assert.Equal(t, &Result{Outcome: Stocked, Digest: img.Digest(), Path: path, Total: layout.Size(), Downloaded: 5000}, result)
 	assert.Equal(t, []string{"name_main.tar"}, names(t, dir.Path()))
 

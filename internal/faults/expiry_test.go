@@ -90,7 +90,7 @@ func TestEverythingExpires(t *testing.T) {
 			r.requireRight(t, p)
 			assert.Equal(t, r.size, p.Downloaded)
 			assert.Equal(t, 3, ended)
-			assert.GreaterOrEqual(t, storage.Expired(), 2, "signed URLs")
+			assert.Positive(t, storage.Expired(), "signed URLs")
 			assert.Positive(t, keychain.refused)
 			if c.connections > 1 {
 				// A range of which another worker took the rest is cut off, so bytes

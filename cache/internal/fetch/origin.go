@@ -35,7 +35,7 @@ const (
 	longestBack = 30 * time.Second
 	// refusedFor is how long a host may refuse everything before a fetch fails, and
 	// refusedTimes how often at least.
-	refusedFor   = 2 * time.Minute
+	refusedFor   = time.Minute
 	refusedTimes = 6
 )
 
