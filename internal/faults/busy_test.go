@@ -23,7 +23,7 @@ func TestRetryAfter(t *testing.T) {
 			r.requireRight(t, p)
 			assert.Equal(t, 2, r.own.Happened("BlobStatus"))
 			assert.Zero(t, r.own.TooEarly())
-			assert.Len(t, askedOf(t, r.layers[0], r.own.Requests()), 2+3)
+			assert.Len(t, askedOf(t, r.layers[0], r.own.Requests()), 2+1)
 		})
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
-// A good registry is asked for each byte once, in closed ranges.
+// A good registry is asked for each byte once, by one connection in one request.
 func TestNoFault(t *testing.T) {
 	t.Parallel()
 	r := resolved(t, oneLayer, 1, options(), nil)
@@ -17,7 +17,7 @@ func TestNoFault(t *testing.T) {
 	r.requireRight(t, p)
 	assert.Equal(t, r.size, p.Downloaded)
 	requests := askedOf(t, r.layers[0], r.own.Requests())
-	assert.Len(t, requests, 3)
+	assert.Len(t, requests, 1)
 	assert.Equal(t, r.size, sent(requests))
 }
 
@@ -64,7 +64,7 @@ func TestCutBodyIsContinued(t *testing.T) {
 		requests[i].remote = ""
 	}
 	requireContinued(t, r.size, cut, requests)
-	assert.Len(t, connections, 6, "each cut costs a connection, and nothing else does")
+	assert.Len(t, connections, 7, "each cut costs a connection, and nothing else does")
 }
 
 // Side by side too: what the engine took from the bodies is the image, once.

@@ -55,9 +55,13 @@ func TestIgnoredRangesAndACutBody(t *testing.T) {
 	require.Equal(t, 1, r.own.Happened("CutBodyAfter"))
 	requests := askedOf(t, r.layers[0], r.own.Requests())
 	assert.Equal(t, r.size, requests[len(requests)-1].sent)
+	ranges := 0
 	for _, a := range requests {
-		assert.Zero(t, a.from, "it was not asked for what it does not give")
+		if a.from > 0 {
+			ranges++
+		}
 	}
+	assert.LessOrEqual(t, ranges, 1, "it was asked once for what it does not give")
 }
 
 // Behind a mirror that lacks the blobs too.

@@ -173,12 +173,29 @@ func writeThin() error {
 type endless struct{ *source }
 
 func (e endless) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
-	if offset > 20*mib {
-		fmt.Println("written")
-		<-ctx.Done()
-		return nil, ctx.Err()
+	r, err := e.source.ReadRange(ctx, digest, offset, length)
+	if err != nil || offset+length <= 20*mib {
+		return r, err
 	}
-	return e.source.ReadRange(ctx, digest, offset, length)
+	return &ending{ReadCloser: r, ctx: ctx, left: max(20*mib-offset, 0)}, nil
+}
+
+// ending gives so many bytes, and then nothing.
+type ending struct {
+	io.ReadCloser
+	ctx  context.Context
+	left int64
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		fmt.Println("written")
+		<-e.ctx.Done()
+		return 0, e.ctx.Err()
+	}
+	n, err := e.ReadCloser.Read(p[:min(int64(len(p)), e.left)])
+	e.left -= int64(n)
+	return n, err
 }
 
 // A volume that is full while an attempt resumes what another left there.
