@@ -85,8 +85,8 @@ type SourceUse struct {
 	Name string
 	// Bytes is how many came, those that were not used included.
 	Bytes int64
-	// Duplicate is how many of them were not used, since another connection had brought them
-	// first.
+	// Duplicate is how many of them were not used: another connection was faster, or the range
+	// was given to another one, or the layer was begun again.
 	Duplicate int64
 	// Requests is how many ranges were asked for.
 	Requests int

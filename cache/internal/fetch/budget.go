@@ -126,7 +126,7 @@ func (f *Fetcher) adapt(now time.Time) {
 	}
 	if f.limit.adapt(now, wanted && f.counted() == f.limit.now, f.got) {
 		f.Log.Debug("number of connections", slog.Int("connections", f.limit.now), slog.Int64("best_rate", int64(f.limit.baseRate)), slog.Int("best", f.limit.base))
-		f.pokeAll(nil)
+		f.pokeAll()
 	}
 }
 
@@ -176,7 +176,7 @@ func (f *Fetcher) open() (n int) {
 	return n
 }
 
-// mostOpen is how many may be, those that do not count included.
+// mostOpen is how many connections may be open, those that do not count included.
 func (f *Fetcher) mostOpen() int { return f.limit.now + (f.limit.now+3)/4 }
 
 // makeRoom ends connections that bring little, for a run that wants more than it has:
@@ -189,7 +189,7 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 		surplus := r.counted() - r.share(now)
 		for _, c := range slices.SortedFunc(slices.Values(r.connections), func(a, b *connection) int { return cmp.Compare(a.rate, b.rate) }) {
 			tooMany := c.slow && f.open() >= f.mostOpen() && unused > 0
-			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > unproven && c.rate < float64(f.sizes.keep)
+			isSurplus := r != by && !c.slow && surplus > 0 && missing > 0 && now.Sub(c.opened) > idle && c.rate < float64(f.sizes.keep)
 			if c.dropped || !tooMany && !isSurplus {
 				continue
 			}
@@ -222,7 +222,7 @@ func (r *run) share(now time.Time) int {
 		switch rate := other.rate(); {
 		case other.starves:
 			weight = 1 / float64(r.fetcher.limit.now)
-		case rate == 0 && other.isUnproven(now):
+		case rate == 0 && other.isIdle(now):
 			weight = 0.25
 		case rate > 0:
 			weight = max(rate/most, 1/float64(r.fetcher.limit.now))
@@ -235,9 +235,9 @@ func (r *run) share(now time.Time) int {
 	return max(int(math.Ceil(float64(r.fetcher.limit.now)*own/sum)), 1)
 }
 
-// isUnproven reports whether the run has asked for bytes and got none for a while.
-func (r *run) isUnproven(now time.Time) bool {
-	return !r.moved.IsZero() && now.Sub(r.moved) > unproven
+// isIdle reports whether the run has asked for bytes and got none for a while.
+func (r *run) isIdle(now time.Time) bool {
+	return !r.moved.IsZero() && now.Sub(r.moved) > idle
 }
 
 // rate returns how many bytes a second a connection of the run brings; 0 if that is not
@@ -257,11 +257,9 @@ func (r *run) rate() float64 {
 	return sum / float64(n)
 }
 
-// pokeAll lets all runs but one look for work again.
-func (f *Fetcher) pokeAll(but *run) {
+// pokeAll lets all runs look for work again.
+func (f *Fetcher) pokeAll() {
 	for r := range f.runs {
-		if r != but {
-			r.poke()
-		}
+		r.poke()
 	}
 }

@@ -24,6 +24,7 @@ type connection struct {
 	cancel context.CancelCauseFunc
 
 	from, end int64        // what is asked for
+	again     int64        // of a stream: what is there already, and comes again
 	got       atomic.Int64 // bytes of the body
 	first     atomic.Int64 // when the first one came, in ns since opened; 0: not yet
 
@@ -72,8 +73,10 @@ func (c *connection) measure(now time.Time) {
 	}
 }
 
-// left returns how many bytes the chunk lacks.
-func (c *connection) left() int64 { return c.chunk.end - c.chunk.pos }
+// left returns how many bytes of the chunk have not come yet.
+func (c *connection) left() int64 {
+	return c.chunk.end - min(max(c.chunk.pos, c.from-c.again+c.got.Load()), c.chunk.end)
+}
 
 // counting counts the bytes of a body as they come.
 type counting struct {
@@ -92,7 +95,7 @@ func (b counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// patience is how long bytes that have come wait in a buffer for more.
+// patience is how long bytes that have come wait in a buffer for more, if those come.
 const patience = 200 * time.Millisecond
 
 // fill reads as much into buf as comes within [patience], and at least one byte.
@@ -116,10 +119,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 // read asks the origin for what the connection is to bring, and writes what comes. A nil
 // error means that nothing more is wanted of it.
 func (r *run) read(ctx context.Context, c *connection) error {
-	from := c.from
-	if c.layer.stream {
-		from = 0
-	}
+	from := c.from - c.again
 	body, err := c.ReadRange(ctx, c.layer.digest, from, c.end-from)
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
@@ -128,8 +128,9 @@ func (r *run) read(ctx context.Context, c *connection) error {
 		return tarball.Permanent(errors.New("read: the source returned neither a reader nor an error"))
 	}
 	defer body.Close()
-	if c.layer.stream { // no ranges: what is there already comes again
-		if _, err := io.CopyN(io.Discard, body, c.from); err != nil {
+	bytes := counting{body, c}
+	if c.again > 0 {
+		if _, err := io.CopyN(io.Discard, bytes, c.again); err != nil {
 			return fmt.Errorf("read again up to %d: %w", c.from, err)
 		}
 	}
@@ -139,16 +140,14 @@ func (r *run) read(ctx context.Context, c *connection) error {
 	if r.window > 0 {
 		buf = buf[:min(int64(len(buf)), r.window)]
 	}
-	for bytes := (counting{body, c}); ; {
+	for {
 		n, readErr := fill(bytes, buf[:min(int64(len(buf)), max(r.wanted(c), 1))])
-		used, done, err := r.deliver(ctx, c, buf[:n])
+		done, err := r.deliver(ctx, c, buf[:n])
 		switch {
 		case err != nil:
 			return err
 		case done && c.at < c.end: // the rest was given back, or the layer begun again
 			return nil
-		case done && used < n:
-			return &tooLongError{c.layer.size}
 		case done && readErr == nil:
 			return expectEnd(body, c.layer.size)
 		case done:
@@ -189,16 +188,16 @@ func (e *tooLongError) Error() string {
 func (e *tooLongError) Unwrap() error   { return tarball.ErrSize }
 func (e *tooLongError) Temporary() bool { return false }
 
-// deliver writes bytes that a connection has read, as many as are wanted, and reports how
-// many it used and whether no more are wanted of it.
-func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, done bool, err error) {
+// deliver writes bytes that a connection has read, as many as are wanted, and reports whether
+// no more are wanted of it.
+func (r *run) deliver(ctx context.Context, c *connection, p []byte) (done bool, err error) {
 	l, ch := c.layer, c.chunk
 	r.mu.Lock()
 	for {
 		if c.generation != l.generation || c.dropped {
 			r.count(c, 0)
 			r.mu.Unlock()
-			return 0, true, nil
+			return true, nil
 		}
 		if ch.writing { // the other one that races
 			r.cond.Wait()
@@ -206,19 +205,18 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, d
 		}
 		if skip := min(ch.pos-c.at, int64(len(p))); skip > 0 {
 			c.at += skip
-			used += int(skip)
 			p = p[skip:]
 		}
 		if ch.pos == ch.end {
 			r.count(c, 0)
 			r.mu.Unlock()
-			return used, true, nil
+			return true, nil
 		}
 		if len(p) == 0 {
 			r.count(c, 0)
 			over := r.duplicate > r.mostDuplicate()
 			r.mu.Unlock()
-			return used, over && c.racing, nil
+			return over && c.racing, nil
 		}
 		if r.window == 0 || ctx.Err() != nil || l.offset+min(ch.pos+int64(len(p)), ch.end) <= r.limit() {
 			break
@@ -227,13 +225,13 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, d
 			// A layer before it was restarted, and may need this connection.
 			r.count(c, 0)
 			r.mu.Unlock()
-			return used, true, nil
+			return true, nil
 		}
 		r.cond.Wait() // a stream is ahead of what is hashed
 	}
 	if r.window > 0 && ctx.Err() != nil {
 		r.mu.Unlock()
-		return used, false, context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 	at := ch.pos
 	p = p[:min(int64(len(p)), ch.end-at)]
@@ -247,7 +245,6 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, d
 	l.writes--
 	ch.writing = false
 	c.at += int64(len(p))
-	used += len(p)
 	var journal sys.Interval
 	switch {
 	case c.generation != l.generation:
@@ -274,13 +271,13 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (used int, d
 	r.cond.Broadcast()
 	r.mu.Unlock()
 	if err != nil {
-		return used, false, err
+		return false, err
 	}
 	r.Journal.Add(l.digest, journal.From, journal.To)
 	if len(p) > 0 {
 		r.report()
 	}
-	return used, done, nil
+	return done, nil
 }
 
 // answered records that the request is no longer without an answer, and reports whether it
@@ -307,8 +304,10 @@ func (r *run) count(c *connection, written int64) {
 	got := c.got.Load() - c.reported
 	c.reported += got
 	r.progress.Downloaded += got
+	written += min(c.reported, c.again) - min(c.reported-got, c.again) // no duplicates: there is no other way
 	r.duplicate += got - written
-	if got > 0 && c.answered() {
+	if got > 0 && c.reported == got { // the first bytes
+		c.answered()
 		c.host.answered(r.fetcher.limit.most)
 		r.poke()
 	}

@@ -54,7 +54,7 @@ func New(connections int) *Fetcher {
 		Log: slog.New(slog.DiscardHandler), limit: newLimiter(connections), sizes: defaultSizes,
 		runs: map[*run]bool{}, origins: map[string]*origin{}, hosts: map[string]*hostState{},
 	}
-	size := min(32<<20/max(f.limit.most, 1), sys.ReadBuffer)
+	size := max(min(32<<20/max(f.limit.most, 1), sys.ReadBuffer), 64<<10)
 	f.buffers.New = func() any { b := make([]byte, size); return &b }
 	return f
 }
@@ -143,7 +143,7 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // [trouble]; [tarball.TemporaryError], [tarball.RetryAfterError] and [tarball.RangeIgnorer]
 // for what an error may say more. A delay that a source asks for holds for all requests to
 // its host, which gets fewer and larger ones after that; one that asks for nothing but
-// delays for two minutes is given up. A layer with wrong bytes is fetched once more, after
+// delays for a minute is given up. A layer with wrong bytes is fetched once more, after
 // [tarball.Distruster].
 //
 // Of several fetches each has the same share of the connections that it wants, but for

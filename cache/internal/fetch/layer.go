@@ -6,6 +6,7 @@ import (
 	"hash"
 	"math"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -23,6 +24,7 @@ type chunk struct {
 	connections     []*connection // that bring it: the first one, and one that races it
 	writing         bool          // bytes from pos on are being written
 	races           int
+	raced           time.Time // the last time
 	trouble         trouble
 }
 
@@ -170,6 +172,7 @@ func (l *layer) cut(c *chunk, end int64) {
 	rest := &chunk{start: end, pos: end, journaled: end, end: c.end}
 	if !c.active {
 		rest.trouble = c.trouble
+		rest.trouble.failed, rest.trouble.tried = slices.Clip(c.trouble.failed), slices.Clip(c.trouble.tried)
 	}
 	l.chunks = slices.Insert(l.chunks, i, rest)
 	c.end = end

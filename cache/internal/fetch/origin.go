@@ -37,6 +37,8 @@ const (
 	// refusedTimes how often at least.
 	refusedFor   = time.Minute
 	refusedTimes = 6
+	// refusedOne is how long a range may be refused while the host serves others.
+	refusedOne = 10 * time.Minute
 )
 
 // An origin is what a fetcher knows of one origin of sources, over all images.
@@ -86,7 +88,8 @@ const jitter = 10
 // refused records that a request which was sent at some time is to be sent again after a
 // delay, and returns whether the host does nothing else for too long.
 func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool) {
-	if h.since.IsZero() {
+	if h.since.IsZero() || sent.Sub(h.until) > scantFor { // it was not asked meanwhile
+		h.times = 0
 		h.since = now
 	}
 	if sent.After(h.refusedAt) || h.refusedAt.IsZero() { // not of those that were in flight together
@@ -171,7 +174,14 @@ func (o *origin) began(first time.Duration) {
 // finished records the rate of a connection that has ended.
 func (o *origin) finished(c *connection, now time.Time) {
 	took := now.Sub(c.opened) - time.Duration(c.first.Load())
-	if got := c.got.Load(); got > 0 && took > 0 {
+	got := c.got.Load()
+	if got > 0 && c.samples == 0 { // it was too short to be measured
+		o.moved, o.stuck = now, false
+		if least := float64(got) / max(took, tick/2).Seconds(); len(o.connections) == 0 && least > o.rate {
+			o.rate, o.measured, o.best = least, now, max(o.best, least)
+		}
+	}
+	if got > 0 && took >= tick/2 { // of less the rate is that of a buffer
 		rate := float64(got) / took.Seconds()
 		if o.ended == 0 {
 			o.ended = rate
@@ -257,7 +267,7 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 			free = append(free, choice{o, state})
 		}
 	}
-	if len(free) == 0 && len(aside) > 0 {
+	if len(free) == 0 && wait < 0 && len(aside) > 0 {
 		// It answers at once if it is not to be asked at all.
 		slices.SortStableFunc(aside, func(a, b choice) int { return int(a.Wait - b.Wait) })
 		free = aside[:1]

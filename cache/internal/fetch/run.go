@@ -53,10 +53,9 @@ func newRun(f *Fetcher, job Job) *run {
 // use is what a run has got from an origin.
 type use struct {
 	tarball.SourceUse
-	open    int
-	since   time.Time // when open changed
-	waits   []time.Duration
-	longest int // of waits
+	open  int
+	since time.Time // when open changed
+	waits []time.Duration
 }
 
 // use returns the account of an origin.

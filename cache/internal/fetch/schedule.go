@@ -37,16 +37,17 @@ const (
 	starving = 700 * time.Millisecond
 	// recent is how long ago an origin was measured to be compared with.
 	recent = 10 * time.Second
-	// unproven is how long a connection has that brings next to nothing, while others want it.
-	unproven = 300 * time.Millisecond
+	// idle is how long a connection has that brings next to nothing, while others want it.
+	idle = 300 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
 	// leastTime is how long a range takes at most that is no longer than the least.
 	leastTime = 2 * time.Second
 	// worthRequest is how long a range takes at least where requests are refused.
 	worthRequest = 4 * time.Second
-	// mostRaces is how often a chunk is raced.
+	// mostRaces is how often a chunk is raced before it is only now and then.
 	mostRaces = 3
+	raceAgain = 10 * time.Second
 )
 
 func (r *run) mostDuplicate() int64 { return (r.progress.Total - r.Before.Total) / duplicatePart }
@@ -61,7 +62,7 @@ func (r *run) schedule(ctx context.Context) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.runs, r)
-		f.pokeAll(nil)
+		f.pokeAll()
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -197,7 +198,7 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		most = max(min(most, r.window/int64(f.limit.now)), 1)
 	}
 	least := min(f.sizes.least, most)
-	_, waiting := r.missing()
+	all, waiting := r.missing()
 	n := float64(max(r.share(now), 1))
 	if mean := r.rate(); mean > 0 && p.rate > 0 {
 		n *= max(mean/p.rate, 1/n)
@@ -207,6 +208,9 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 	overhead := int64(min(p.rate*p.firstByte.Seconds(), noLimit/4)) // what comes in the time of another request
 	switch {
 	case n == 1:
+	case r.common == 0 && int64(float64(all)/n) < f.sizes.whole:
+		// Little in all: one range for each connection, for another request takes longer.
+		length = int64(math.Ceil(float64(waiting) / max(n-float64(len(r.connections)), 1)))
 	case length <= overhead: // one request more takes longer
 		length = min(4*length, waiting)
 	case p.rate == 0:
@@ -230,7 +234,10 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		length = min(length, int64(max(r.rate(), p.best)/2))
 	case p.host.isScant(now): // each request is dear
 		least = max(least, int64(p.rate*worthRequest.Seconds()))
-		length, most = int64(2*float64(waiting)/n)+1, noLimit
+		length = int64(2*float64(waiting)/n) + 1
+		if r.window == 0 {
+			most = noLimit
+		}
 	case limit.finds && (p.rate == 0 || limit.base == 0 || limit.trying > 0): // others may come
 		length = min(length, max(f.sizes.first, int64(p.rate)))
 	}
@@ -247,7 +254,7 @@ func (r *run) findRace(now time.Time) (p *plan) {
 	least := time.Duration(0)
 	for _, c := range r.connections {
 		l, left := c.layer, c.left()
-		if !c.slow || c.dropped || c.generation != l.generation || l.stream || len(c.chunk.connections) > 1 || c.chunk.races == mostRaces ||
+		if !c.slow || c.dropped || c.generation != l.generation || l.stream || len(c.chunk.connections) > 1 || c.chunk.races >= mostRaces && now.Sub(c.chunk.raced) < raceAgain ||
 			r.duplicate+min(left, int64(c.rate)+r.fetcher.sizes.keep) > r.mostDuplicate() {
 			continue
 		}
@@ -290,9 +297,17 @@ func (r *run) judge(now time.Time) {
 		r.common = rate
 	}
 	crowded := r.isCrowded(now)
+	surplus := len(r.connections) - r.share(now)
 	for _, c := range r.connections {
-		c.slow = r.isSlow(c, max(c.usual(c, now), fast), now) || crowded && r.isWorthLittle(c)
+		c.slow = r.isSlow(c, max(c.usual(c, now), fast), now)
+		if crowded && !c.slow && surplus > 0 && r.isWorthLittle(c) { // its share goes on
+			c.slow = true
+			surplus--
+		}
 		r.endDripping(c, now)
+		if c.samples == 0 && now.Sub(c.opened) > c.patience() {
+			c.answered() // another request may be sent in its place
+		}
 	}
 	all, waiting := r.missing()
 	speed := r.speed()
@@ -301,8 +316,10 @@ func (r *run) judge(now time.Time) {
 	}
 	keep := r.fetcher.sizes.keep
 	give := func(c *connection, rest int64) {
-		if ch := c.chunk; c.generation == c.layer.generation && !c.dropped && !ch.writing && !c.layer.stream && len(ch.connections) == 1 && ch.end-ch.pos-rest >= keep {
-			c.layer.cut(ch, ch.pos+rest)
+		left := c.left()
+		rest = max(rest, int64(c.rate*patience.Seconds()))
+		if ch := c.chunk; c.generation == c.layer.generation && !c.dropped && !ch.writing && !c.layer.stream && len(ch.connections) == 1 && left-rest >= keep {
+			c.layer.cut(ch, ch.end-left+rest)
 		}
 	}
 	for _, c := range r.connections {
@@ -359,7 +376,7 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 func (r *run) isCrowded(now time.Time) bool {
 	for other := range r.fetcher.runs {
 		if other != r && other.wants {
-			return r.counted() > r.share(now)
+			return len(r.connections) > r.share(now)
 		}
 	}
 	return false
@@ -407,10 +424,14 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 		layer: p.layer, chunk: ch, generation: p.layer.generation, choice: p.choice, racing: p.racing, probe: p.probe,
 		cancel: cancel, from: ch.pos, at: ch.pos, end: ch.end, opened: now,
 	}
+	if p.layer.stream {
+		c.again = c.from
+	}
 	ch.active = true
 	ch.connections = append(ch.connections, c)
 	if p.racing {
 		ch.races++
+		ch.raced = now
 	} else {
 		ch.trouble.begin(ch.end - ch.pos)
 	}
@@ -442,7 +463,7 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		err = r.stopOn(r.ended(c, err, time.Now()))
-		f.pokeAll(nil)
+		f.pokeAll()
 		return err
 	})
 }
@@ -490,15 +511,23 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 	}
 	if after > 0 {
 		over := c.host.refused(c.opened, now, after)
+		if t := &ch.trouble; t.refused.IsZero() {
+			t.refused = now
+		} else if now.Sub(t.refused) > refusedOne { // though the host serves others
+			over = true
+		}
 		if free, wait := r.choices(l, ch, now); over && len(free) == 0 && wait >= 0 && !others {
-			return fmt.Errorf("layer %s: no answer but to wait for %v: %w", l.digest, refusedFor, err)
+			if len(l.noRanges) > 0 && r.streamFrom(l) {
+				return nil
+			}
+			return fmt.Errorf("layer %s: no answer but to wait for %v: %w", l.digest, now.Sub(ch.trouble.refused).Round(time.Second), err)
 		}
 		return nil
 	}
 	if others {
 		return nil
 	}
-	if canRetry(err) && ch.trouble.isProgress(c.got.Load(), now.Sub(c.opened)) {
+	if canRetry(err) && ch.trouble.isProgress(c.at-c.from, now.Sub(c.opened)) {
 		r.advanced++
 		return nil
 	}
@@ -527,6 +556,9 @@ func (r *run) failed(l *layer, ch *chunk, origin string, err error, now time.Tim
 		t.progress = r.advanced
 	}
 	if !canRetry(err) || t.attempts >= mostAttempts || t.attempts >= maxAttempts && r.advanced == t.progress {
+		if len(l.noRanges) > 0 && r.streamFrom(l) { // that origin was not asked for it
+			return nil
+		}
 		return fmt.Errorf("layer %s: %w", l.digest, err)
 	}
 	if t.attempts >= maxAttempts {

@@ -46,6 +46,7 @@ type trouble struct {
 	notBefore time.Time // of the next attempt
 	failed    []error   // of the origins that were asked in this attempt
 	tried     []string  // these origins
+	refused   time.Time // the first time that it was to be asked for later
 }
 
 func (t *trouble) isNone() bool { return t.attempts == 0 && len(t.tried) == 0 }

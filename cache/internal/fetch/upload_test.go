@@ -221,6 +221,7 @@ func TestFetchIntoAnUpload(t *testing.T) {
 		"no ranges, cut": func(s *scenario) {
 			s.job.Source = rangeless{s.read}
 			s.cut = true
+			s.restarts = true // what is there comes again
 		},
 		"cut":       func(s *scenario) { s.cut = true },
 		"try again": func(s *scenario) { s.fail = 3 },
@@ -248,6 +249,7 @@ func TestFetchIntoAnUpload(t *testing.T) {
 		"resumed, no ranges": func(s *scenario) {
 			s.job.Source = rangeless{s.read}
 			s.have(0, false)
+			s.restarts = true // what is there comes again
 		},
 		"resumed, wrong": func(s *scenario) {
 			s.have(0, true)
