@@ -177,7 +177,7 @@ func (o *origin) finished(c *connection, now time.Time) {
 	got := c.got.Load()
 	if got > 0 && c.samples == 0 { // it was too short to be measured
 		o.moved, o.stuck = now, false
-		if least := float64(got) / max(took, tick/2).Seconds(); len(o.connections) == 0 && least > o.rate {
+		if least := float64(got) / max(took, tick/2).Seconds(); (len(o.connections) == 0 || o.rate == 0) && least > o.rate {
 			o.rate, o.measured, o.best = least, now, max(o.best, least)
 		}
 	}

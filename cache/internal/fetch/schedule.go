@@ -234,7 +234,9 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		length = min(length, int64(max(r.rate(), p.best)/2))
 	case p.host.isScant(now): // each request is dear
 		least = max(least, int64(p.rate*worthRequest.Seconds()))
-		length = int64(2*float64(waiting)/n) + 1
+		if length = int64(2*float64(waiting)/n) + 1; p.rate == 0 { // it may be fast
+			length = waiting
+		}
 		if r.window == 0 {
 			most = noLimit
 		}

@@ -56,8 +56,9 @@ func TestSlowConnectionIsRaced(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := healthy(c.connections)
 			s.hosts = one(c.rate)
-			// 1.15 with one slow connection of 16; and what the others can bring.
-			bar := 1.15 * 15 / 16 * float64(c.connections) / float64(c.connections-c.slow)
+			// 1.2 with one slow connection of 16 (the bar is 1.15 for a whole run); and what the
+			// others can bring.
+			bar := 1.2 * 15 / 16 * float64(c.connections) / float64(c.connections-c.slow)
 			atMost(t, succeed(t, s), bar, without[c.connections].took, "the run without")
 		})
 	}
