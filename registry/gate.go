@@ -305,6 +305,22 @@ func (g *gates) forget() {
 	}
 }
 
+// refusedLately is how long a host counts as one that refuses requests after its delay.
+const refusedLately = 30 * time.Second
+
+// sinceRefusal returns how long ago the delay ended that a host asked for last, 0 if that is
+// long ago, or if it never did.
+func (g *gates) sinceRefusal(host string) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if at := g.hosts[host]; at != nil {
+		if since := time.Since(at.until); since > 0 && since < refusedLately {
+			return since
+		}
+	}
+	return 0
+}
+
 // refusal returns the error of a range that would be asked for now, nil if the host is
 // ready for it.
 func (g *gates) refusal(host string) *refusedError {

@@ -317,3 +317,18 @@ func TestGateIsLeftAtThatMoment(t *testing.T) {
 		require.Zero(t, at.inFlight)
 	}
 }
+
+// For a while after its delay a host counts as one that refuses requests.
+func TestSinceRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGates(nil, time.Second, slog.New(slog.DiscardHandler))
+		assert.Zero(t, g.sinceRefusal("host"))
+		g.hosts["host"] = &gate{until: time.Now().Add(time.Second)}
+		assert.Zero(t, g.sinceRefusal("host"), "it is shut")
+		time.Sleep(6 * time.Second)
+		assert.Equal(t, 5*time.Second, g.sinceRefusal("host"))
+		assert.Zero(t, g.sinceRefusal("other"))
+		time.Sleep(refusedLately)
+		assert.Zero(t, g.sinceRefusal("host"))
+	})
+}

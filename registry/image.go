@@ -123,7 +123,8 @@ func (i *Image) readFrom(ctx context.Context, r *repository, digest v1.Hash, siz
 // Parallel reports whether the repository is known to have the image, see
 // [Options.AllSources], so that it may be read from at the same time as those before it;
 // after wrong bytes none is. Wait is how long it is not to be asked: since it is set aside,
-// or since its host asked for a delay. It is 0 otherwise.
+// or since its host asked for a delay. It is less than 0 if the host did, and the delay ended
+// so long ago, half a minute at most; 0 otherwise.
 //
 // Read is ReadRange of this repository alone, which is asked once. It may be called at any
 // time, also within wait, by several goroutines, and for every blob of the image.
@@ -157,7 +158,11 @@ func (i *Image) EachOrigin(digest v1.Hash, yield func(name, host string, paralle
 			r.reading.Add(1)
 			return i.readFrom(ctx, r, digest, size, offset, length)
 		}
-		if !yield(r.name, r.origin.host, confirmed[r], waits[r], read) {
+		wait := waits[r]
+		if wait == 0 {
+			wait = -r.gates.sinceRefusal(r.origin.host)
+		}
+		if !yield(r.name, r.origin.host, confirmed[r], wait, read) {
 			return
 		}
 	}

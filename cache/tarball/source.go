@@ -75,7 +75,8 @@ type Origin struct {
 	// it. Others are read in their place, when they fail or are slow.
 	Parallel bool
 	// Wait is how long the origin is not to be asked; 0 is not at all. It is asked before
-	// only if there is no other.
+	// only if there is no other. Less than 0: the host has refused requests, and may be asked
+	// since that long ago. It gets fewer and larger ones.
 	Wait time.Duration
 }
 

@@ -107,6 +107,13 @@ func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool
 	return h.times > refusedTimes && now.Sub(h.since) > refusedFor
 }
 
+// refusedUntil records that the host has refused requests other than these until some time.
+func (h *hostState) refusedUntil(at time.Time) {
+	if at.Sub(h.until) > tick {
+		h.until, h.window = at, 1
+	}
+}
+
 // ask records a request.
 func (h *hostState) ask(now time.Time) {
 	h.asked++
@@ -256,7 +263,11 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 		if slices.Contains(c.trouble.tried, o.Name) || l.noRanges[o.Name] && !whole {
 			continue
 		}
-		if state := r.origin(o); !state.host.isFree(now) {
+		state := r.origin(o)
+		if o.Wait < 0 {
+			state.host.refusedUntil(now.Add(o.Wait))
+		}
+		if !state.host.isFree(now) {
 			left := max(state.host.until.Sub(now), tick)
 			if wait < 0 || left < wait {
 				wait = left

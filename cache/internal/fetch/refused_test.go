@@ -3,10 +3,14 @@ package fetch
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // small and giant are the images that a registry with few requests a second serves.
@@ -236,4 +240,27 @@ func TestHostWithoutRanges(t *testing.T) {
 		t.Log(o)
 		assert.LessOrEqual(t, o.took, time.Second+ideal(40*MiB, 2*MB), "%s", o)
 	})
+}
+
+// lately is a source whose host has refused other requests a moment ago.
+type lately struct{ *server }
+
+func (l lately) EachOrigin(_ v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read tarball.ReadRangeFunc) bool) {
+	yield("lately", "host", false, -time.Second, l.ReadRange)
+}
+
+// A host that has refused other requests gets one large request at first, not a range for
+// each connection.
+func TestRequestsAfterARefusalOfOthers(t *testing.T) {
+	for connections, rate := range map[int]float64{16: 2000 * MB, 0: 2000 * MB} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &server{rate: constant(rate), roundTrip: roundTrip}
+			h.start("lately", 10)
+			layer := content.layer(1, int(160*MiB/10))
+			layout := mustLayout(t, testImage(t, layer))
+			_, err := New(connections).Fetch(t.Context(), Job{Sink: File{tempFile(t)}, Layout: layout, Source: lately{h}})
+			require.NoError(t, err)
+			assert.Equal(t, 1, h.requests)
+		})
+	}
 }

@@ -349,6 +349,9 @@ func (r *run) judge(now time.Time) {
 		return
 	}
 	free, _ := r.choices(last.layer, last.chunk, now)
+	if last.host.isScant(now) && float64(last.left()) < last.rate*worthRequest.Seconds() {
+		return
+	}
 	isBetter := func(o choice) bool { return o.origin != last.origin && r.isFaster(o.origin, last.origin, now) }
 	if len(free) > 0 && (r.probe(free, now) != nil || slices.ContainsFunc(free, isBetter) || r.mayOpen(nil, now) && float64(last.left()) > last.rate*(1+2*last.firstByte.Seconds())) {
 		give(last, last.left()/2)
