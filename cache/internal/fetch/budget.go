@@ -223,7 +223,7 @@ func (r *run) share(now time.Time) int {
 		case other.starves:
 			weight = 1 / float64(r.fetcher.limit.now)
 		case rate == 0 && other.isIdle(now):
-			weight = 0.25
+			weight = 0.125
 		case rate > 0:
 			weight = max(rate/most, 1/float64(r.fetcher.limit.now))
 		}

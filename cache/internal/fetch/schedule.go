@@ -34,11 +34,11 @@ const (
 	// slowAfter is how long a connection has at least before it counts as slow.
 	slowAfter = 400 * time.Millisecond
 	// starving is how long a run has brought next to nothing that has no share.
-	starving = 700 * time.Millisecond
+	starving = 400 * time.Millisecond
 	// recent is how long ago an origin was measured to be compared with.
 	recent = 10 * time.Second
 	// idle is how long a connection has that brings next to nothing, while others want it.
-	idle = 300 * time.Millisecond
+	idle = 100 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
 	// leastTime is how long a range takes at most that is no longer than the least.
