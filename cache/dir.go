@@ -48,7 +48,8 @@ type Dir struct {
 type Options struct {
 	// Connections is how many ranges are read from sources at a time at most, over all
 	// tarballs that are written at the same time; fewer while a source refuses requests. Up to
-	// a quarter more may be open while some of them are far slower than the others.
+	// a quarter more may be open while some of them are about to end, or are far slower than
+	// the others.
 	// Default: the number finds itself, from 16 on up to [MostConnections]: it grows while
 	// more comes, and falls while as much comes with fewer.
 	Connections int

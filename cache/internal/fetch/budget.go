@@ -130,7 +130,7 @@ func (f *Fetcher) adapt(now time.Time) {
 	}
 }
 
-// counted returns how many connections count: those that are not slow.
+// counted returns how many connections count: those that are neither slow nor about to end.
 func (f *Fetcher) counted() int {
 	n := 0
 	for r := range f.runs {
@@ -142,7 +142,7 @@ func (f *Fetcher) counted() int {
 func (r *run) counted() int {
 	n := 0
 	for _, c := range r.connections {
-		if !c.slow && !c.probe {
+		if !c.slow && !c.probe && !c.isEnding() {
 			n++
 		}
 	}

@@ -78,6 +78,11 @@ func (c *connection) left() int64 {
 	return c.chunk.end - min(max(c.chunk.pos, c.from-c.again+c.got.Load()), c.chunk.end)
 }
 
+// isEnding reports whether the rest comes before another connection would bring a first byte.
+func (c *connection) isEnding() bool {
+	return c.samples > 0 && float64(c.left()) < 1.25*c.rate*c.firstByte.Seconds()
+}
+
 // counting counts the bytes of a body as they come.
 type counting struct {
 	body io.Reader
@@ -160,11 +165,16 @@ func (r *run) read(ctx context.Context, c *connection) error {
 	}
 }
 
-// wanted returns how many more bytes a connection may bring.
+// wanted returns how many more bytes a connection may bring until it is to be looked at again:
+// when it is about to end, and in the end.
 func (r *run) wanted(c *connection) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return c.chunk.end - c.at
+	left := c.chunk.end - c.at
+	if last := int64(c.rate * c.firstByte.Seconds()); last > 0 && last < left {
+		return left - last
+	}
+	return left
 }
 
 // expectEnd reads the end of a body, which lets its connection be used again,
@@ -263,6 +273,9 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (done bool, 
 			if other != c && (done || c.racing) { // it was overtaken
 				other.drop()
 			}
+		}
+		if r.wants && c.isEnding() { // the next one may be opened
+			r.poke()
 		}
 		if done || ch.pos-ch.journaled >= journalStep {
 			journal, ch.journaled = sys.Interval{From: ch.journaled, To: ch.pos}, ch.pos

@@ -55,7 +55,7 @@ func TestConnectionsFindTheirNumber(t *testing.T) {
 				t.Fatalf("found itself: %s", found)
 			}
 			t.Logf("connections over time: %s", overTime(found.hosts[0]))
-			bar := 1.1
+			bar := 1.12
 			if strings.HasSuffix(c.name, "fast") { // chance decides what is refused
 				bar = 1.2
 			}
@@ -93,7 +93,7 @@ func TestFixedConnectionsAreKept(t *testing.T) {
 				t.Log(o)
 				assert.LessOrEqual(t, o.hosts[0].most, 2*connections, "%s", o)
 				if name == "healthy" {
-					assert.LessOrEqual(t, o.hosts[0].most, connections, "%s", o)
+					assert.LessOrEqual(t, o.hosts[0].most, connections+(connections+3)/4, "%s", o)
 				}
 			})
 		}

@@ -28,7 +28,7 @@ type sizes struct {
 	copied int64
 }
 
-var defaultSizes = sizes{whole: 8 << 20, first: 8 << 20, least: 1 << 20, most: 64 << 20, keep: 64 << 10, copied: 16 << 20}
+var defaultSizes = sizes{whole: 8 << 20, first: 8 << 20, least: 1 << 20, most: 16 << 20, keep: 64 << 10, copied: 16 << 20}
 
 const (
 	// slowAfter is how long a connection has at least before it counts as slow.
@@ -213,7 +213,7 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		length = int64(math.Ceil(float64(waiting) / max(n-float64(len(r.connections)), 1)))
 	case length <= overhead: // one request more takes longer
 		length = min(4*length, waiting)
-	case p.rate == 0:
+	case p.rate == 0: // so that what was expected wrongly can be mended
 		length -= length / 4
 	default:
 		length -= length / 8
