@@ -102,6 +102,10 @@ func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	return l.now != was
 }
 
+// overlaps reports whether a connection that is about to end is followed by the next one. Where
+// the number finds itself there are more anyhow.
+func (l *limiter) overlaps() bool { return !l.finds && l.now > 1 }
+
 func (l *limiter) try(direction int) {
 	l.trying = direction
 	if direction > 0 {
@@ -142,7 +146,7 @@ func (f *Fetcher) counted() int {
 func (r *run) counted() int {
 	n := 0
 	for _, c := range r.connections {
-		if !c.slow && !c.probe && !c.isEnding() {
+		if !c.slow && !c.probe && !(r.fetcher.limit.overlaps() && c.isEnding()) {
 			n++
 		}
 	}

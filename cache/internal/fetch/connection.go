@@ -80,7 +80,18 @@ func (c *connection) left() int64 {
 
 // isEnding reports whether the rest comes before another connection would bring a first byte.
 func (c *connection) isEnding() bool {
-	return c.samples > 0 && float64(c.left()) < 1.25*c.rate*c.firstByte.Seconds()
+	return c.samples > 0 && float64(c.left()) < 1.25*c.rate*c.overlap().Seconds()
+}
+
+// mostOverlap is how long before its end a connection may be followed by the next one.
+const mostOverlap = 100 * time.Millisecond
+
+// overlap is how long before its end a connection is followed by the next one.
+func (c *connection) overlap() time.Duration {
+	if c.firstByte > mostOverlap {
+		return 0 // who knows when the next one begins
+	}
+	return c.firstByte
 }
 
 // counting counts the bytes of a body as they come.
@@ -171,7 +182,7 @@ func (r *run) wanted(c *connection) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	left := c.chunk.end - c.at
-	if last := int64(c.rate * c.firstByte.Seconds()); last > 0 && last < left {
+	if last := int64(c.rate * c.overlap().Seconds()); last > 0 && last < left {
 		return left - last
 	}
 	return left

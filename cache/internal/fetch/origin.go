@@ -223,6 +223,9 @@ func (o *origin) usual(not *connection, now time.Time) float64 {
 		}
 	}
 	if len(rates) == 0 {
+		if o.common == 0 { // there was never another one
+			return 0
+		}
 		return max(o.common, ended)
 	}
 	slices.Sort(rates)

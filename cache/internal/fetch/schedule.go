@@ -222,6 +222,9 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		// Of a slow connection not more than takes some time.
 		least = min(least, max(int64(p.rate*leastTime.Seconds()), f.sizes.keep))
 	}
+	if r.window == 0 {
+		most = max(most, min(4*overhead, noLimit/4))
+	}
 	least = min(max(least, min(2*overhead, length)), most)
 	if eta := r.eta(); p.rate > 0 && eta > 0 { // not more than comes until the others end
 		length = min(length, max(int64(p.rate*eta.Seconds()), f.sizes.keep))
@@ -369,7 +372,7 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 	case now.Sub(c.opened) < slowAfter:
 		return false
 	case c.samples == 0: // of those that wait for a first byte together none is slow
-		return now.Sub(c.opened) > c.patience() && r.common > 0
+		return r.common > 0 && (now.Sub(c.opened) > c.patience() || c.stuck)
 	case c.slow:
 		return c.rate*slowPart/2 < usual
 	}

@@ -57,7 +57,7 @@ func TestSlowSourceIsReplaced(t *testing.T) {
 				s := image(connections)
 				s.hosts = mirrored(c.mirror, constant(link))
 				bar := 1.5
-				if connections == 0 { // alone it finds a larger number sooner
+				if connections != 16 { // few show little, and alone the default finds a larger number sooner
 					bar = 1.75
 				}
 				atMost(t, succeed(t, s), bar, alone[connections].took, "the own registry alone")
@@ -103,19 +103,19 @@ func TestSourceThatNeverAnswersIsReplaced(t *testing.T) {
 
 // A mirror that has recovered is read again.
 func TestSourceThatRecoversIsReadAgain(t *testing.T) {
-	const rate = MB / 2 // so that it takes 21 s
-	s := simulation{connections: 16, layers: []float64{120 * MiB, 40 * MiB}}
+	const rate = MB / 2 // so that it takes 42 s
+	s := simulation{connections: 16, layers: []float64{240 * MiB, 80 * MiB}}
 	s.hosts = one(constant(rate))
 	alone := succeed(t, s)
 	s.hosts = mirrored(slowAt(rate, rate/50, func(c conn) bool { return c.now >= 3*time.Second && c.now < 7*time.Second }), constant(rate))
 	o := succeed(t, s)
 	atMost(t, o, 1.3, alone.took, "the own registry alone")
 	mirror, own := o.hosts[0], o.hosts[1]
-	during, later := mirror.sentBetween(5*time.Second, 7*time.Second), mirror.sentBetween(14*time.Second, time.Hour)
-	t.Logf("the mirror sent %.0f bytes from 5 to 7 s, and %.0f after 14 s", during, later)
+	during, later := mirror.sentBetween(5*time.Second, 7*time.Second), mirror.sentBetween(20*time.Second, time.Hour)
+	t.Logf("the mirror sent %.0f bytes from 5 to 7 s, and %.0f after 20 s", during, later)
 	assert.Less(t, during, 0.3*2*16*rate/10, "while the mirror is slow: %s", o)
 	require.NotZero(t, own.requests)
-	assert.Greater(t, later, 0.5*6*16*rate/10, "of what could come after 14 s most comes from the mirror: %s", o)
+	assert.Greater(t, later, 0.5*20*16*rate/10, "of what could come after 20 s most comes from the mirror: %s", o)
 }
 
 // A mirror that is fast and slow by turns makes nothing slower than the own registry,
