@@ -36,7 +36,6 @@ type connection struct {
 	measured   time.Time
 	before     int64 // got when it was measured
 	slow       bool  // it does not count among the connections
-	waits      bool  // likewise: all of the run wait for a first byte
 	dropped    bool  // what it brings is no longer wanted
 	isAnswered bool  // or has ended
 	reported   int64 // how much of got is in the run's numbers
