@@ -53,7 +53,7 @@ type Options struct {
 	// Default: the number finds itself, from 16 on up to [MostConnections]: it grows while
 	// more comes, and falls while as much comes with fewer.
 	Connections int
-	// MinRangeRate is how many bytes a second a connection must bring, in the mean of a
+	// MinRangeRate is how many bytes a second a connection must fetch, in the mean of a
 	// minute: one that brings less is ended, and its range asked for again. Less than 0 is
 	// no limit. Default: 1 KiB.
 	MinRangeRate int64

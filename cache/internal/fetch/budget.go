@@ -183,7 +183,7 @@ func (f *Fetcher) open() (n int) {
 // mostOpen is how many connections may be open, those that do not count included.
 func (f *Fetcher) mostOpen() int { return f.limit.now + (f.limit.now+3)/4 }
 
-// makeRoom ends connections that bring little, for a run that wants more than it has:
+// makeRoom ends connections that fetch little, for a run that wants more than it has:
 // those of runs that have more than their share, and those that do not count if there are
 // too many of them.
 func (f *Fetcher) makeRoom(by *run, now time.Time) {
@@ -212,7 +212,7 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 }
 
 // share returns how many connections a run deserves beside the others that want some: all
-// alike, but those whose connections bring little only as many as that is worth.
+// alike, but those whose connections fetch little only as many as that is worth.
 func (r *run) share(now time.Time) int {
 	var most, sum, own float64
 	for other := range r.fetcher.runs {
@@ -244,7 +244,7 @@ func (r *run) isIdle(now time.Time) bool {
 	return !r.moved.IsZero() && now.Sub(r.moved) > idle
 }
 
-// rate returns how many bytes a second a connection of the run brings; 0 if that is not
+// rate returns how many bytes a second a connection of the run fetches; 0 if that is not
 // known yet.
 func (r *run) rate() float64 {
 	var sum float64

@@ -13,7 +13,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// A connection brings a chunk, of the generation in which it was given to it.
+// A connection fetches a chunk, of the generation in which it was given to it.
 type connection struct {
 	layer      *layer
 	chunk      *chunk
@@ -36,7 +36,7 @@ type connection struct {
 	measured   time.Time
 	before     int64 // got when it was measured
 	slow       bool  // it does not count among the connections
-	dropped    bool  // what it brings is no longer wanted
+	dropped    bool  // what it fetches is no longer wanted
 	isAnswered bool  // or has ended
 	reported   int64 // how much of got is in the run's numbers
 	advanced   int64 // how much of it has counted as progress
@@ -131,7 +131,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// read asks the origin for what the connection is to bring, and writes what comes. A nil
+// read asks the origin for what the connection is to fetch, and writes what comes. A nil
 // error means that nothing more is wanted of it.
 func (r *run) read(ctx context.Context, c *connection) error {
 	from := c.from - c.again
@@ -175,7 +175,7 @@ func (r *run) read(ctx context.Context, c *connection) error {
 	}
 }
 
-// wanted returns how many more bytes a connection may bring until it is to be looked at again:
+// wanted returns how many more bytes a connection may fetch until it is to be looked at again:
 // when it is about to end, and in the end.
 func (r *run) wanted(c *connection) int64 {
 	r.mu.Lock()

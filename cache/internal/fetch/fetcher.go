@@ -29,7 +29,7 @@ const firstConnections = 16
 // Memory: 1 MiB for each connection, 512 KiB where the number finds itself, 256 KiB for each
 // fetch and CPU, and 1 MiB for each fetch that copies where the kernel cannot.
 type Fetcher struct {
-	// MinRangeRate is how many bytes a second a connection must bring, in the mean of a
+	// MinRangeRate is how many bytes a second a connection must fetch, in the mean of a
 	// minute after its first byte; 0 is no limit. Set it before the first fetch.
 	MinRangeRate int64
 	// Log gets changes of the number of connections and of origins. Set it before the first
@@ -80,7 +80,7 @@ type Job struct {
 	Layout *tarball.Layout
 	Source tarball.Source
 
-	// Layers are the layers to bring. Nil is all of the layout.
+	// Layers are the layers to fetch. Nil is all of the layout.
 	Layers []tarball.Segment
 	// Have says which bytes of layers an earlier attempt has written, as [sys.Union]
 	// returns them. They are hashed like all others.
@@ -131,9 +131,9 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // layers of the job. The size and sha256 of every layer are verified by what is in
 // the sink. It returns what came from the source, also when it fails.
 //
-// Ranges are as long as the connections that bring them are fast, so that all end together.
+// Ranges are as long as the connections that fetch them are fast, so that all end together.
 // A connection that falls far behind the others of its origin, or behind what it was, gives
-// back what it cannot bring in time, and is raced by another where that is free; what comes
+// back what it cannot fetch in time, and is raced by another where that is free; what comes
 // twice is at most 5 % of the layers. Of several origins, see [tarball.MultiSource], the first one
 // serves all, unless others may be read in parallel, or are faster when it is slow; then
 // each serves what it can carry.
@@ -147,7 +147,7 @@ func (NoEvents) Verified(v1.Hash)                 {}
 // [tarball.Distruster].
 //
 // Of several fetches each has the same share of the connections that it wants, but for
-// those whose connections bring little beside the others': these have what that is worth.
+// those whose connections fetch little beside the others': these have what that is worth.
 //
 // After an error the sink holds nothing that may be used. Bytes that are not
 // the layer's wrap [tarball.ErrSize] or [tarball.ErrDigest]; other errors are those of

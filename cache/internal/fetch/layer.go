@@ -15,13 +15,13 @@ import (
 )
 
 // A chunk is a run of a layer's bytes. What lies before pos is in the sink; the rest is
-// brought by a connection, or two that race, or is copied, or waits. Offsets are within
+// fetched by a connection, or two that race, or is copied, or waits. Offsets are within
 // the layer.
 type chunk struct {
 	start, pos, end int64
 	journaled       int64         // up to here
 	active          bool          // it is being copied, or a connection has it
-	connections     []*connection // that bring it: the first one, and one that races it
+	connections     []*connection // that fetch it: the first one, and one that races it
 	writing         bool          // bytes from pos on are being written
 	races           int
 	raced           time.Time // the last time
@@ -123,12 +123,12 @@ func (l *layer) open() []*chunk {
 	return l.chunks[l.first:]
 }
 
-// isActive reports whether anything brings bytes of the layer.
+// isActive reports whether anything fetches bytes of the layer.
 func (l *layer) isActive() bool {
 	return slices.ContainsFunc(l.open(), func(c *chunk) bool { return c.active })
 }
 
-// isWaiting reports whether bytes of the chunk are missing and nothing brings them.
+// isWaiting reports whether bytes of the chunk are missing and nothing fetches them.
 func (c *chunk) isWaiting() bool { return !c.active && c.pos < c.end }
 
 // canFetch reports whether chunks of the layer may be given to connections.

@@ -16,7 +16,7 @@ const (
 	rateAge = 250 * time.Millisecond
 	// bestAge is the same for the best rate of an origin: what was normal long ago is not now.
 	bestAge = 2 * time.Minute
-	// slowPart: what brings less than one slowPart-th of what others of its kind do, or it did
+	// slowPart: what fetches less than one slowPart-th of what others of its kind do, or it did
 	// before, is slow.
 	slowPart = 4
 	// commonAge is how long ago a moment is that counts 1/e for what a connection is compared

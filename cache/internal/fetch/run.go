@@ -31,9 +31,9 @@ type run struct {
 	duplicate   int64
 	advanced    int       // counts what made progress
 	wants       bool      // it could use another connection
-	starves     bool      // its connections have brought next to nothing for a while
+	starves     bool      // its connections have fetched next to nothing for a while
 	moved       time.Time // when a byte came, or the first connection was opened
-	common      float64   // what a connection has brought of late
+	common      float64   // what a connection has fetched of late
 	measured    time.Time
 	ctxEnded    func() error // why the run's context ended; nil while it has not
 	progress    tarball.Progress
@@ -208,7 +208,7 @@ func (r *run) missing() (all, waiting int64) {
 	return all, waiting
 }
 
-// speed returns how many bytes a second the connections bring that are not slow.
+// speed returns how many bytes a second the connections fetch that are not slow.
 func (r *run) speed() (speed float64) {
 	for _, c := range r.connections {
 		if !c.slow {

@@ -33,11 +33,11 @@ var defaultSizes = sizes{whole: 8 << 20, first: 8 << 20, least: 1 << 20, most: 1
 const (
 	// slowAfter is how long a connection has at least before it counts as slow.
 	slowAfter = 400 * time.Millisecond
-	// starving is how long a run has brought next to nothing that has no share.
+	// starving is how long a run has fetched next to nothing that has no share.
 	starving = 400 * time.Millisecond
 	// recent is how long ago an origin was measured to be compared with.
 	recent = 10 * time.Second
-	// idle is how long a connection has that brings next to nothing, while others want it.
+	// idle is how long a connection has that fetches next to nothing, while others want it.
 	idle = 100 * time.Millisecond
 	// duplicatePart: of the bytes that are fetched one duplicatePart-th may come twice.
 	duplicatePart = 20
@@ -283,7 +283,7 @@ func (r *run) findRace(now time.Time) (p *plan) {
 	return p
 }
 
-// judge decides which connections are slow, and takes from these what they cannot bring in
+// judge decides which connections are slow, and takes from these what they cannot fetch in
 // time.
 func (r *run) judge(now time.Time) {
 	var fast float64 // the rate of the fastest origin
@@ -361,12 +361,12 @@ func (r *run) judge(now time.Time) {
 	}
 }
 
-// isCopying reports whether chunks wait that a copy may still bring.
+// isCopying reports whether chunks wait that a copy may still provide.
 func (r *run) isCopying() bool {
 	return slices.ContainsFunc(r.layers, func(l *layer) bool { return !l.verified && len(l.local) > 0 })
 }
 
-// isSlow reports whether a connection brings much less than is usual.
+// isSlow reports whether a connection fetches much less than is usual.
 func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 	switch {
 	case now.Sub(c.opened) < slowAfter:
@@ -390,7 +390,7 @@ func (r *run) isCrowded(now time.Time) bool {
 	return false
 }
 
-// isWorthLittle reports whether a connection brings next to nothing beside those of other
+// isWorthLittle reports whether a connection fetches next to nothing beside those of other
 // runs.
 func (r *run) isWorthLittle(c *connection) bool {
 	if r.starves {
@@ -404,7 +404,7 @@ func (r *run) isWorthLittle(c *connection) bool {
 	return false
 }
 
-// endDripping ends a connection that brings less than [Fetcher.MinRangeRate].
+// endDripping ends a connection that fetches less than [Fetcher.MinRangeRate].
 func (r *run) endDripping(c *connection, now time.Time) {
 	if r.fetcher.MinRangeRate <= 0 || c.samples == 0 {
 		return
