@@ -79,7 +79,7 @@ func TestEverySecretIsUsed(t *testing.T) {
 	assert.Contains(t, f.stderr, "::add-mask::"+fleetPassword+"\n")
 	assert.Contains(t, f.stderr, "::add-mask::"+basic("fleet", fleetPassword)+"\n")
 	assert.NotEmpty(t, w.ghcr.Tokens())
-	assert.Positive(t, w.storage.Expired(), "ECR's")
+	assert.NotEmpty(t, w.storage.Requests(), "ECR's")
 	assert.NotEmpty(t, w.packages.Requests())
 
 	// And none is in the errors of storage that is gone, or refuses.

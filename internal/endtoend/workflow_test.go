@@ -166,6 +166,9 @@ func (w *world) sums() map[string]string {
 	entries, err := os.ReadDir(w.tarballs())
 	require.NoError(w.t, err)
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".verified") { // it has times and inodes
+			continue
+		}
 		content, err := os.ReadFile(filepath.Join(w.tarballs(), e.Name()))
 		require.NoError(w.t, err)
 		found[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(content))
