@@ -43,6 +43,8 @@ const (
 	duplicatePart = 20
 	// leastTime is how long a range takes at most that is no longer than the least.
 	leastTime = 2 * time.Second
+	// mostTime is how long a range takes at most where there are several origins.
+	mostTime = 5 * time.Second
 	// worthRequest is how long a range takes at least where requests are refused.
 	worthRequest = 4 * time.Second
 	// mostRaces is how often a chunk is raced before it is only now and then.
@@ -121,6 +123,7 @@ type plan struct {
 	choice
 	end           int64 // of the range
 	racing, probe bool
+	others        bool // there are other origins
 	short         bool // to find out whether the origin is back
 	early         bool // all connections wait for a first byte, and the layer was not asked for
 }
@@ -169,7 +172,7 @@ func (r *run) findIn(now time.Time, may func(*layer) bool) (p *plan, after time.
 				after = min(after, wait)
 				continue
 			}
-			p := &plan{layer: l, chunk: c}
+			p := &plan{layer: l, chunk: c, others: len(free) > 1}
 			if o := r.probe(free, now); o != nil {
 				p.choice, p.probe = *o, true
 			} else {
@@ -217,6 +220,10 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 		length -= length / 4
 	default:
 		length -= length / 8
+	}
+	if p.others && p.rate > 0 { // these may become faster, or are back
+		most = min(most, max(int64(p.rate*mostTime.Seconds()), f.sizes.keep))
+		least, length = min(least, most), min(length, most)
 	}
 	if p.rate > 0 {
 		// Of a slow connection not more than takes some time.
