@@ -11,6 +11,11 @@ import (
 // away at random, so that many that failed together do not come back together.
 // After 0 attempts it is 0.
 func Delay(first, limit time.Duration, attempts int) time.Duration {
+	return Jitter(Double(first, limit, attempts))
+}
+
+// Double is [Delay] with nothing taken away.
+func Double(first, limit time.Duration, attempts int) time.Duration {
 	if attempts < 1 {
 		return 0
 	}
@@ -18,7 +23,7 @@ func Delay(first, limit time.Duration, attempts int) time.Duration {
 	for n := 1; n < attempts && delay < limit; n++ {
 		delay *= 2
 	}
-	return Jitter(min(delay, limit))
+	return min(delay, limit)
 }
 
 // Jitter takes up to a half of a delay away at random.

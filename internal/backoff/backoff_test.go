@@ -14,6 +14,7 @@ func TestDelay(t *testing.T) {
 	for attempts, most := range map[int]time.Duration{
 		-1: 0, 0: 0, 1: time.Second, 2: 2 * time.Second, 3: 4 * time.Second, 4: 5 * time.Second, math.MaxInt: 5 * time.Second,
 	} {
+		assert.Equal(t, most, backoff.Double(time.Second, 5*time.Second, attempts), attempts)
 		for range 100 {
 			d := backoff.Delay(time.Second, 5*time.Second, attempts)
 			assert.LessOrEqual(t, d, most, attempts)

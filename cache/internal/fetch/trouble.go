@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/backoff"
 )
 
 const (
@@ -98,11 +99,8 @@ func retryAfter(err error) time.Duration {
 // delay returns how long to wait after so many attempts without progress. Up to a quarter
 // is taken away at random, so that not all come back together.
 func delay(attempts int) time.Duration {
-	if attempts < 1 {
-		return 0
-	}
-	d := min(firstDelay<<min(attempts-1, 10), maxDelay)
-	return d - rand.N(d/4)
+	d := backoff.Double(firstDelay, maxDelay, attempts)
+	return d - rand.N(d/4+1)
 }
 
 // originErrors are those of all origins of a range, one after the other.
