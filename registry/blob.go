@@ -126,8 +126,11 @@ func (r *repository) noRanges(digest v1.Hash, refused error) error {
 	return r.blobError(digest, ErrNoRanges, "to a range it answers %w", refused)
 }
 
+// readOp is the [Error.Op] of what reads a blob.
+func readOp(digest v1.Hash) string { return "read blob " + digest.String() + " of" }
+
 func (r *repository) blobError(digest v1.Hash, kind error, format string, args ...any) error {
-	return &Error{Op: "read blob " + digest.String() + " of", Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
+	return &Error{Op: readOp(digest), Source: r.name, Kind: kind, Err: fmt.Errorf(format, args...)}
 }
 
 // askRange makes one request for a range: always a closed one, bytes=a-b, since some
@@ -334,7 +337,7 @@ func (b *blobBody) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		stalled := errors.Is(err, errStalled)
-		err = b.source.newError(b.ctx, "read blob "+b.digest.String()+" of", b.source.name, err)
+		err = b.source.newError(b.ctx, readOp(b.digest), b.source.name, err)
 		if b.ctx.Err() == nil && (stalled || b.length-b.left < enough) {
 			b.settle(err)
 		}
@@ -354,7 +357,7 @@ func (b *blobBody) settle(err error) {
 func (b *blobBody) end() error {
 	if b.exact {
 		if n, _ := b.body.Read(make([]byte, 1)); n > 0 {
-			return &Error{Op: "read blob " + b.digest.String() + " of", Source: b.source.name, Kind: ErrSize, Err: errors.New("the answer has more bytes than were asked for")}
+			return b.source.blobError(b.digest, ErrSize, "the answer has more bytes than were asked for")
 		}
 	}
 	b.settle(nil)

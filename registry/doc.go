@@ -69,7 +69,7 @@
 // An answer 429, or 503 with a delay, is a refusal of its host: a registry's, a
 // storage's or a token server's. Until the delay has passed no request of the client is
 // made to it. The delay is in the header Retry-After, in seconds or as a date, or in the
-// text of the answer, as ghcr.io has it ("retry-after: 880.092µs"): the longer one counts,
+// text of the answer, as ghcr.io writes it ("retry-after: 880.092µs"): the longer one counts,
 // up to a minute. A 429 without one means [Options.RetryWait], which doubles with each
 // refusal in a row.
 //

@@ -105,7 +105,7 @@ func (i *Image) readFrom(ctx context.Context, r *repository, digest v1.Hash, siz
 		return body, nil
 	}
 	r.reading.Add(-1)
-	err = r.newError(ctx, "read blob "+digest.String()+" of", r.name, err)
+	err = r.newError(ctx, readOp(digest), r.name, err)
 	if ctx.Err() != nil {
 		r.settle(ctx, errNeutral)
 		return nil, err
@@ -173,7 +173,7 @@ func (i *Image) check(digest v1.Hash, offset, length int64) (size int64, err err
 	if i == nil || len(i.repositories) == 0 {
 		return 0, errNotResolved
 	}
-	op := "read blob " + digest.String() + " of"
+	op := readOp(digest)
 	size, ok := i.sizes[digest]
 	if !ok {
 		return 0, &Error{Op: op, Source: i.source, Kind: ErrNotFound, Err: errors.New("it is not part of the image")}
