@@ -217,7 +217,8 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 // row have together brought less than 64 KiB, or less than a sixteenth of a short range,
 // each at less than 1 KiB/s or within a second; until 24 while other ranges make progress. A
 // host that only answers that it wants to be asked later is given up after a minute, or six
-// such answers if that takes longer. A layer with wrong bytes is fetched once more. Methods of src's errors, [tarball.TemporaryError] and the like, are obeyed.
+// such answers if that takes longer. A layer with wrong bytes is fetched once more. Methods
+// of src's errors, [tarball.TemporaryError] and the like, are obeyed.
 //
 // The result is never nil. The errors: [ErrInvalidName]; [ErrOtherImage]; [*SpaceError];
 // [ErrPreempted]; [ErrTooSlow]; [tarball.ErrSize] and [tarball.ErrDigest] for bytes that are not the

@@ -44,8 +44,8 @@ func newLimiter(connections int) limiter {
 }
 
 // adapt tries another number, if it is time to. busy reports whether all connections are
-// in use, no more than that, and more could be, got is how many bytes have come. It reports whether the number
-// has changed.
+// in use, no more than that, and more could be; got is how many bytes have come. It reports
+// whether the number has changed.
 func (l *limiter) adapt(now time.Time, busy bool, got int64) bool {
 	switch {
 	case !l.finds:

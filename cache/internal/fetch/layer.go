@@ -20,7 +20,7 @@ import (
 type chunk struct {
 	start, pos, end int64
 	journaled       int64         // up to here
-	active          bool          // it is being copied, or a connection has it
+	active          bool          // it is being copied, or a connection fetches it
 	connections     []*connection // that fetch it: the first one, and one that races it
 	writing         bool          // bytes from pos on are being written
 	races           int
