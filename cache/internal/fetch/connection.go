@@ -213,48 +213,14 @@ func (e *tooLongError) Temporary() bool { return false }
 func (r *run) deliver(ctx context.Context, c *connection, p []byte) (done bool, err error) {
 	l, ch := c.layer, c.chunk
 	r.mu.Lock()
-	for {
-		if c.generation != l.generation || c.dropped {
-			r.count(c, 0)
-			r.mu.Unlock()
-			return true, nil
-		}
-		if ch.writing { // the other one that races
-			r.cond.Wait()
-			continue
-		}
-		if skip := min(ch.pos-c.at, int64(len(p))); skip > 0 {
-			c.at += skip
-			p = p[skip:]
-		}
-		if ch.pos == ch.end {
-			r.count(c, 0)
-			r.mu.Unlock()
-			return true, nil
-		}
-		if len(p) == 0 {
-			r.count(c, 0)
-			over := r.duplicate > r.mostDuplicate()
-			r.mu.Unlock()
-			return over && c.racing, nil
-		}
-		if r.window == 0 || ctx.Err() != nil || l.offset+min(ch.pos+int64(len(p)), ch.end) <= r.limit() {
-			break
-		}
-		if !r.isNext(l, ch) {
-			// A layer before it was restarted, and may need this connection.
-			r.count(c, 0)
-			r.mu.Unlock()
-			return true, nil
-		}
-		r.cond.Wait() // a stream is ahead of what is hashed
-	}
-	if r.window > 0 && ctx.Err() != nil {
+	p, done, err = r.turn(ctx, c, p)
+	if len(p) == 0 {
+		r.count(c, 0)
+		over := c.racing && r.duplicate > r.mostDuplicate()
 		r.mu.Unlock()
-		return false, context.Cause(ctx)
+		return done || over, err
 	}
 	at := ch.pos
-	p = p[:min(int64(len(p)), ch.end-at)]
 	ch.writing = true
 	l.writes++
 	r.mu.Unlock()
@@ -303,14 +269,45 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (done bool, 
 	return done, nil
 }
 
-// answered records that the request is no longer without an answer, and reports whether it
-// was until now.
-func (c *connection) answered() bool {
-	was := c.isAnswered
-	if c.isAnswered = true; !was {
+// turn waits until a connection may write, and returns the bytes of p that its chunk lacks. If
+// there are none, done reports whether no more are wanted of the connection. The mutex is held.
+func (r *run) turn(ctx context.Context, c *connection, p []byte) (rest []byte, done bool, err error) {
+	l, ch := c.layer, c.chunk
+	for {
+		if c.generation != l.generation || c.dropped {
+			return nil, true, nil
+		}
+		if ch.writing { // the other one that races
+			r.cond.Wait()
+			continue
+		}
+		if skip := min(ch.pos-c.at, int64(len(p))); skip > 0 {
+			c.at += skip
+			p = p[skip:]
+		}
+		end := min(ch.pos+int64(len(p)), ch.end)
+		switch {
+		case ch.pos == ch.end:
+			return nil, true, nil
+		case len(p) == 0:
+			return nil, false, nil
+		case r.window > 0 && ctx.Err() != nil:
+			return nil, false, context.Cause(ctx)
+		case r.window == 0 || l.offset+end <= r.limit():
+			return p[:end-ch.pos], false, nil
+		case !r.isNext(l, ch):
+			return nil, true, nil // a layer before it was restarted, and may need this connection
+		}
+		r.cond.Wait() // a stream is ahead of what is hashed
+	}
+}
+
+// answered records that the request is no longer without an answer.
+func (c *connection) answered() {
+	if !c.isAnswered {
+		c.isAnswered = true
 		c.host.asked--
 	}
-	return !was
 }
 
 // drop ends a connection of which nothing is wanted any more.

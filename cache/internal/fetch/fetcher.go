@@ -167,12 +167,6 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 	defer cancel(nil)
 	r := newRun(f, job)
 	r.cancel = cancel
-	r.ctxEnded = func() error {
-		if ctx.Err() == nil {
-			return nil
-		}
-		return context.Cause(ctx)
-	}
 	for _, s := range job.Layout.Segments() {
 		if !s.IsBlob() {
 			if _, err := job.Sink.WriteAt(s.Literal, s.Offset); err != nil {

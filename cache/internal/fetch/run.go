@@ -27,7 +27,6 @@ type run struct {
 	connections []*connection
 	unnamed     map[string]*origin // of a source that is no [tarball.MultiSource]
 	uses        []*use
-	used        []*origin
 	duplicate   int64
 	advanced    int       // counts what made progress
 	wants       bool      // it could use another connection
@@ -35,7 +34,6 @@ type run struct {
 	moved       time.Time // when a byte came, or the first connection was opened
 	common      float64   // what a connection has fetched of late
 	measured    time.Time
-	ctxEnded    func() error // why the run's context ended; nil while it has not
 	progress    tarball.Progress
 
 	reporting sync.Mutex // is held while Job.Progress is called
@@ -53,17 +51,18 @@ func newRun(f *Fetcher, job Job) *run {
 // use is what a run has got from an origin.
 type use struct {
 	tarball.SourceUse
-	open  int
-	since time.Time // when open changed
-	waits []time.Duration
+	origin *origin
+	open   int
+	since  time.Time // when open changed
+	waits  []time.Duration
 }
 
 // use returns the account of an origin.
 func (r *run) use(o choice) *use {
-	i := slices.IndexFunc(r.uses, func(u *use) bool { return u.Name == o.name })
+	i := slices.IndexFunc(r.uses, func(u *use) bool { return u.origin == o.origin })
 	if i < 0 {
 		i = len(r.uses)
-		r.uses = append(r.uses, &use{SourceUse: tarball.SourceUse{Name: o.name}})
+		r.uses = append(r.uses, &use{SourceUse: tarball.SourceUse{Name: o.name}, origin: o.origin})
 	}
 	return r.uses[i]
 }

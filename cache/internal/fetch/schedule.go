@@ -294,7 +294,8 @@ func (r *run) findRace(now time.Time) (p *plan) {
 // time.
 func (r *run) judge(now time.Time) {
 	var fast float64 // the rate of the fastest origin
-	for _, o := range r.used {
+	for _, u := range r.uses {
+		o := u.origin
 		o.measure(now)
 		if now.Sub(o.measured) < recent {
 			fast = max(fast, o.rate)
@@ -434,7 +435,7 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	if p.end < ch.end {
 		p.layer.cut(ch, p.end)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	own, cancel := context.WithCancelCause(ctx)
 	c := &connection{
 		layer: p.layer, chunk: ch, generation: p.layer.generation, choice: p.choice, racing: p.racing, probe: p.probe,
 		cancel: cancel, from: ch.pos, at: ch.pos, end: ch.end, opened: now,
@@ -460,9 +461,6 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	if r.moved.IsZero() {
 		r.moved = now
 	}
-	if !slices.Contains(r.used, p.origin) {
-		r.used = append(r.used, p.origin)
-	}
 	p.origin.connections = append(p.origin.connections, c)
 	p.host.ask(now)
 	r.connections = append(r.connections, c)
@@ -471,13 +469,13 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	u.Requests++
 	r.group.Go(func() error {
 		defer cancel(nil)
-		err := r.read(ctx, c)
-		if errors.Is(context.Cause(ctx), errDrips) && err != nil {
+		err := r.read(own, c)
+		if errors.Is(context.Cause(own), errDrips) && err != nil {
 			err = fmt.Errorf("%w: less than %d bytes a second in the mean of a minute", errDrips, f.MinRangeRate)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		err = r.stopOn(r.ended(c, err, time.Now()))
+		err = r.stopOn(r.ended(ctx, c, err, time.Now()))
 		f.pokeAll()
 		return err
 	})
@@ -489,7 +487,7 @@ func without(all []*connection, c *connection) []*connection {
 
 // ended puts away a connection that has ended, and decides what becomes of its chunk. The
 // error ends the run.
-func (r *run) ended(c *connection, err error, now time.Time) error {
+func (r *run) ended(ctx context.Context, c *connection, err error, now time.Time) error {
 	l, ch := c.layer, c.chunk
 	r.count(c, 0)
 	ch.connections = without(ch.connections, c)
@@ -521,8 +519,8 @@ func (r *run) ended(c *connection, err error, now time.Time) error {
 		ch.trouble = trouble{}
 		r.advanced++
 		return nil
-	case r.ctxEnded != nil && r.ctxEnded() != nil:
-		return r.ctxEnded()
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
 	if after > 0 {
 		over := c.host.refused(c.opened, now, after)
