@@ -234,7 +234,7 @@ func (r *run) length(l *layer, c *chunk, p *plan, now time.Time) int64 {
 	}
 	least = min(max(least, min(2*overhead, length)), most)
 	if eta := r.eta(); p.rate > 0 && eta > 0 { // not more than comes until the others end
-		length = min(length, max(int64(p.rate*(eta+2*p.firstByte).Seconds()), f.sizes.keep))
+		length = min(length, max(int64(p.rate*eta.Seconds()), f.sizes.keep))
 		least = min(least, length)
 	}
 	switch limit := &f.limit; {
