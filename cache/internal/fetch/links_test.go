@@ -685,18 +685,23 @@ type origins []*server
 
 // EachOrigin implements [tarball.MultiSource].
 func (o origins) EachOrigin(digest v1.Hash, yield func(name, host string, parallel bool, wait time.Duration, read tarball.ReadRangeFunc) bool) {
+	right, wrong := origins{}, origins{}
 	for _, h := range o {
 		if h.isDistrusted(digest) {
-			continue
+			wrong = append(wrong, h)
+		} else {
+			right = append(right, h)
 		}
-		if !yield(h.name+"/repository", cmp.Or(h.hostName, h.name), h.parallel, 0, h.ReadRange) {
+	}
+	for _, h := range append(right, wrong...) {
+		if !yield(h.name+"/repository", cmp.Or(h.hostName, h.name), h.parallel && len(wrong) == 0, 0, h.ReadRange) {
 			return
 		}
 	}
 }
 
-// Distrust implements [tarball.Distruster]: the first that has given bytes is not asked for
-// the blob any more.
+// Distrust implements [tarball.Distruster]: the first that has given bytes comes last for the
+// blob, and none is read in parallel.
 func (o origins) Distrust(digest v1.Hash) {
 	for _, h := range o {
 		if h.distrust(digest) {

@@ -257,7 +257,8 @@ func (r *run) origin(o tarball.Origin) *origin {
 }
 
 // choices returns the origins that a chunk may be read from, in order, and how long to wait
-// for one of them if there are none now; less than 0 if all were tried.
+// for one of them if there are none now; less than 0 if all were tried. A layer that was wrong
+// is read from one at a time, so that it can be told which one has it right.
 func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait time.Duration) {
 	wait = -1
 	whole := l.stream || c.start == 0 && c.pos == 0 && c.end == l.size
@@ -285,6 +286,9 @@ func (r *run) choices(l *layer, c *chunk, now time.Time) (free []choice, wait ti
 		// It answers at once if it is not to be asked at all.
 		slices.SortStableFunc(aside, func(a, b choice) int { return int(a.Wait - b.Wait) })
 		free = aside[:1]
+	}
+	if l.refetch && len(free) > 1 {
+		free = free[:1]
 	}
 	return free, wait
 }

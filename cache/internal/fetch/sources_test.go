@@ -288,6 +288,22 @@ func TestSourceThatFails(t *testing.T) {
 	}
 }
 
+// After wrong bytes a layer comes from one origin alone, were another one faster.
+func TestLayerThatWasWrongComesFromOneOrigin(t *testing.T) {
+	for _, own := range []float64{link, link / 10} {
+		for _, parallel := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%.0f, parallel=%t", own, parallel), func(t *testing.T) {
+				s := simulation{wasteful: true, connections: 16, layers: []float64{40 * MiB, 20 * MiB}, hosts: mirrored(constant(link), constant(own))}
+				s.hosts[0].wrong = true
+				for _, h := range s.hosts {
+					h.parallel = parallel
+				}
+				succeed(t, s)
+			})
+		}
+	}
+}
+
 // An error that is no use to repeat ends the fetch at once where there is no other origin,
 // and where all agree.
 func TestSourcesThatAllFail(t *testing.T) {
