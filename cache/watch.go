@@ -53,9 +53,16 @@ func (a *assembly) watched(ctx context.Context, layers []tarball.Segment) (watch
 func (a *assembly) look(ctx context.Context, layers []tarball.Segment) error {
 	w, f := &a.watch, a.watch.flow
 	var s slowness
+	var awaited bool
+	var written int64
 	for a.dir.sleep(ctx, measureEvery) == nil {
 		now, awaits, came := a.dir.now(), f.awaits(), f.came.Load()
-		slow := s.isSlow(now, awaits && f.writing.Load() == 0, came+f.other.Load())
+		// What is so for an instant says nothing of the time since the last measurement: a
+		// request that follows another, a write of the few bytes that have come.
+		before, n := written, f.written.Load()
+		writes := f.writing.Load() > 0 && n == before
+		slow := s.isSlow(now, (awaits || awaited) && !writes, came+f.other.Load())
+		awaited, written = awaits, n
 		f.slow.Store(slow)
 		if got, ok := w.rate.overMinute(now, awaits, came); ok && got < w.minRate {
 			return w.tooSlow(got, a.src, layers)
@@ -96,7 +103,6 @@ func (a *assembly) isBrought(layers []tarball.Segment) bool {
 
 // tooSlow returns the error of a source that gives so many bytes a second.
 func (w *watch) tooSlow(got int64, src tarball.Source, layers []tarball.Segment) error {
-	from := w.source
 	var names []string
 	for _, l := range layers {
 		for _, o := range tarball.OriginsOf(src, l.Blob) {
@@ -105,7 +111,6 @@ func (w *watch) tooSlow(got int64, src tarball.Source, layers []tarball.Segment)
 			}
 		}
 	}
-	from = cmp.Or(strings.Join(names, " and "), from)
 	return fmt.Errorf("%w: %d bytes a second came from %s in the last minute, and %d are required; what has come is kept: try again, from another source, or require less",
-		ErrTooSlow, got, cmp.Or(from, "the source"), w.minRate)
+		ErrTooSlow, got, cmp.Or(strings.Join(names, " and "), w.source, "the source"), w.minRate)
 }
