@@ -274,7 +274,7 @@ func (r *run) deliver(ctx context.Context, c *connection, p []byte) (done bool, 
 func (r *run) turn(ctx context.Context, c *connection, p []byte) (rest []byte, done bool, err error) {
 	l, ch := c.layer, c.chunk
 	for {
-		if c.generation != l.generation || c.dropped {
+		if c.generation != l.generation || c.dropped && ch.writing {
 			return nil, true, nil
 		}
 		if ch.writing { // the other one that races
@@ -295,8 +295,8 @@ func (r *run) turn(ctx context.Context, c *connection, p []byte) (rest []byte, d
 			return nil, false, context.Cause(ctx)
 		case r.window == 0 || l.offset+end <= r.limit():
 			return p[:end-ch.pos], false, nil
-		case !r.isNext(l, ch):
-			return nil, true, nil // a layer before it was restarted, and may need this connection
+		case c.dropped || !r.isNext(l, ch): // a layer before it was restarted, and may need this connection
+			return nil, true, nil
 		}
 		r.cond.Wait() // a stream is ahead of what is hashed
 	}

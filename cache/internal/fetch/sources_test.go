@@ -252,6 +252,7 @@ func TestParallelSourceThatFails(t *testing.T) {
 			second.parallel, second.roundTrip = true, roundTrip
 			o := succeed(t, simulation{scale: 64, connections: 16, layers: []float64{512 * MiB}, hosts: []*server{first(), second}})
 			atMost(t, o, 1.25, alone.took, "the first alone")
+			assert.LessOrEqual(t, float64(o.duplicate()), 0.02*float64(o.size), "what a connection has read that makes room is kept: %s", o)
 		})
 	}
 }

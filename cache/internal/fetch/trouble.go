@@ -19,7 +19,7 @@ const (
 	// mostAttempts is the same while other ranges make progress.
 	mostAttempts = 24
 	firstDelay   = 500 * time.Millisecond
-	maxDelay     = 30 * time.Second
+	maxDelay     = 20 * time.Second
 	// longestDelay bounds the delay that a source asks for: no source stops a run for a day.
 	longestDelay = time.Minute
 )
