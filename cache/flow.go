@@ -25,7 +25,7 @@ type flow struct {
 	open    atomic.Int64 // readers of the source
 	failed  atomic.Bool  // the last of them, so that the source is asked again after a delay
 	writing atomic.Int64 // writes into the file that are in progress
-	written atomic.Int64 // writes that have ended
+	writes  atomic.Int64 // writes that have begun
 	came    atomic.Int64 // bytes of the source
 	other   atomic.Int64 // bytes that were copied or hashed
 	lacking atomic.Bool  // not all bytes of the layers are there
@@ -221,11 +221,9 @@ type measuredFile struct {
 
 // WriteAt implements [fetch.Sink].
 func (f measuredFile) WriteAt(p []byte, at int64) (int, error) {
+	f.flow.writes.Add(1)
 	f.flow.writing.Add(1)
-	defer func() {
-		f.flow.written.Add(1)
-		f.flow.writing.Add(-1)
-	}()
+	defer f.flow.writing.Add(-1)
 	return f.File.WriteAt(p, at)
 }
 

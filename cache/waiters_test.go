@@ -353,7 +353,7 @@ func TestSlowFetchFindsDamage(t *testing.T) {
 		require.NoError(t, errors.Join(err, f.Close(), os.Rename(damaged, filepath.Join(path, "b_main.tar"))))
 		first.wait(t, Stocked)
 		assert.Equal(t, 2*base.Size, drip.askedFor(base), "from its beginning, and then after the damage")
-		assert.InDelta(t, 300*time.Second+dripAfter, time.Since(begun), float64(30*time.Second))
+		assert.InDelta(t, 300*time.Second+dripAfter, time.Since(begun), float64(3*measureEvery))
 		requireStocked(t, dir, "a_main.tar")
 	})
 }

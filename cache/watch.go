@@ -54,15 +54,15 @@ func (a *assembly) look(ctx context.Context, layers []tarball.Segment) error {
 	w, f := &a.watch, a.watch.flow
 	var s slowness
 	var awaited bool
-	var written int64
+	var writes int64
 	for a.dir.sleep(ctx, measureEvery) == nil {
 		now, awaits, came := a.dir.now(), f.awaits(), f.came.Load()
 		// What is so for an instant says nothing of the time since the last measurement: a
 		// request that follows another, a write of the few bytes that have come.
-		before, n := written, f.written.Load()
-		writes := f.writing.Load() > 0 && n == before
-		slow := s.isSlow(now, (awaits || awaited) && !writes, came+f.other.Load())
-		awaited, written = awaits, n
+		begun := f.writes.Load()
+		writing := f.writing.Load() > 0 && begun == writes
+		slow := s.isSlow(now, (awaits || awaited) && !writing, came+f.other.Load())
+		awaited, writes = awaits, begun
 		f.slow.Store(slow)
 		if got, ok := w.rate.overMinute(now, awaits, came); ok && got < w.minRate {
 			return w.tooSlow(got, a.src, layers)
