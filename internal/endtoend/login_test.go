@@ -107,7 +107,7 @@ func TestMirrorIsKilledOnTheWay(t *testing.T) {
 	f := w.run(dockerCache, "-v", "-json", "-quiet", "-dir", w.dir, "-branch", "main", "-mirror", mirrorImage, "-role-arn", role, ecrImage+":"+names[0]+hash)
 	require.Zero(t, f.code, f.stderr)
 	w.requireStocked(f, names[0], mirrorImage)
-	assert.Equal(t, w.sizeOf(names[0]), f.of(t, names[0]).BytesDownloaded, "each byte was written once")
+	assert.Equal(t, w.sizeOf(names[0]), f.of(t, names[0]).once(), "each byte was written once")
 	assert.NotEmpty(t, w.storage.Requests())
 	w.requireNoSecret(f)
 }
@@ -199,7 +199,7 @@ func TestEverythingExpiresOnTheWay(t *testing.T) {
 	require.Zero(t, f.code, f.stderr)
 	for _, name := range names {
 		w.requireStocked(f, name, ecrImage)
-		assert.Equal(t, w.sizeOf(name), f.of(t, name).BytesDownloaded+f.of(t, name).BytesReused, "each byte was written once")
+		assert.Equal(t, w.sizeOf(name), f.of(t, name).once()+f.of(t, name).BytesReused, "each byte was written once")
 	}
 	sent := int64(0)
 	for _, r := range w.storage.Requests() {

@@ -142,6 +142,19 @@ type result struct {
 	Image, Source, Tarball, Digest, Outcome, Error string
 	BytesDownloaded                                int64 `json:"bytes_downloaded"`
 	BytesReused                                    int64 `json:"bytes_reused"`
+	Sources                                        []struct {
+		BytesDuplicate int64 `json:"bytes_duplicate"`
+	}
+}
+
+// once is how many bytes were downloaded of which each is needed: a range that is slow, as on a
+// busy machine, is fetched by two connections at the same time.
+func (r result) once() int64 {
+	n := r.BytesDownloaded
+	for _, s := range r.Sources {
+		n -= s.BytesDuplicate
+	}
+	return n
 }
 
 // A finished run of a program.

@@ -15,7 +15,7 @@ func TestNoFault(t *testing.T) {
 	r := resolved(t, oneLayer, 1, options(), nil)
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	requests := askedOf(t, r.layers[0], r.own.Requests())
 	assert.Len(t, requests, 2, "20 MiB, a range has at most 16")
 	assert.Equal(t, r.size, sent(requests))
@@ -52,7 +52,7 @@ func TestCutBodyIsContinued(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	requests := askedOf(t, r.layers[0], r.own.Requests())
 	connections := map[string]bool{}
 	for i := range requests {
@@ -70,7 +70,7 @@ func TestCutBodiesSideBySide(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: mib + 1})
 	p := r.put(t, 16, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	assert.Positive(t, r.own.Happened("CutBodyAfter"))
 }
 
@@ -82,7 +82,7 @@ func TestProgressResetsTheAttempts(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	require.Equal(t, 7, r.own.Happened("CutBodyAfter"), "more than the six attempts without progress")
 }
 

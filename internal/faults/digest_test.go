@@ -25,7 +25,7 @@ func TestCorruptOnce(t *testing.T) {
 		case l.Size:
 		case 2 * l.Size:
 			twice++
-			assert.Equal(t, r.size+l.Size, p.Downloaded)
+			assert.Equal(t, r.size+l.Size, p.once())
 		default:
 			t.Errorf("%d bytes were sent of a layer of %d", n, l.Size)
 		}
@@ -40,7 +40,7 @@ func TestCorruptAtTheFirstSource(t *testing.T) {
 	r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, 2*r.size, p.Downloaded)
+	assert.Equal(t, 2*r.size, p.once())
 	assert.Equal(t, r.size, sent(askedOf(t, r.layers[0], r.mirror.Requests())))
 	assert.Equal(t, r.size, sent(askedOf(t, r.layers[0], r.own.Requests())))
 }
@@ -61,7 +61,7 @@ func TestCorruptEverywhere(t *testing.T) {
 			entries, err := os.ReadDir(p.dir)
 			require.NoError(t, err)
 			assert.Empty(t, entries)
-			assert.Equal(t, 2*r.size, p.Downloaded, "it is fetched twice, not for ever")
+			assert.Equal(t, 2*r.size, p.once(), "it is fetched twice, not for ever")
 		})
 	}
 }

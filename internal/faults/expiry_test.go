@@ -88,7 +88,7 @@ func TestEverythingExpires(t *testing.T) {
 				}
 			}})
 			r.requireRight(t, p)
-			assert.Equal(t, r.size, p.Downloaded)
+			assert.Equal(t, r.size, p.once())
 			assert.Equal(t, 3, ended)
 			assert.Positive(t, storage.Expired(), "signed URLs")
 			assert.Positive(t, keychain.refused)

@@ -92,6 +92,6 @@ func TestWrongContentRangeOfTheFirstSource(t *testing.T) {
 	r.mirror.SetQuirks(registrytest.Quirks{WrongContentRange: true})
 	p := r.put(t, 2, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	assert.Positive(t, r.mirror.Happened("WrongContentRange"))
 }

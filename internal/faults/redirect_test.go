@@ -33,7 +33,7 @@ func TestRedirect(t *testing.T) {
 			})
 			p := r.put(t, 1, nil)
 			r.requireRight(t, p)
-			assert.Equal(t, r.size, p.Downloaded)
+			assert.Equal(t, r.size, p.once())
 
 			assert.Equal(t, 1, storage.Expired(), "three layers, and a signature is good for two")
 			inRegistry, inStorage := allAsked(t, r.layers, r.own.Requests()), allAsked(t, r.layers, storage.Requests())
@@ -61,7 +61,7 @@ func TestRedirectSideBySide(t *testing.T) {
 	})
 	p := r.put(t, 8, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.Downloaded)
+	assert.Equal(t, r.size, p.once())
 	assert.Positive(t, storage.Expired())
 	for _, req := range storage.Requests() {
 		assert.Empty(t, req.Header.Get("Authorization"))
