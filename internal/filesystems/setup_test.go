@@ -10,8 +10,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -156,7 +158,17 @@ func mount(t *testing.T, at string, args ...string) {
 		testtool.NeedMounts(t)
 		testtool.Missing(t, "mount %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	t.Cleanup(func() { run(t, "umount", at) })
+	t.Cleanup(func() { unmount(t, at) })
+}
+
+// unmount unmounts what mount has mounted. A process that another test is starting has all open
+// files until it executes its program, so that what was just closed is busy for an instant.
+func unmount(t *testing.T, at string) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := exec.Command("umount", at).CombinedOutput()
+		assert.NoError(c, err, "umount %s\n%s", at, out)
+	}, 10*time.Second, 50*time.Millisecond)
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -63,7 +63,7 @@ func (v *thinVolume) leave(t *testing.T, bytes int64) {
 // again mounts the volume again, so that all is read from it.
 func (v *thinVolume) again(t *testing.T) {
 	t.Helper()
-	run(t, "umount", v.at)
+	unmount(t, v.at)
 	run(t, "mount", v.fs.mount(v.image(), v.at)...)
 }
 

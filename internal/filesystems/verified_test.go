@@ -133,7 +133,7 @@ func onEach(t *testing.T, test func(t *testing.T, path string, recorded bool)) {
 	t.Run("FUSE on ext4", func(t *testing.T) {
 		below, at := fileSystems[2].mounted(t, 200), t.TempDir()
 		run(t, testtool.Need(t, "bindfs"), below, at)
-		t.Cleanup(func() { run(t, "umount", at) })
+		t.Cleanup(func() { unmount(t, at) })
 		test(t, at, false)
 	})
 }
