@@ -206,22 +206,31 @@ func (d *Dir) check() error {
 	return nil
 }
 
+// CheckName reports whether a tarball can be called name, in a [Dir] and in a bucket: it
+// returns an error that wraps [ErrInvalidName] if not.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: it is empty", ErrInvalidName)
+	case strings.ContainsAny(name, "/\\\x00"):
+		return fmt.Errorf("%w %q: it contains a path separator or a NUL byte", ErrInvalidName, name)
+	case name[0] == '.':
+		return fmt.Errorf("%w %q: a leading dot is kept for work in progress", ErrInvalidName, name)
+	case !strings.HasSuffix(name, ".tar"):
+		return fmt.Errorf("%w %q: it must end in .tar", ErrInvalidName, name)
+	case len(name) > maxName:
+		return fmt.Errorf("%w %q: %d bytes, more than %d", ErrInvalidName, name, len(name), maxName)
+	}
+	return nil
+}
+
 // tarballPath checks name and returns its path. The error wraps [ErrInvalidName].
 func (d *Dir) tarballPath(name string) (string, error) {
 	if err := d.check(); err != nil {
 		return "", err
 	}
-	switch {
-	case name == "":
-		return "", fmt.Errorf("%w: it is empty", ErrInvalidName)
-	case strings.ContainsAny(name, "/\\\x00"):
-		return "", fmt.Errorf("%w %q: it contains a path separator or a NUL byte", ErrInvalidName, name)
-	case name[0] == '.':
-		return "", fmt.Errorf("%w %q: a leading dot is kept for work in progress", ErrInvalidName, name)
-	case !strings.HasSuffix(name, ".tar"):
-		return "", fmt.Errorf("%w %q: it must end in .tar", ErrInvalidName, name)
-	case len(name) > maxName:
-		return "", fmt.Errorf("%w %q: %d bytes, more than %d", ErrInvalidName, name, len(name), maxName)
+	if err := CheckName(name); err != nil {
+		return "", err
 	}
 	return filepath.Join(d.path, name), nil
 }

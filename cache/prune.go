@@ -96,7 +96,7 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		o = &PruneOptions{}
 	}
 	r := &PruneResult{}
-	if err := errors.Join(d.check(), o.check()); err != nil {
+	if err := errors.Join(d.check(), o.Check()); err != nil {
 		return r, err
 	}
 	if !o.DryRun {
@@ -133,12 +133,12 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		r.LeftBytes += e.Allocated
 	}
 	err = errors.Join(err, d.pruneForeign(ctx, foreign, o, r), d.prune(ctx, entries, o, r))
-	r.measure(entries, o, d.now())
+	r.Measure(entries, o, d.now())
 	return r, err
 }
 
-// measure fills in by how much limits are missed.
-func (r *PruneResult) measure(entries []Entry, o *PruneOptions, now time.Time) {
+// Measure fills in by how much limits are missed, from Removed, Left and LeftBytes.
+func (r *PruneResult) Measure(entries []Entry, o *PruneOptions, now time.Time) {
 	if o.Count > 0 {
 		r.OverCount = max(r.Left-o.Count, 0)
 	}
@@ -234,7 +234,7 @@ func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *Pr
 	var plan []PruneAction
 	for again := true; again; {
 		again = false
-		plan = planPrune(entries, o, inUse, now)
+		plan = PlanPrune(entries, o, inUse, now)
 		for _, p := range plan {
 			name := p.Entry.Name
 			if p.Kept != "" || gone[name] {

@@ -43,8 +43,8 @@ type PruneAction struct {
 	Kept KeepReason
 }
 
-// check finds limits that cannot be meant.
-func (o *PruneOptions) check() error {
+// Check returns an error for limits that cannot be meant.
+func (o *PruneOptions) Check() error {
 	switch {
 	case o.Count < 0 || o.MaxAge < 0 || o.MaxBytes < 0 || o.LowWater < 0 || o.LeftoverAge < 0:
 		return errors.New("prune: a limit is negative")
@@ -54,11 +54,11 @@ func (o *PruneOptions) check() error {
 	return nil
 }
 
-// planPrune decides which tarballs are beyond the limits, in the order in which
+// PlanPrune decides which tarballs are beyond the limits, as [Dir.Prune] does, in the order in which
 // they go: the least recently used first. It reads nothing but its arguments. inUse are
 // names that were found to be in use: others go in their place, so a name more in
 // it never takes another out of the plan.
-func planPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []PruneAction {
+func PlanPrune(entries []Entry, o *PruneOptions, inUse map[string]bool, now time.Time) []PruneAction {
 	var order []Entry
 	left, bytes := 0, int64(0)
 	for _, e := range entries {

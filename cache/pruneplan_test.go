@@ -75,12 +75,12 @@ func TestPlanPrune(t *testing.T) {
 		"none": {nil, PruneOptions{Count: 1, MaxAge: 1, MaxBytes: 1}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.NoError(t, c.o.check())
+			require.NoError(t, c.o.Check())
 			inUse := map[string]bool{}
 			for _, name := range c.inUse {
 				inUse[name] = true
 			}
-			assert.Equal(t, c.want, planText(planPrune(c.entries, &c.o, inUse, pruneNow)))
+			assert.Equal(t, c.want, planText(PlanPrune(c.entries, &c.o, inUse, pruneNow)))
 		})
 	}
 }
@@ -95,7 +95,7 @@ func TestPlanPruneOnlyGrows(t *testing.T) {
 		inUse := map[string]bool{}
 		before := map[string]bool{}
 		for {
-			plan := planPrune(entries, &o, inUse, pruneNow)
+			plan := PlanPrune(entries, &o, inUse, pruneNow)
 			now := map[string]bool{}
 			next := ""
 			for _, p := range plan {

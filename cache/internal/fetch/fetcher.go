@@ -85,6 +85,8 @@ type Job struct {
 	// Have says which bytes of layers an earlier attempt has written, as [sys.Union]
 	// returns them. They are hashed like all others.
 	Have map[v1.Hash][]sys.Interval
+	// Hashed is what is hashed of layers already, and is in the sink: it is not read again.
+	Hashed map[v1.Hash]HashState
 	// Local says where layers can be copied from. What is wrong there comes from the
 	// source.
 	Local map[v1.Hash][]Local
@@ -176,6 +178,11 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) (Result, error) {
 	}
 	for _, s := range job.Layers {
 		l := newLayer(s, job.Have[s.Blob], job.Local[s.Blob], ignoresRange(job.Source))
+		if state, ok := job.Hashed[s.Blob]; ok {
+			if err := l.goOn(state); err != nil {
+				return Result{}, err
+			}
+		}
 		l.reused = l.present()
 		r.layers = append(r.layers, l)
 		r.progress.Total += l.size

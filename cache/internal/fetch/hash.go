@@ -3,6 +3,7 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"encoding"
 	"fmt"
 	"hash"
 	"strings"
@@ -77,6 +78,7 @@ func (r *run) awaitBytes(ctx context.Context) (*hashing, error) {
 
 func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 	l, begun := t.layer, t.from
+	keeper, _ := r.Sink.(StateSink)
 	for t.from < t.upTo {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -85,11 +87,23 @@ func (r *run) hash(ctx context.Context, t *hashing, buf []byte) error {
 			l.prefetch.Keep(r.Sink, l.offset+t.from, l.offset+t.upTo)
 		}
 		p := buf[:min(int64(len(buf)), t.upTo-t.from)]
+		next := int64(-1)
+		if keeper != nil {
+			next = keeper.NextState(l.offset + t.from)
+			p = p[:min(int64(len(p)), next-l.offset-t.from)]
+		}
 		if _, err := r.Sink.ReadAt(p, l.offset+t.from); err != nil {
 			return &sys.WriteError{Err: fmt.Errorf("read back: %w", err)}
 		}
 		_, _ = t.state.Write(p) // a hash never fails
 		t.from += int64(len(p))
+		if l.offset+t.from == next {
+			state, err := t.state.(encoding.BinaryMarshaler).MarshalBinary()
+			if err != nil {
+				return err
+			}
+			keeper.KeepState(next, HashState{t.from, state})
+		}
 		if t.from-begun >= writeStep || t.from == t.upTo {
 			r.Sink.Hashed(l.offset+begun, t.from-begun)
 			begun = t.from

@@ -2,7 +2,9 @@ package fetch
 
 import (
 	"crypto/sha256"
+	"encoding"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"math"
 	"slices"
@@ -82,6 +84,19 @@ func newLayer(s tarball.Segment, done []sys.Interval, local []Local, stream bool
 		digest: s.Blob, offset: s.Offset, size: s.Length, state: sha256.New(), local: local,
 		resumed: len(done)+len(local) > 0, cold: len(done) > 0, stream: stream, chunks: chunksOf(s.Length, done),
 	}
+}
+
+// goOn begins a layer after what is hashed already.
+func (l *layer) goOn(s HashState) error {
+	if s.N < 0 || s.N > l.size {
+		return fmt.Errorf("layer %s has %d bytes, and %d of them are said to be hashed", l.digest, l.size, s.N)
+	}
+	if err := l.state.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.State); err != nil {
+		return fmt.Errorf("layer %s: %w", l.digest, err)
+	}
+	l.hashed, l.resumed = s.N, true
+	l.chunks = chunksOf(l.size, []sys.Interval{{From: 0, To: s.N}})
+	return nil
 }
 
 // restart drops every byte of the layer. Connections that still have a chunk of

@@ -27,6 +27,25 @@ type Sink interface {
 	Window() int64
 }
 
+// A StateSink is a [Sink] that keeps how far a layer is hashed, so that a later attempt can
+// go on from there without the bytes before, see [Job.Hashed].
+type StateSink interface {
+	Sink
+	// NextState returns the offset of the tarball, after the given one, at which the state is
+	// wanted next.
+	NextState(offset int64) int64
+	// KeepState is called with the state of a layer's sha256 at such an offset, before Hashed
+	// is called with the bytes before it.
+	KeepState(offset int64, state HashState)
+}
+
+// A HashState is the sha256 of the first N bytes of a layer, as a hash's MarshalBinary
+// gives it.
+type HashState struct {
+	N     int64
+	State []byte
+}
+
 // A Copier is a [Sink] that takes bytes from where they are without this process
 // reading them: inside the kernel, or on a server.
 type Copier interface {

@@ -15,9 +15,25 @@ type Prefetch struct {
 	to int64 // has been asked for
 }
 
-// Keep asks for what follows at, up to end. A reader of no file is left alone.
+// A Prefetcher is a reader that reads ahead itself when it is told what comes.
+type Prefetcher interface {
+	io.ReaderAt
+	// Ahead is how many bytes it reads ahead at most.
+	Ahead() int64
+	// WillNeed reads n bytes from offset on in the background, for ReadAt calls to come.
+	WillNeed(offset, n int64)
+}
+
+// Keep asks for what follows at, up to end. A reader of no file is left alone, unless it is a
+// [Prefetcher].
 func (p *Prefetch) Keep(r io.ReaderAt, at, end int64) {
-	if offset, n := p.next(at, end); n > 0 {
+	if own, ok := r.(Prefetcher); ok {
+		if offset, n := p.next(at, end, own.Ahead()); n > 0 {
+			own.WillNeed(offset, n)
+		}
+		return
+	}
+	if offset, n := p.next(at, end, prefetchAhead); n > 0 {
 		if f := FileOf(r); f != nil {
 			willNeed(f, offset, n)
 		}
@@ -26,13 +42,13 @@ func (p *Prefetch) Keep(r io.ReaderAt, at, end int64) {
 
 // next returns what is to be asked for now, if n is not 0: half of what may be ahead
 // at a time, so that requests are large.
-func (p *Prefetch) next(at, end int64) (offset, n int64) {
+func (p *Prefetch) next(at, end, ahead int64) (offset, n int64) {
 	p.to = max(p.to, at)
-	if p.to-at > prefetchAhead/2 {
+	if p.to-at > ahead/2 {
 		return 0, 0
 	}
 	offset = p.to
-	p.to = max(p.to, min(at+prefetchAhead, end))
+	p.to = max(p.to, min(at+ahead, end))
 	return offset, p.to - offset
 }
 

@@ -13,7 +13,7 @@ func TestPrefetch(t *testing.T) {
 	var p Prefetch
 	asked := int64(begin)
 	for at := int64(begin); at < end; at += HashBuffer {
-		offset, n := p.next(at, end)
+		offset, n := p.next(at, end, prefetchAhead)
 		if n == 0 {
 			assert.Greater(t, min(asked, end)-at, int64(0), "what is read now was asked for")
 			continue
@@ -24,7 +24,7 @@ func TestPrefetch(t *testing.T) {
 		assert.True(t, n >= prefetchAhead/2 || asked == end, "%d bytes at %d", n, offset)
 	}
 	assert.Equal(t, int64(end), asked)
-	_, n := p.next(end, end)
+	_, n := p.next(end, end, prefetchAhead)
 	assert.Zero(t, n)
 }
 
@@ -32,10 +32,10 @@ func TestPrefetch(t *testing.T) {
 // was skipped is not.
 func TestPrefetchOfWhatGrows(t *testing.T) {
 	var p Prefetch
-	offset, n := p.next(0, 1000)
+	offset, n := p.next(0, 1000, prefetchAhead)
 	assert.Equal(t, [2]int64{0, 1000}, [2]int64{offset, n})
-	offset, n = p.next(1000, 3000)
+	offset, n = p.next(1000, 3000, prefetchAhead)
 	assert.Equal(t, [2]int64{1000, 2000}, [2]int64{offset, n})
-	offset, n = p.next(100_000, 200_000)
+	offset, n = p.next(100_000, 200_000, prefetchAhead)
 	assert.Equal(t, [2]int64{100_000, 100_000}, [2]int64{offset, n})
 }
