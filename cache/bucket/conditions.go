@@ -1,0 +1,103 @@
+package bucket
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/dockercache/dockercache/cache"
+)
+
+// checkConditions finds out whether the server keeps the conditions of CompleteMultipartUpload,
+// once for a Bucket, with an object of which nothing is lost if it does not: one that exists, and
+// that this process has written. There are servers that ignore If-Match, or both.
+func (b *Bucket) checkConditions(ctx context.Context, name string) error {
+	b.mu.Lock()
+	known := b.conditional
+	b.mu.Unlock()
+	if known || b.options.Unconditional {
+		return nil
+	}
+	created, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &b.name, Key: b.key(name), RequestPayer: b.payer()})
+	if err != nil {
+		return b.wrap(ctx, "CreateMultipartUpload", name, err)
+	}
+	defer func() {
+		_, _ = b.client.AbortMultipartUpload(context.WithoutCancel(ctx), &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.key(name), UploadId: created.UploadId, RequestPayer: b.payer()})
+	}()
+	sent, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &b.name, Key: b.key(name), UploadId: created.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader([]byte("{}")), RequestPayer: b.payer(),
+	})
+	if err != nil {
+		return b.wrap(ctx, "UploadPart", name, err)
+	}
+	for header, condition := range map[string]func(*s3.CompleteMultipartUploadInput){
+		"If-None-Match": func(in *s3.CompleteMultipartUploadInput) { in.IfNoneMatch = aws.String("*") },
+		"If-Match": func(in *s3.CompleteMultipartUploadInput) {
+			in.IfMatch = aws.String(`"00000000000000000000000000000000"`)
+		},
+	} {
+		in := &s3.CompleteMultipartUploadInput{
+			Bucket: &b.name, Key: b.key(name), UploadId: created.UploadId, RequestPayer: b.payer(),
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: sent.ETag, PartNumber: aws.Int32(1)}}},
+		}
+		condition(in)
+		_, err := b.client.CompleteMultipartUpload(ctx, in)
+		if err = b.wrap(ctx, "CompleteMultipartUpload", name, err); err == nil {
+			return fmt.Errorf("%s: %w: it completed an upload though %s did not hold; an older build run could replace a newer one's tarball: use another server, or allow it", b.Path(), ErrNoConditions, header)
+		}
+		if !isPrecondition(err) && !isConflict(err) && !isGone(err) { // a conflict may end the upload
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conditional = true
+	return nil
+}
+
+// relabel gives the object the run of this call, which is newer: the image is the same. The
+// server copies it onto itself, since the object's metadata cannot be changed; a record beside it
+// would not keep another writer from replacing it.
+func (b *Bucket) relabel(ctx context.Context, p *put) error {
+	was := p.current
+	i := *was.identity
+	i.run, i.token = p.Provenance.Run, newToken()
+	if p.Group != "" {
+		i.group = p.Group
+	}
+	if i.verified.IsZero() { // it was stored by another program, and was hashed by nobody
+		p.result.Outcome = cache.Unchanged
+		return nil
+	}
+	u := &upload{put: p, bucket: b, parts: map[int32]types.CompletedPart{}}
+	size := was.size
+	plan, err := makePlan(size, []span{{0, size, origin{b.prefix + p.name, was.etag}, 0}}, limits{1, usualPart, copyPart})
+	if err != nil {
+		return err
+	}
+	u.plan = plan
+	if err = u.create(ctx, &i); err != nil {
+		return fmt.Errorf("record the run of %s: %w", p.name, err)
+	}
+	u.sink = newSinkOf(plan.parts)
+	ctx2, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err = u.copyParts(ctx2, cancel); err == nil {
+		_, err = b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+			Bucket: &b.name, Key: b.key(p.name), UploadId: &u.id, RequestPayer: b.payer(), IfMatch: &was.etag,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: u.completed()},
+		})
+		err = b.wrap(ctx, "CompleteMultipartUpload", p.name, err)
+	}
+	if err != nil {
+		u.abort(ctx)
+		return fmt.Errorf("record the run of %s: %w", p.name, err)
+	}
+	p.result.Outcome, p.result.Total = cache.Unchanged, size
+	return nil
+}

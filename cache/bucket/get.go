@@ -1,0 +1,172 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/wait"
+)
+
+// Get opens the tarball called name and reads its beginning, as [tarball.Read] does. Close must be
+// called in the end. What is read in order is read ahead by four to eight requests at a time, up to
+// 32 MiB; nothing is written to this machine's disk. A read that waits for the server is ended by
+// Close alone.
+//
+// If another tarball takes the name meanwhile, the layers that it has too are read from there;
+// reading others fails with [cache.ErrReplaced].
+//
+// The errors are those of [tarball.Read]; [cache.ErrInvalidName]; [fs.ErrNotExist] and other
+// errors of requests.
+func (b *Bucket) Get(ctx context.Context, name string) (*tarball.Tarball, error) {
+	if _, err := b.tarballPath(name); err != nil {
+		return nil, err
+	}
+	t, _, err := b.openTarball(ctx, name, false)
+	return t, err
+}
+
+// Verify reads whole tarballs, those called names or all of the prefix if there are none, and
+// verifies every byte, as [cache.Dir.Verify] does. What it returns is that too, but that damage or
+// its absence is not recorded.
+func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOptions) ([]cache.VerifyResult, error) {
+	if o == nil {
+		o = &cache.VerifyOptions{}
+	}
+	parallel := o.Parallel
+	if parallel < 1 {
+		parallel = runtime.GOMAXPROCS(0)
+	}
+	all := map[string]listed{}
+	if len(names) == 0 || o.Progress != nil {
+		var err error
+		if all, err = b.listObjects(ctx, ""); err != nil {
+			return nil, fmt.Errorf("verify tarballs: %w", err)
+		}
+	}
+	if len(names) == 0 {
+		for n := range all {
+			if isTarballName(n) {
+				names = append(names, n)
+			}
+		}
+		slices.Sort(names)
+	}
+	var progress tarball.Progress
+	for _, n := range names {
+		progress.Total += all[n].size
+	}
+	var mu sync.Mutex
+	report := func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if progress.Done += n; o.Progress != nil {
+			o.Progress(progress)
+		}
+	}
+	report(0)
+	results := make([]cache.VerifyResult, len(names))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, name := range names {
+		group.Go(func() error {
+			if ctx.Err() == nil {
+				results[i] = b.verify(ctx, name, report)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns an error
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("verify tarballs in %s: %w", b.Path(), wait.Err(ctx))
+	}
+	return results, nil
+}
+
+// verify verifies a tarball; if it is replaced meanwhile, the one that replaces it.
+func (b *Bucket) verify(ctx context.Context, name string, progress func(n int64)) (r cache.VerifyResult) {
+	for range openAttempts {
+		r = cache.VerifyResult{Name: name}
+		if _, r.Err = b.tarballPath(name); r.Err != nil {
+			return r
+		}
+		t, o, err := b.openTarball(ctx, name, true)
+		if err != nil {
+			r.Err = err
+			return r
+		}
+		done := int64(0)
+		r.Info = &t.Info
+		r.Err = t.Verify(ctx, func(n int64) { done += n; progress(n) })
+		_ = t.Close()
+		if r.Err == nil {
+			r.Err = b.checkIdentity(o, &t.Info)
+		}
+		if !errors.Is(r.Err, cache.ErrReplaced) {
+			break
+		}
+		progress(-done)
+	}
+	var damage *tarball.DamageError
+	if errors.As(r.Err, &damage) {
+		r.Damaged = damage.Layers
+	}
+	return r
+}
+
+// checkIdentity returns an error if the metadata of an object says something else than what it
+// holds: then a writer would take it for another image.
+func (b *Bucket) checkIdentity(o *object, info *tarball.Info) error {
+	i := o.identity
+	if i == nil {
+		return nil
+	}
+	switch img := info.Image; {
+	case i.digest != img.Digest():
+		return fmt.Errorf("%s: %w: its metadata says %s, and it holds %s", b.address(o.name), tarball.ErrDigest, i.digest, img.Digest())
+	case i.reference != img.Reference():
+		return fmt.Errorf("%s: %w: its metadata says %s, and it holds %s", b.address(o.name), tarball.ErrDigest, i.reference, img.Reference())
+	case !slices.Equal(i.indexes, digestsOf(img.Indexes())):
+		return fmt.Errorf("%s: %w: its metadata says that it has the indexes %v, and it has %v", b.address(o.name), tarball.ErrDigest, i.indexes, digestsOf(img.Indexes()))
+	}
+	return nil
+}
+
+// Repair stores a tarball again, since [Bucket.Verify] found damage in it: the same bytes as it had
+// when it was first stored, under the same name, from src, which must be of the same image.
+// The errors are those of [Bucket.Put], and [cache.ErrReplaced] when another image has the name by
+// now.
+func (b *Bucket) Repair(ctx context.Context, damaged *cache.VerifyResult, src tarball.Source, o *cache.RepairOptions) (*cache.Result, error) {
+	if damaged == nil || damaged.Info == nil || src == nil {
+		return &cache.Result{}, errors.New("repair: there is no result of a verification with what the tarball holds, or no source")
+	}
+	put := cache.PutOptions{Provenance: damaged.Info.Provenance, Rewrite: true}
+	if o != nil {
+		put.Progress, put.MinRate = o.Progress, o.MinRate
+	}
+	p, err := b.newPut(ctx, damaged.Name, &put)
+	if err != nil {
+		return &cache.Result{}, err
+	}
+	img := damaged.Info.Image
+	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
+	p.result.Digest = p.digest
+	if _, err := p.isDone(ctx); err != nil {
+		return p.result, err
+	}
+	if p.current == nil || p.current.identity == nil || p.current.digest != p.digest {
+		return p.result, fmt.Errorf("%s: %w", p.path, cache.ErrReplaced)
+	}
+	if p.current.run.NewerThan(p.Provenance.Run) {
+		p.Provenance.Run = p.current.run
+	}
+	p.Group = p.current.group
+	return p.result, p.run(ctx, img, src)
+}
