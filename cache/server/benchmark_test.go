@@ -49,7 +49,7 @@ func BenchmarkManifest(b *testing.B) {
 	ask(b) // which reads them all
 	b.Run("same", func(b *testing.B) {
 		defer report(b, cpu())
-		h.catalog.settle()
+		h.server.catalog.(*dirCatalog).settle()
 		for b.Loop() {
 			ask(b)
 		}

@@ -119,14 +119,7 @@ func (c *dirCatalog) used(ctx context.Context, i image) { _ = c.dir.Touch(ctx, i
 
 // open opens a tarball, or returns the one that is open still.
 func (c *dirCatalog) open(ctx context.Context, i image) (*tarball.Tarball, func(), error) {
-	return c.holder.acquire(i, func() (*tarball.Tarball, error) {
-		t, err := c.dir.Get(ctx, i.file)
-		if err == nil && t.Image.Digest() != i.info.Image.Digest() {
-			_ = t.Close()
-			return nil, fmt.Errorf("%s: %w: it holds %s now", i.file, cache.ErrReplaced, t.Image.Digest())
-		}
-		return t, err
-	})
+	return c.holder.acquire(i, func() (*tarball.Tarball, error) { return getImage(ctx, c.dir, i) })
 }
 
 func (c *dirCatalog) held() []image { return c.holder.images() }

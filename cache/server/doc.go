@@ -56,6 +56,9 @@
 // files that have changed are read. What is not served, and why, goes to
 // [Options.Failed] and the log, once for each file and again when that has changed.
 //
+// [NewOf] serves what is in a bucket, or in another [Store]. It is listed at most once in
+// [Options.ListEvery], so what has come is served a little later.
+//
 // # Trust
 //
 // Without [Options.Authorize] every client that reaches the port reads every image, and

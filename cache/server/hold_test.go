@@ -292,14 +292,14 @@ func TestRepairedWhileHeld(t *testing.T) {
 func TestHoldIsBounded(t *testing.T) {
 	s := newShelf(t)
 	h := New(s.dir, nil)
-	h.catalog.holder.max = 3
+	h.holder.max = 3
 	for i := range 5 {
 		name := fmt.Sprint("image", i)
 		s.stock(name, "registry.test/team/"+name+":v1", "a")
 		require.Equal(t, http.StatusOK, direct(h, "/v2/registry.test/team/"+name+"/manifests/v1").Code)
 		assert.Equal(t, min(i+1, 3), descriptors(t, s.dir.Path()))
 	}
-	held := h.catalog.holder.images()
+	held := h.holder.images()
 	for _, i := range held {
 		assert.NotContains(t, []string{"image0.tar", "image1.tar"}, i.file, "the least recently used is closed first")
 	}

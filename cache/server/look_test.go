@@ -128,7 +128,7 @@ func TestWrittenInPlace(t *testing.T) {
 	h := New(s.dir, &Options{Failed: c.reported.add, Hold: -1})
 	c.host = serve(t, h)
 	c.requireImage(first, "registry.test/team/image", "v1")
-	h.catalog.settle()
+	h.server.catalog.(*dirCatalog).settle()
 	c.requireRefused(http.StatusNotFound, "NAME_UNKNOWN", "/v2/registry.test/team/copied/manifests/v1")
 	require.Len(t, c.reported.take(), 1)
 	for at := 0; at < len(whole); at += 1000 {
@@ -143,7 +143,7 @@ func TestWrittenInPlace(t *testing.T) {
 	second := elsewhere.stock("image", testRef, "c")
 	raw, err := os.ReadFile(second.Name())
 	require.NoError(t, err)
-	h.catalog.settle()
+	h.server.catalog.(*dirCatalog).settle()
 	require.NoError(t, os.WriteFile(s.path("image.tar"), raw, 0o644))
 	c.requireImage(second, "registry.test/team/image", "v1")
 	assert.Empty(t, c.reported.take())
@@ -162,7 +162,7 @@ func TestRecordWrittenInPlace(t *testing.T) {
 	_, err := h.Look(t.Context())
 	require.NoError(t, err)
 	s.stockOf(tarball.Run{ID: 3}, "one", testRef, "a") // unchanged: the record alone is written
-	h.catalog.settle()                                 // a writer may have had files of its own on the way
+	h.server.catalog.(*dirCatalog).settle()            // a writer may have had files of its own on the way
 	c.requireImage(one, "registry.test/team/image", "v1")
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 )
 
-// Options of [New] and [NewSingle]. The zero value of each field works.
+// Options of [New], [NewOf] and [NewSingle]. The zero value of each field works.
 type Options struct {
 	// Prefix is for clients that can be given a path: engines ask a host for /v2/ alone, so
 	// to share a mux with other handlers register this one at "/v2/" and leave Prefix
@@ -51,6 +51,10 @@ type Options struct {
 	// [DefaultHold]; less than 0 is not at all. At most 256 are held at a time, the
 	// least recently used is closed first.
 	Hold time.Duration
+	// ListEvery is how often a [Store] is listed at most, for [NewOf]; less than 0 is at each
+	// request for a manifest or a list. A directory is looked at each time. Default:
+	// [DefaultListEvery].
+	ListEvery time.Duration
 	// Logger logs each request, and what could not be read. Default: silent.
 	Logger *slog.Logger
 	// Failed, when not nil, is called with what kept a tarball from being read, be it
@@ -89,20 +93,22 @@ func New(dir *cache.Dir, o *Options) *Handler {
 	}
 	c := newDirCatalog(dir, s.Hold, s.notServed)
 	s.catalog = c
-	return &Handler{s, c}
+	return &Handler{s, &c.holder}
 }
 
-// A Handler is the registry of a directory's images. It is safe for concurrent use.
+// A Handler is the registry of the images of a directory or a [Store]. It is safe for
+// concurrent use.
 type Handler struct {
-	server  *server
-	catalog *dirCatalog
+	server *server
+	holder *holder // nil if it holds nothing
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.server.ServeHTTP(w, r) }
 
 // Look looks at the directory now, rather than at the next request, and returns how many
-// images are served. The error is that of the directory.
+// images are served. The error is that of the directory. A store is looked at no more often
+// than [Options.ListEvery].
 func (h *Handler) Look(ctx context.Context) (images int, err error) {
 	known, err := h.server.catalog.images(ctx, true)
 	if err != nil {
@@ -114,8 +120,8 @@ func (h *Handler) Look(ctx context.Context) (images int, err error) {
 // Close closes the tarballs that are held, see [Options.Hold], and those that are being
 // read when that ends. The handler goes on serving, and holds none any more.
 func (h *Handler) Close() error {
-	if h.catalog != nil {
-		h.catalog.holder.closeAll()
+	if h.holder != nil {
+		h.holder.closeAll()
 	}
 	return nil
 }
@@ -153,6 +159,9 @@ func newServer(o *Options) *server {
 	}
 	if s.Hold == 0 {
 		s.Hold = DefaultHold
+	}
+	if s.ListEvery == 0 {
+		s.ListEvery = DefaultListEvery
 	}
 	return s
 }
