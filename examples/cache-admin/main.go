@@ -14,9 +14,12 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/examples/internal/admin"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/store"
 )
 
-const notes = `Exit codes: 0 all is well, 1 something failed or is damaged, 2 wrong usage,
+const notes = `Environment: for a bucket the variables of AWS's SDK.
+
+Exit codes: 0 all is well, 1 something failed or is damaged, 2 wrong usage,
 130 interrupted.
 `
 
@@ -36,10 +39,10 @@ Run "cache-admin help COMMAND" for the flags of a command.
 `,
 	Notes: notes,
 	Commands: []cli.Program{
-		command("list", "", func(*options, *cli.FlagSet) {}, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+		command("list", "", func(*options, *cli.FlagSet) {}, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			return admin.List(ctx, dir, out)
 		}),
-		command("verify", " [NAME...]", verifyFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+		command("verify", " [NAME...]", verifyFlags, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			if !o.repairs {
 				return admin.Verify(ctx, dir, o.arguments, nil, out)
 			}
@@ -47,7 +50,7 @@ Run "cache-admin help COMMAND" for the flags of a command.
 			defer end()
 			return admin.Verify(ctx, dir, o.arguments, &o.repair, out)
 		}),
-		command("prune", "", pruneFlags, func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error {
+		command("prune", "", pruneFlags, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			return admin.Prune(ctx, dir, &o.limits, out)
 		}),
 		command("info", " FILE", func(*options, *cli.FlagSet) {}, nil), // needs no directory
@@ -64,16 +67,16 @@ type options struct {
 	repairs          bool
 	repair           admin.Repair
 	limits           cache.PruneOptions
-	run              func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error
+	run              func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error
 }
 
 // command makes the program of a command, which takes these arguments.
-func command(name, takes string, flags func(o *options, f *cli.FlagSet), run func(ctx context.Context, o *options, dir *cache.Dir, out *cli.Output) error) cli.Program {
+func command(name, takes string, flags func(o *options, f *cli.FlagSet), run func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error) cli.Program {
 	return cli.Program{
 		Name: "cache-admin " + name, Usage: fmt.Sprintf("Usage: cache-admin %s [flags]%s\n", name, takes), Notes: notes,
 		Setup: func(f *cli.FlagSet) cli.Runner {
 			o := &options{name: name, takes: takes, run: run, flags: f}
-			f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+			f.StringVar(&o.dir, "dir", "", store.Usage)
 			f.JSONFlag("print JSON, one object to a line")
 			f.Advice(admin.Advice)
 			flags(o, f)
@@ -126,15 +129,15 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
-	o.dir, err = cli.Dir(o.dir)
+	o.dir, err = store.Dir(o.dir, o.flags.FlagSet)
 	return err
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	err := error(nil)
 	if o.run == nil {
-		err = admin.Info(o.dir, o.arguments[0], out)
-	} else if dir, openErr := cache.Open(o.dir, &o.open); openErr != nil {
+		err = admin.Info(ctx, o.dir, o.arguments[0], out)
+	} else if dir, openErr := store.Open(ctx, o.dir, &o.open); openErr != nil {
 		err = openErr
 	} else {
 		err = o.run(ctx, o, dir, out)

@@ -34,6 +34,7 @@ func TestScripts(t *testing.T) {
 		env.Defer(own.Close)
 		env.Values["own"] = own
 		env.Setenv("OWN", own.Host())
+		scripttest.SetUpBucket(t, env)
 		dir, err := cache.Open(env.WorkDir+"/dir", &cache.Options{DirMode: 0o755})
 		if err != nil {
 			return err

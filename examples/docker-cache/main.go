@@ -29,6 +29,8 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/sample"
+	"github.com/dockercache/dockercache/examples/internal/stocked"
+	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
@@ -37,7 +39,9 @@ import (
 func main() { cli.Main(program.Run) }
 
 type options struct {
+	flags       *cli.FlagSet
 	dir, branch string
+	from        string        // the store to stock from; "" for registries
 	platform    string        // -platform
 	platforms   []v1.Platform // the same, each once
 	naming      naming.Flags
@@ -80,8 +84,9 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{}
-		f.StringVar(&o.dir, "dir", "", "the directory to stock, `DIR`; it must exist (default ~/pytorch-data/docker)")
+		o := &options{flags: f}
+		f.StringVar(&o.dir, "dir", "", "the directory to stock, `DIR`, or s3://BUCKET/PREFIX; it must exist (default ~/pytorch-data/docker)")
+		f.StringVar(&o.from, "from", "", "take the images from the tarballs that docker-cache has stocked in s3://BUCKET/PREFIX, or in a directory, `DIR`, under the same names; no registry is asked")
 		f.JSONFlag("print one JSON object for each image")
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
@@ -100,7 +105,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; what is copied is hashed too, whatever -trust is")
 		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
 		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
-		f.Section("Registries")
+		f.Section(registries)
 		o.naming.RegisterMirrors(f.FlagSet, ", and is tried before the image's own registry, in order")
 		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
 		f.BoolVar(&o.client.AllSources, "all-sources", false, "read from all mirrors and the own registry at once, where they have the image")
@@ -118,10 +123,16 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.Advice(registryflags.Advice(registryflags.Tip{
 			Kind: cache.ErrOtherImage,
 			Text: "give the tarball another name with -name NAME, or all of them with -naming tag+repository, also where they are loaded; or replace what is there with -replace",
+		}, registryflags.Tip{
+			Kind: stocked.ErrMissing,
+			Text: "stock it there first, with docker-cache -dir and the same flags for names; or leave -from out",
 		}))
 		return o
 	},
 }
+
+// registries is the section of the flags that are about registries.
+const registries = "Registries"
 
 // Check finds what is wrong with the flags together, and fills in defaults.
 func (o *options) Check(args []string) (err error) {
@@ -147,8 +158,16 @@ func (o *options) Check(args []string) (err error) {
 	} else if o.branch != "" {
 		err = o.naming.CheckBranch(o.branch)
 	}
-	if o.sample || err != nil {
+	if err != nil {
 		return err
+	}
+	if o.dir != "" || !o.sample { // the sample makes one by default
+		if o.dir, err = store.Dir(o.dir, o.flags.FlagSet); err != nil {
+			return err
+		}
+	}
+	if o.sample {
+		return o.checkFrom()
 	}
 	for _, image := range args { // the same reference twice is one image, asked for twice
 		image = refname.Printable(image) // one with a password is refused, and in the error
@@ -162,8 +181,28 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.naming.Check(o.images); err != nil {
 		return err
 	}
-	o.dir, err = cli.Dir(o.dir)
-	return err
+	return o.checkFrom()
+}
+
+// checkFrom finds out what is wrong with -from.
+func (o *options) checkFrom() error {
+	if o.from == "" {
+		return nil
+	}
+	switch given := o.flags.GivenIn(registries); {
+	case o.sample:
+		return errors.New("-sample brings its own registry: leave -from out")
+	case given != "":
+		return fmt.Errorf("%s is about registries, and with -from none is asked: leave it out", given)
+	case o.from == o.dir:
+		return fmt.Errorf("-from %s is what -dir names", o.from)
+	}
+	if o.platform != registry.DefaultPlatform().String() {
+		if err := o.naming.NeedsPlatform("-platform " + o.platform + " would choose nothing"); err != nil {
+			return err
+		}
+	}
+	return store.Check("from", o.from)
 }
 
 // checkPlatforms finds out which platforms are wanted.
@@ -229,9 +268,18 @@ func (o *options) stockSample(ctx, limited context.Context, out *cli.Output) int
 func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stocked {
 	o.open.Logger = out.Log
 	client, err := o.registry.Client(out, o.client)
-	var dir *cache.Dir
+	var dir, from store.Store
 	if err == nil {
-		dir, err = cache.Open(o.dir, &o.open)
+		dir, err = store.Open(ctx, o.dir, &o.open)
+	}
+	if err == nil && o.from != "" {
+		if from, err = store.Open(ctx, o.from, &cache.Options{Logger: out.Log}); err != nil {
+			err = fmt.Errorf("-from: %w", err)
+		}
+	}
+	find := o.resolve(client, out)
+	if from != nil {
+		find = o.takeFrom(from)
 	}
 	if err != nil {
 		out.Fail(err) // once for all images
@@ -244,7 +292,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 		group.Go(func() error {
 			r, imageErr := &report.Stocked{Image: image, Platform: platform.String(), OneOfSeveral: len(o.platforms) > 1, Start: time.Now()}, err
 			if err == nil {
-				if imageErr = o.stock(ctx, client, dir, platform, r, out); imageErr != nil {
+				if imageErr = o.stock(ctx, find, dir, platform, r, out); imageErr != nil {
 					out.Fail(fmt.Errorf("%s: %w", r.What(), imageErr))
 				}
 			}
@@ -261,13 +309,46 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	return results
 }
 
-// stock does the whole job for an image: names, resolve, stock.
-func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache.Dir, platform v1.Platform, r *report.Stocked, out *cli.Output) error {
+// A finder finds an image, and where it came from. end must be called in the end.
+type finder func(ctx context.Context, platform v1.Platform, image string, names tagging.Names) (remote cache.Remote, from tarball.Provenance, end func(), err error)
+
+// resolve returns what finds images in registries.
+func (o *options) resolve(client *registry.Client, out *cli.Output) finder {
+	return func(ctx context.Context, platform v1.Platform, image string, _ tagging.Names) (cache.Remote, tarball.Provenance, func(), error) {
+		from := tarball.Provenance{Branch: o.branch, Run: o.run}
+		mirrors, err := o.naming.Mirrors.Mirrors(image)
+		if err != nil {
+			return nil, from, nil, err
+		}
+		remote, err := client.Resolve(ctx, platform, append(mirrors, image)...)
+		if err != nil {
+			return nil, from, nil, err
+		}
+		if beside := remote.Companions(); len(beside) > 0 {
+			out.Note(fmt.Sprintf("docker-cache: %q: not stocked, though the index lists it beside the image: %s", image, registryflags.Companions(beside)))
+		}
+		return remote, from, func() {}, nil
+	}
+}
+
+// takeFrom returns what finds images in another store.
+func (o *options) takeFrom(from store.Store) finder {
+	return func(ctx context.Context, _ v1.Platform, image string, names tagging.Names) (cache.Remote, tarball.Provenance, func(), error) {
+		found, err := store.From(ctx, from, image, names)
+		if err != nil {
+			return nil, tarball.Provenance{}, nil, err
+		}
+		return found, found.ProvenanceFor(o.run), func() { _ = found.Close() }, nil
+	}
+}
+
+// stock does the whole job for an image: names, find, stock.
+func (o *options) stock(ctx context.Context, find finder, dir store.Store, platform v1.Platform, r *report.Stocked, out *cli.Output) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("not begun: %w", context.Cause(ctx))
 	}
-	ctx, end := o.registry.LimitImage(ctx)
-	defer end()
+	ctx, cancel := o.registry.LimitImage(ctx)
+	defer cancel()
 	if o.request == nil && len(o.build.Allow) > 0 { // else it was checked with the build
 		policy := artifacts.Policy{Allow: o.build.Allow}
 		if err := policy.CheckReference(r.Image); err != nil {
@@ -281,19 +362,13 @@ func (o *options) stock(ctx context.Context, client *registry.Client, dir *cache
 	if err := o.checkNames(r.Image, platform, names); err != nil {
 		return err
 	}
-	mirrors, err := o.naming.Mirrors.Mirrors(r.Image)
+	remote, from, end, err := find(ctx, platform, r.Image, names)
 	if err != nil {
 		return err
 	}
-	remote, err := client.Resolve(ctx, platform, append(mirrors, r.Image)...)
-	if err != nil {
-		return err
-	}
-	if beside := remote.Companions(); len(beside) > 0 {
-		out.Note(fmt.Sprintf("docker-cache: %q: not stocked, though the index lists it beside the image: %s", r.Image, registryflags.Companions(beside)))
-	}
+	defer end()
 	put := o.put
-	put.Provenance, put.Group = tarball.Provenance{Branch: o.branch, Run: o.run}, names.Group
+	put.Provenance, put.Group = from, names.Group
 	progress, done := out.Track(names.Tarball)
 	defer done()
 	put.Progress = progress

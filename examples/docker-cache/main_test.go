@@ -20,6 +20,7 @@ import (
 
 	"github.com/dockercache/dockercache/artifacts/artifactstest"
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/bucket/buckettest"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -37,10 +38,14 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	commands := scripttest.BuildCommands()
 	commands["untouched"], commands["digest"] = untouched, digest
-	// quirks own|mirror|api JSON: what a server does wrong from now on.
+	// quirks own|mirror|api|bucket JSON: what a server does wrong from now on.
 	commands["quirks"] = func(ts *testscript.TestScript, neg bool, args []string) {
-		if args[0] == "api" {
+		switch args[0] {
+		case "api":
 			scripttest.Quirks[*artifactstest.Server](artifactstest.Quirks{})(ts, neg, args)
+			return
+		case "bucket":
+			scripttest.Quirks[*buckettest.Server](buckettest.Quirks{})(ts, neg, args)
 			return
 		}
 		scripttest.Quirks[*registrytest.Server](registrytest.Quirks{})(ts, neg, args)
@@ -113,6 +118,7 @@ func TestScripts(t *testing.T) {
 		}
 		env.Defer(api.Close)
 		addRuns(api, own.Host()).SetUp(env)
+		scripttest.SetUpBucket(t, env)
 		return os.Mkdir(filepath.Join(env.WorkDir, "dir"), 0o755)
 	}, commands)
 }

@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/stocked"
+	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/registry"
 )
@@ -39,14 +41,15 @@ or the current context in Docker's config file. podman is one too, by its socket
 For containerd its program ctr is needed, and CONTAINERD_NAMESPACE says where.
 `,
 	Notes: `Environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG, DOCKER_TLS_VERIFY,
-DOCKER_TLS, DOCKER_CERT_PATH, XDG_RUNTIME_DIR, TMPDIR.
+DOCKER_TLS, DOCKER_CERT_PATH, XDG_RUNTIME_DIR, TMPDIR; for a bucket the variables
+of AWS's SDK.
 
 Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 3 tarballs are missing and nothing else failed, 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{}
-		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+		o := &options{flags: f.FlagSet}
+		f.StringVar(&o.dir, "dir", "", store.Usage)
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
 		o.naming.Register(f.FlagSet)
 		f.StringVar(&o.platform, "platform", "", "the platform of the images, as `OS/ARCH`[/VARIANT], where it is part of the tarball's name (default "+registry.DefaultPlatform().String()+", this machine's)")
@@ -71,12 +74,13 @@ const savedNote = "written by docker save, not by docker-cache: it is sent whole
 func main() { cli.Main(program.Run) }
 
 type options struct {
+	flags                          *flag.FlagSet
 	dir, branch, address, platform string
 	naming                         naming.Flags
 	load                           loader.Options
 	images                         []string
 	host                           loader.Host
-	openDir                        func() (*cache.Dir, error) // once for all images
+	openDir                        func() (store.Store, error) // once for all images
 	engine                         loader.Engine
 }
 
@@ -104,7 +108,7 @@ func (o *options) Check(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	o.dir, err = cli.Dir(o.dir)
+	o.dir, err = store.Dir(o.dir, o.flags)
 	return err
 }
 
@@ -127,7 +131,7 @@ func (o *options) checkPlatform() error {
 // Run loads one image after the other: an engine unpacks on one processor, and writes
 // to one disk.
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
-	o.openDir = sync.OnceValues(func() (*cache.Dir, error) { return cache.Open(o.dir, nil) })
+	o.openDir = sync.OnceValues(func() (store.Store, error) { return store.Open(ctx, o.dir, nil) })
 	missing := 0
 	for _, image := range o.images {
 		if ctx.Err() != nil {
@@ -162,8 +166,8 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	}
 	load := o.load
 	t, err := stocked.Find(ctx, dir, r.Image, names)
-	if errors.Is(err, tarball.ErrNotTarball) {
-		if t, err = stocked.FindSaved(dir, r.Image, names); err == nil {
+	if local, ok := dir.(*cache.Dir); ok && errors.Is(err, tarball.ErrNotTarball) {
+		if t, err = stocked.FindSaved(local, r.Image, names); err == nil {
 			r.Note = savedNote
 			load.Whole, load.NoPull = true, true // it cannot be read in any order as fast
 		}

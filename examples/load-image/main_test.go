@@ -48,6 +48,7 @@ func runScripts(t *testing.T, o enginetest.Options) {
 		env.Defer(e.Close)
 		env.Values["engine"] = e
 		env.Setenv("DOCKER_HOST", e.Address())
+		scripttest.SetUpBucket(t, env)
 		return errors.Join(
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a", "b"),
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "a", "b", "c"))

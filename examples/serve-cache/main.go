@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,9 +17,9 @@ import (
 
 	"github.com/distribution/reference"
 
-	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/registry"
 )
 
@@ -37,11 +38,13 @@ Files that are not served are named on standard error, with the reason.
 There is no password and no encryption: every client that reaches ADDRESS reads
 every image.
 `,
-	Notes: `Exit codes: 1 it cannot serve, 2 wrong usage, 130 interrupted.
+	Notes: `Environment: for a bucket the variables of AWS's SDK.
+
+Exit codes: 1 it cannot serve, 2 wrong usage, 130 interrupted.
 `,
 	Setup: func(f *cli.FlagSet) cli.Runner {
-		o := &options{}
-		f.StringVar(&o.dir, "dir", "", cli.DirUsage)
+		o := &options{flags: f.FlagSet}
+		f.StringVar(&o.dir, "dir", "", store.Usage)
 		f.StringVar(&o.addr, "addr", "127.0.0.1:5000", "where to listen, as `HOST:PORT`; port 0 is any that is free")
 		f.StringVar(&o.registry, "registry", "", "the registry, as `HOST`[:PORT], that clients mean which name none, as Docker's \"registry-mirrors\" do: docker.io (default: what names none is not found)")
 		f.Var(&o.platforms, "platform", "the platforms of all clients, as `OS/ARCH`[/VARIANT], separated by commas: an index is served only where those that it lists are stocked (default: also where only some are). For podman and CRI-O, which do not ask another registry for the rest of an image")
@@ -53,6 +56,7 @@ every image.
 func main() { cli.Main(program.Run) }
 
 type options struct {
+	flags               *flag.FlagSet
 	dir, addr, registry string
 	platforms           cli.CommaList
 
@@ -85,7 +89,7 @@ func (o *options) Check(args []string) error {
 		}
 		o.server.Platforms = append(o.server.Platforms, p)
 	}
-	o.dir, err = cli.Dir(o.dir)
+	o.dir, err = store.Dir(o.dir, o.flags)
 	return err
 }
 
@@ -98,12 +102,12 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 
 // serve serves until ctx ends.
 func (o *options) serve(ctx context.Context, out *cli.Output) error {
-	dir, err := cache.Open(o.dir, nil)
+	dir, err := store.Open(ctx, o.dir, nil)
 	if err != nil {
 		return err
 	}
 	o.server.Logger = out.Log
-	handler := server.New(dir, &o.server)
+	handler := server.NewOf(dir, &o.server)
 	images, err := handler.Look(ctx) // fails now rather than at a request
 	if err != nil {
 		return err

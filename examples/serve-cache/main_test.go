@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 	running := func(ts *testscript.TestScript) *process { return *ts.Value("program").(**process) }
 	scripttest.Run(t, func(env *testscript.Env) error {
 		env.Values["program"] = new(*process)
+		scripttest.SetUpBucket(t, env)
 		return errors.Join(
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a"),
 			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "b"))
@@ -46,7 +47,10 @@ func TestScripts(t *testing.T) {
 		"start": func(ts *testscript.TestScript, _ bool, args []string) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends one that no test stops
 			ts.Defer(cancel)
-			env := append(os.Environ(), "HOME="+ts.Getenv("HOME"), "GORACE="+ts.Getenv("GORACE"))
+			env := os.Environ()
+			for _, name := range []string{"HOME", "GORACE", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+				env = append(env, name+"="+ts.Getenv(name))
+			}
 			p, err := start(ctx, ts.MkAbs("."), env, args...)
 			ts.Check(err)
 			ts.Defer(func() { _ = p.cmd.Process.Kill() }) // has ended, in most scripts

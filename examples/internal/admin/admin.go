@@ -22,6 +22,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/store"
 )
 
 // table writes aligned columns: rows of cells with a tab between.
@@ -34,7 +35,7 @@ func table(write func(row func(format string, a ...any))) string {
 }
 
 // List prints what is in a directory.
-func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
+func List(ctx context.Context, dir store.Store, out *cli.Output) error {
 	entries, err := dir.List(ctx)
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 		}
 		for _, e := range entries {
 			r := listed{
-				Name: e.Name, Tarball: filepath.Join(dir.Path(), e.Name), RunID: e.Run.ID, Run: e.Run.ID, RunAttempt: e.Run.Attempt,
+				Name: e.Name, Tarball: store.Join(dir.Path(), e.Name), RunID: e.Run.ID, Run: e.Run.ID, RunAttempt: e.Run.Attempt,
 				BytesTotal: e.Size, Bytes: e.Size, BytesAllocated: e.Allocated, BytesShared: e.Shared,
 				LastUsed: cli.Stamp(e.LastUsed), Error: cli.ErrorText(e.Err), Advice: out.Advice(e.Err),
 			}
@@ -76,9 +77,13 @@ func List(ctx context.Context, dir *cache.Dir, out *cli.Output) error {
 			row("%s\t%s\t\t%s\t\t\t\t%s", name, cli.Bytes(e.Size), used, why)
 		}
 	})
-	text += fmt.Sprintf("%s, %s of the disk", english.Plural(tarballs, "tarball", ""), cli.Bytes(allocated))
+	where := "disk"
+	if store.IsBucket(dir.Path()) {
+		where = "bucket"
+	}
+	text += fmt.Sprintf("%s, %s of the %s", english.Plural(tarballs, "tarball", ""), cli.Bytes(allocated), where)
 	if others := len(entries) - tarballs; others > 0 {
-		text += fmt.Sprintf("; %s that cannot be read as a tarball of this cache, %s of the disk", english.Plural(others, "file", ""), cli.Bytes(othersAllocated))
+		text += fmt.Sprintf("; %s that cannot be read as a tarball of this cache, %s of the %s", english.Plural(others, "file", ""), cli.Bytes(othersAllocated), where)
 	}
 	if foreign > 0 {
 		text += fmt.Sprintf(". Those of other programs, %d, go with \"cache-admin prune -foreign\"", foreign)
@@ -95,7 +100,7 @@ const (
 
 // Prune removes what is beyond limits, and prints it, what stays all the same, and a
 // summary, which with -json is on standard error.
-func Prune(ctx context.Context, dir *cache.Dir, limits *cache.PruneOptions, out *cli.Output) error {
+func Prune(ctx context.Context, dir store.Store, limits *cache.PruneOptions, out *cli.Output) error {
 	result, err := dir.Prune(ctx, limits)
 	done := "removed"
 	if limits.DryRun {
@@ -162,17 +167,17 @@ func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
 		cmp.Or(strings.Join(why, ", "), "they could not be removed"))
 }
 
-// Info prints what is in a tarball: file is a path, or if there is none such, a name
-// in the directory, both also without ".tar".
-func Info(dir, file string, out *cli.Output) error {
+// Info prints what is in a tarball: file is a path or an address, or if there is none such, a
+// name in the directory, each also without ".tar".
+func Info(ctx context.Context, dir, file string, out *cli.Output) error {
 	candidates := []string{file, file + ".tar"}
 	if filepath.Base(file) == file {
-		candidates = append(candidates, filepath.Join(dir, file), filepath.Join(dir, file+".tar"))
+		candidates = append(candidates, store.Join(dir, file), store.Join(dir, file+".tar"))
 	}
 	var t *tarball.Tarball
 	err := fs.ErrNotExist
 	for i := 0; i < len(candidates) && errors.Is(err, fs.ErrNotExist); i++ {
-		t, err = tarball.Open(candidates[i])
+		t, err = open(ctx, candidates[i])
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(candidates) > 2:
@@ -202,6 +207,19 @@ func Info(dir, file string, out *cli.Output) error {
 	}
 	out.Print(d, d.text())
 	return nil
+}
+
+// open opens a tarball, of which the path need not be in a directory of tarballs.
+func open(ctx context.Context, path string) (*tarball.Tarball, error) {
+	if !store.IsBucket(path) {
+		return tarball.Open(path)
+	}
+	at, name := store.Split(path)
+	bucket, err := store.Open(ctx, at, nil)
+	if err != nil {
+		return nil, err
+	}
+	return bucket.Get(ctx, strings.TrimSuffix(name, ".tar")+".tar") // no tarball is called otherwise
 }
 
 func (d *described) text() string {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
 	"github.com/dockercache/dockercache/examples/internal/report"
+	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/registry"
 )
 
@@ -40,7 +40,7 @@ type Repair struct {
 
 // Verify reads tarballs, those called names, also without ".tar", or all, and prints each.
 // With a repair that is not nil it fetches what is damaged.
-func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *Repair, out *cli.Output) error {
+func Verify(ctx context.Context, dir store.Store, names []string, repair *Repair, out *cli.Output) error {
 	all := len(names) == 0
 	names = slices.Clone(names)
 	for i, name := range names {
@@ -88,14 +88,14 @@ func Verify(ctx context.Context, dir *cache.Dir, names []string, repair *Repair,
 }
 
 // isForeign reports whether a file is what "prune -foreign" removes.
-func isForeign(ctx context.Context, dir *cache.Dir, name string) bool {
+func isForeign(ctx context.Context, dir store.Store, name string) bool {
 	entries, err := dir.Entries(ctx, []string{name})
 	return err == nil && len(entries) == 1 && entries[0].Foreign
 }
 
 // newVerified makes the record of a result, before a repair.
 func newVerified(v *cache.VerifyResult, dir string) *verified {
-	r := &verified{Name: v.Name, Tarball: filepath.Join(dir, v.Name), Outcome: intact, Damaged: []string{}, Sources: []report.Source{}}
+	r := &verified{Name: v.Name, Tarball: store.Join(dir, v.Name), Outcome: intact, Damaged: []string{}, Sources: []report.Source{}}
 	if v.Err != nil {
 		r.Outcome = damaged
 	}
@@ -122,7 +122,7 @@ func (r *verified) text() string {
 
 // fetch fetches the damaged layers of a tarball, by its digest, first from where it
 // came from, and from its own registry. It records what was downloaded.
-func (p *Repair) fetch(ctx context.Context, dir *cache.Dir, v *cache.VerifyResult, r *verified, out *cli.Output) (err error) {
+func (p *Repair) fetch(ctx context.Context, dir store.Store, v *cache.VerifyResult, r *verified, out *cli.Output) (err error) {
 	ctx, end := p.Registry.LimitImage(ctx)
 	defer end()
 	if p.client == nil {

@@ -24,7 +24,7 @@ func fileAdvice(err error) string {
 		return fmt.Sprintf("the file system%s is mounted read-only: mount it for writing, or name another directory", of(path))
 	case errors.Is(err, syscall.EPERM):
 		return fmt.Sprintf("the system lets this user%s not change that%s: it may be another user's in a sticky directory, or immutable (lsattr), or the file system knows no owners and modes: run it as the owner, or change that", user(), of(path))
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) && errors.As(err, new(syscall.Errno)): // else a server's
 		return fmt.Sprintf("this user%s lacks the permission%s: run it as another user, or change owner, group or mode (chown, chgrp, chmod)", user(), of(path))
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		return fmt.Sprintf("make room in the file system%s, or raise this user's quota there", of(path))

@@ -47,6 +47,7 @@ func TestFileAdvice(t *testing.T) {
 	}
 	for _, err := range []error{
 		nil, errors.New("x"), fails(syscall.ENOENT, file),
+		fmt.Errorf("HeadObject s3://bucket/a_main.tar: %w", fs.ErrPermission),                   // a server's
 		&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EPERM)}, // a firewall
 	} {
 		assert.Empty(t, fileAdvice(err), "%v", err)

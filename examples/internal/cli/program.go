@@ -263,11 +263,8 @@ func FlagsOnly(args []string) error {
 	return nil
 }
 
-// The help of flags that several programs have.
-const (
-	DirUsage     = "the directory of tarballs, `DIR` (default ~/pytorch-data/docker)"
-	VerboseUsage = "log on standard error what is tried"
-)
+// VerboseUsage is the help of -v.
+const VerboseUsage = "log on standard error what is tried"
 
 // Dir returns the directory of tarballs that was given, or the default one of the
 // workflow that this project replaces.

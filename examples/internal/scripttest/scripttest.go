@@ -31,8 +31,8 @@ import (
 // Commands are commands of scripts.
 type Commands map[string]func(ts *testscript.TestScript, neg bool, args []string)
 
-// Run runs the scripts in testdata/script with these commands and those of this
-// package:
+// Run runs the scripts in testdata/script with these commands, those of [BucketCommands],
+// and these of this package:
 //
 //	exits CODE COMMAND...        the exit code, which testscript does not check
 //	holds DIR FILE...            these files and no other; what is recorded beside tarballs
@@ -50,6 +50,7 @@ type Commands map[string]func(ts *testscript.TestScript, neg bool, args []string
 func Run(t *testing.T, setup func(env *testscript.Env) error, commands Commands) {
 	t.Helper()
 	all := Commands{"exits": exits, "holds": holds, "stock": stock, "damage": damage, "commands": runnerCommands, "stop": stop}
+	maps.Copy(all, BucketCommands())
 	maps.Copy(all, commands)
 	testscript.Run(t, testscript.Params{
 		Dir:       "testdata/script",

@@ -10,7 +10,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/tagging"
@@ -19,11 +18,17 @@ import (
 // ErrMissing is wrapped when there is no tarball of an image.
 var ErrMissing = errors.New("no tarball")
 
+// A Store is where tarballs are.
+type Store interface {
+	Path() string
+	Get(ctx context.Context, name string) (*tarball.Tarball, error)
+}
+
 // Find opens the tarball of an image, by the image's names. A digest in the reference
 // may be that of the manifest or of an index that it was found through. That of another
 // image, such as one of an older recipe, is no help: a job asks the engine for this one by
 // its name. With such an error the tarball is returned all the same.
-func Find(ctx context.Context, dir *cache.Dir, image string, names tagging.Names) (*tarball.Tarball, error) {
+func Find(ctx context.Context, dir Store, image string, names tagging.Names) (*tarball.Tarball, error) {
 	t, err := dir.Get(ctx, names.Tarball)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s is not in %s", ErrMissing, names.Tarball, dir.Path())
