@@ -132,7 +132,7 @@ func TestPutDoesNotWaitForADrip(t *testing.T) {
 				dir.network = network
 				drip, healthy := valveOf(blobs, 1), valveOf(blobs, 0)
 				first := begin(t, dir, "name_main.tar", img, drip, nil)
-				time.Sleep(10 * time.Minute)
+				time.Sleep(time.Hour)
 				begun := make(chan struct{})
 				slowly := cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, offset, n int64) (io.ReadCloser, error) {
 					select {

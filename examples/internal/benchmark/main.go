@@ -48,6 +48,7 @@ func runPart(args []string) {
 	parts := map[string]func(){
 		serveCommand:   func() { serve(args[2], os.Stdin, os.Stdout) },
 		measureCommand: func() { measure(args[2:]) },
+		uploadCommand:  func() { uploadFile(args[2]) },
 	}
 	if len(args) > 2 && parts[args[1]] != nil {
 		exit(1, catch(parts[args[1]]))
@@ -137,6 +138,7 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureSlow(ctx)
 		b.measureRefused(ctx)
 		b.measureConnections(ctx)
+		b.measureBucket(ctx)
 		b.print(stdout)
 	})
 }
@@ -146,7 +148,7 @@ func (b *bench) count(what, format string, args ...any) {
 	b.counts = append(b.counts, []string{what, fmt.Sprintf(format, args...)})
 }
 
-// print writes everything in Markdown, in the order of the titles: (a) to (j).
+// print writes everything in Markdown, in the order of the titles: (a) to (k).
 func (b *bench) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %s, %s/%s.", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, t := range b.everyTool()[1:] {
@@ -166,6 +168,7 @@ type options struct {
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
 	kill, sources, refresh, loads, slow bool
+	bucket                              bool
 	refused                             int
 	connections                         []int
 	loadDockerd                         string
@@ -189,6 +192,7 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
 	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs; its images and the tarballs are in $TMPDIR, which is best on a disk as in real use, with 10 GiB to spare")
 	f.BoolVar(&o.slow, "slow", true, "pull over connections of which one is slow, from a mirror that becomes slow, and beside an image that drips")
+	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {
