@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,18 +57,14 @@ func TestKilled(t *testing.T) {
 		cmd.Stdout, cmd.Stderr = out, out
 		// Killed when so many requests have come since it began.
 		began, kill := len(server.Requests()), 1+round*7%53
-		killed := make(chan struct{})
+		require.NoError(t, cmd.Start())
+		var once sync.Once
 		server.SetQuirks(buckettest.Quirks{Replace: func(buckettest.Op, string) {
-			if len(server.Requests())-began == kill && cmd.Process != nil {
-				_ = cmd.Process.Kill()
-				select {
-				case <-killed:
-				default:
-					close(killed)
-				}
+			if len(server.Requests())-began >= kill {
+				once.Do(func() { _ = cmd.Process.Kill() })
 			}
 		}})
-		err := cmd.Run()
+		err := cmd.Wait()
 		server.SetQuirks(buckettest.Quirks{})
 		if _, is := server.Object("images/" + name); is {
 			results, verifyErr := b.Verify(t.Context(), nil, nil)

@@ -169,23 +169,35 @@ func (b *Bucket) writeSmall(ctx context.Context, name string, content []byte) er
 
 // readPending reads what is recorded of an upload; nil if there is nothing that can be used.
 func (b *Bucket) readPending(ctx context.Context, name string) (*pending, error) {
-	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: b.key(name), RequestPayer: b.payer()})
-	if err = b.wrap(ctx, "GetObject", name, err); err != nil {
-		if hasStatus(err, http.StatusNotFound) && !isNoBucket(err) {
-			return nil, nil
+	var raw []byte
+	var err error
+	for range readAttempts { // a body may be cut
+		if raw, err = b.readSmall(ctx, name); err == nil || ctx.Err() != nil || hasStatus(err, http.StatusNotFound) {
+			break
 		}
-		return nil, err
 	}
-	defer out.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(out.Body, 4<<20))
+	if hasStatus(err, http.StatusNotFound) && !isNoBucket(err) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, b.wrap(ctx, "GetObject", name, err)
+		return nil, err
 	}
 	var d pending
 	if json.Unmarshal(raw, &d) != nil || d.Version != pendingVersion || d.Upload == "" || d.Least < 1 || d.Offset < 0 || d.N < 0 || d.Usual < d.Least || d.CopyPart < d.Least {
 		return nil, nil
 	}
 	return &d, nil
+}
+
+// readSmall reads a small object beside the tarballs.
+func (b *Bucket) readSmall(ctx context.Context, name string) ([]byte, error) {
+	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: b.key(name), RequestPayer: b.payer()})
+	if err != nil {
+		return nil, b.wrap(ctx, "GetObject", name, err)
+	}
+	defer out.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(out.Body, 4<<20))
+	return raw, b.wrap(ctx, "GetObject", name, err)
 }
 
 // adopt returns the upload that an earlier attempt has left, nil if there is none that can be

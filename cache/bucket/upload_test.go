@@ -365,15 +365,14 @@ func TestCopiedObjectIsReplaced(t *testing.T) {
 	base := src.layers(1_000_000)
 	_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
 	require.NoError(t, err)
-	var once sync.Once
 	for _, at := range []buckettest.Op{buckettest.UploadPartCopy, buckettest.GetObject} {
-		once = sync.Once{}
-		seen := 0
+		var once sync.Once
+		var seen atomic.Int64
 		server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, key string) {
 			if op != at {
 				return
 			}
-			if seen++; at == buckettest.GetObject && seen < 3 { // the records of an upload, and the beginning
+			if n := seen.Add(1); at == buckettest.GetObject && n < 3 { // the records of an upload, and the beginning
 				return
 			}
 			once.Do(func() { server.Put("images/base_main.tar", make([]byte, 1_100_000), nil) })
