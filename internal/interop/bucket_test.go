@@ -2,7 +2,9 @@ package interop
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,7 +13,9 @@ import (
 	"github.com/dockercache/dockercache/cache/bucket"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/s3gateway"
+	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
 // From a bucket an image is loaded as from a directory: whole, then not at all, then what is new.
@@ -55,4 +59,54 @@ func TestObjectIsATarball(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Run(), "%s", &out)
 	assert.Contains(t, out.String(), "registry.example/team/image:object-1")
+}
+
+// The programs with a bucket of a real server: stock, again, list, verify, fill a directory,
+// prune.
+func TestProgramsWithABucket(t *testing.T) {
+	cfg, data := s3gateway.Start(t, "bucket")
+	credentials, err := cfg.Credentials.Retrieve(t.Context())
+	require.NoError(t, err)
+	bin, dir := t.TempDir(), t.TempDir()
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/dockercache/dockercache/examples/docker-cache", "github.com/dockercache/dockercache/examples/cache-admin", "github.com/dockercache/dockercache/examples/load-image").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	run := func(want int, program string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(bin, program), args...)
+		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_S3="+*cfg.BaseEndpoint, "AWS_REGION="+cfg.Region, "AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey,
+			"DOCKER_CONFIG="+dir, "GITHUB_ACTIONS=", "GITHUB_STEP_SUMMARY=", "GITHUB_OUTPUT=")
+		out, _ := cmd.CombinedOutput()
+		require.Equal(t, want, cmd.ProcessState.ExitCode(), "%s %s: %s", program, args, out)
+		require.NotContains(t, string(out), credentials.SecretAccessKey)
+		return string(out)
+	}
+	server := registrytest.New(t)
+	image, err := imagetest.Image(must(imagetest.Layer("program", 9<<20))(t), must(imagetest.Layer("program-2", 1<<20))(t))
+	require.NoError(t, err)
+	ref, err := server.Push("team/image:jammy-1", image)
+	require.NoError(t, err)
+	const into = "s3://bucket/images"
+	stock := []string{"-branch", "main", "-naming", "strip", "-dir"}
+	assert.Contains(t, run(0, "docker-cache", append(stock, into, ref)...), "stocked ")
+	assert.Contains(t, run(0, "docker-cache", append(stock, into, ref)...), "unchanged ")
+	assert.Contains(t, run(0, "cache-admin", "list", "-dir", into), "jammy_main.tar")
+	run(0, "cache-admin", "verify", "-dir", into)
+	assert.Contains(t, run(0, "docker-cache", append(stock, dir, "-from", into, ref)...), "stocked ")
+	stored, err := os.ReadFile(filepath.Join(data, "bucket", "images", "jammy_main.tar"))
+	require.NoError(t, err)
+	local, err := os.ReadFile(filepath.Join(dir, "jammy_main.tar"))
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(stored, local), "the directory's tarball is the bucket's")
+	run(3, "load-image", "-host", "unix:///nowhere", "-branch", "main", "-naming", "strip", "-dir", into, "example.com/other:none-1")
+	run(1, "load-image", "-host", "unix:///nowhere", "-branch", "main", "-naming", "strip", "-dir", "s3://typo", ref)
+	run(0, "cache-admin", "prune", "-dir", into, "-count", "1")
+}
+
+// must is for a value and an error as an argument.
+func must[T any](value T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		require.NoError(t, err)
+		return value
+	}
 }
