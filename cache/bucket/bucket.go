@@ -41,7 +41,7 @@ type Options struct {
 	MinRangeRate int64
 	// Memory is how many bytes of images are in memory at a time at most, over all that are
 	// stocked at the same time: what was read from sources and is not stored yet. Default:
-	// 192 MiB, with which a process stays below 256 MiB. At least 64 MiB.
+	// 192 MiB. At least 64 MiB.
 	Memory int64
 	// Uploads is how many images are stocked at the same time at most; others wait. Each has
 	// its part of Memory. Default: 2.

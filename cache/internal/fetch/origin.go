@@ -99,7 +99,9 @@ func (h *hostState) refused(sent, now time.Time, after time.Duration) (over bool
 		h.refusedAt = now
 		h.times++
 		h.window = 1
-		after = max(after, delay(h.times-1))
+		// Beyond what it asks for, up to half of the time that it has refused: it is asked again
+		// before half as much time more has passed.
+		after = max(after, min(delay(h.times-1), now.Sub(h.since)/2))
 	}
 	if until := now.Add(after + rand.N(after/jitter+1)); until.After(h.until) {
 		h.until = until
