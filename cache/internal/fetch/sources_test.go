@@ -1,8 +1,10 @@
 package fetch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,16 +56,27 @@ func TestSlowSourceIsReplaced(t *testing.T) {
 	} {
 		for _, connections := range []int{16, 4, 0} {
 			t.Run(fmt.Sprint(c.name, " ", connections), func(t *testing.T) {
-				s := image(connections)
-				s.hosts = mirrored(c.mirror, constant(link))
+				// Goroutines take turns at random: a run in fifty is slower. The bar is the median's.
+				o := medianOf(func() *outcome {
+					s := image(connections)
+					s.hosts = mirrored(c.mirror, constant(link))
+					return succeed(t, s)
+				})
 				bar := 1.5
 				if connections != 16 { // few show little, and alone the default finds a larger number sooner
 					bar = 1.75
 				}
-				atMost(t, succeed(t, s), bar, alone[connections].took, "the own registry alone")
+				atMost(t, o, bar, alone[connections].took, "the own registry alone")
 			})
 		}
 	}
+}
+
+// medianOf returns the run of three that took neither the longest nor the shortest.
+func medianOf(run func() *outcome) *outcome {
+	all := []*outcome{run(), run(), run()}
+	slices.SortFunc(all, func(a, b *outcome) int { return cmp.Compare(a.took, b.took) })
+	return all[1]
 }
 
 // The mirror's limit may be one of all its connections.
