@@ -293,7 +293,10 @@ func TestGateOfRanges(t *testing.T) {
 			assert.Equal(t, 8*time.Second, refused.delay)
 			assert.True(t, refused.early)
 		}
-		require.Len(t, host.begun, 1)
+		host.mu.Lock()
+		begun := len(host.begun)
+		host.mu.Unlock()
+		require.Equal(t, 1, begun)
 		time.Sleep(8 * time.Second)
 		for range 5 {
 			group.Go(func() { _, err := ask(forRange(t.Context()), g, "/"); assert.NoError(t, err) })
