@@ -274,12 +274,12 @@ func groupOf(name string, t *tarball.Info, all records) string {
 	if r := all.of(t.Image.Digest()); r.Group != "" {
 		return r.Group
 	}
-	return nameGroup(name)
+	return DefaultGroup(name)
 }
 
-// nameGroup is the group of a tarball of which none was recorded: the name without
+// DefaultGroup is the group of a tarball of which none was recorded: the name without
 // "_<suffix>.tar".
-func nameGroup(name string) string {
+func DefaultGroup(name string) string {
 	name = strings.TrimSuffix(name, ".tar")
 	if i := strings.LastIndexByte(name, '_'); i > 0 {
 		return name[:i]

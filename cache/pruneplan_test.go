@@ -17,7 +17,7 @@ var pruneNow = time.Unix(1_800_000_000, 0)
 // unused is a tarball of 100 bytes that was not used for so many days, nor written.
 func unused(name string, days int) Entry {
 	at := pruneNow.Add(-time.Duration(days) * 24 * time.Hour)
-	return Entry{Name: name, Group: nameGroup(name), Allocated: 100, Written: at, LastUsed: at}
+	return Entry{Name: name, Group: DefaultGroup(name), Allocated: 100, Written: at, LastUsed: at}
 }
 
 func ofRun(e Entry, id int64) Entry { e.Run = tarball.Run{ID: id}; return e }
@@ -149,6 +149,6 @@ func TestNameGroup(t *testing.T) {
 	for tarball, want := range map[string]string{
 		"x_main.tar": "x", "x_release.tar": "x", "x_y_main.tar": "x_y", "x.tar": "x", "_main.tar": "_main", "x_.tar": "x", "x_main.tar.tar": "x",
 	} {
-		assert.Equal(t, want, nameGroup(tarball), tarball)
+		assert.Equal(t, want, DefaultGroup(tarball), tarball)
 	}
 }

@@ -271,16 +271,24 @@ func (d *Dir) newPut(ctx context.Context, name string, o *PutOptions) (*put, err
 	if o != nil {
 		p.PutOptions = *o
 	}
-	if p.MinRate < 0 {
-		return nil, fmt.Errorf("stock %s: PutOptions.MinRate is %d bytes a second: it must be 0, for no limit, or more", name, p.MinRate)
-	}
-	if len(p.Group) > maxName { // the record beside the tarball has little room
-		return nil, fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(p.Group), maxName)
-	}
-	if !utf8.ValidString(p.Group) || strings.ContainsFunc(p.Group, unicode.IsControl) {
-		return nil, fmt.Errorf("%w %q: its group %q is not UTF-8, or contains a control character", ErrInvalidName, name, p.Group)
+	if err := p.PutOptions.Check(name); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// Check returns an error for options that cannot be meant for the tarball called name.
+func (o *PutOptions) Check(name string) error {
+	if o.MinRate < 0 {
+		return fmt.Errorf("stock %s: PutOptions.MinRate is %d bytes a second: it must be 0, for no limit, or more", name, o.MinRate)
+	}
+	if len(o.Group) > maxName { // the record beside the tarball has little room
+		return fmt.Errorf("%w %q: its group has %d bytes, more than %d", ErrInvalidName, name, len(o.Group), maxName)
+	}
+	if !utf8.ValidString(o.Group) || strings.ContainsFunc(o.Group, unicode.IsControl) {
+		return fmt.Errorf("%w %q: its group %q is not UTF-8, or contains a control character", ErrInvalidName, name, o.Group)
+	}
+	return nil
 }
 
 func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) error {

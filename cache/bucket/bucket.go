@@ -185,7 +185,7 @@ func (b *Bucket) tarballPath(name string) (string, error) {
 	if err := cache.CheckName(name); err != nil {
 		return "", err
 	}
-	return scheme + b.name + "/" + b.prefix + name, nil
+	return b.address(name), nil
 }
 
 // key is the key of an object directly below the prefix.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -155,7 +156,7 @@ func (b *Bucket) wrap(ctx context.Context, op, name string, err error) error {
 	if ctx.Err() != nil {
 		return wait.Err(ctx)
 	}
-	e := &Error{Op: op, Address: scheme + b.name + "/" + b.prefix + name, Action: actions[op], Err: err}
+	e := &Error{Op: op, Address: b.address(name), Action: actions[op], Err: err}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		e.Code = api.ErrorCode()
@@ -170,15 +171,7 @@ func (b *Bucket) wrap(ctx context.Context, op, name string, err error) error {
 // hasStatus reports whether an error is an answer with one of some status codes.
 func hasStatus(err error, codes ...int) bool {
 	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, c := range codes {
-		if e.Status == c {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &e) && slices.Contains(codes, e.Status)
 }
 
 // isPrecondition reports whether a condition of a request did not hold. S3 answers 404 when

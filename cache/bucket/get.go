@@ -52,12 +52,7 @@ func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOpti
 		}
 	}
 	if len(names) == 0 {
-		for n := range all {
-			if isTarballName(n) {
-				names = append(names, n)
-			}
-		}
-		slices.Sort(names)
+		names = tarballsIn(all)
 	}
 	var progress tarball.Progress
 	for _, n := range names {

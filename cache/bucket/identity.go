@@ -12,7 +12,7 @@ import (
 	"github.com/dockercache/dockercache/internal/imagespec"
 )
 
-// An identity is what the metadata of a tarball's object says, so that one HEAD tells whether
+// An identity is what the metadata of a tarball's object says, so that one HEAD shows whether
 // anything is to be done. Who may write to the bucket can make it say anything; nothing is loaded
 // that was not verified by the digests in the tarball.
 type identity struct {

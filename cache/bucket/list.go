@@ -83,6 +83,12 @@ func isTarballName(name string) bool {
 	return !strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tar")
 }
 
+// tarballsIn returns the names of tarballs among objects, in order.
+func tarballsIn(all map[string]listed) []string {
+	names := slices.Sorted(maps.Keys(all))
+	return slices.DeleteFunc(names, func(name string) bool { return !isTarballName(name) })
+}
+
 // List returns all tarballs of the prefix, in the order of their names, as [cache.Dir.List]
 // does. It makes a request for each 1000 objects and one for each tarball that this Bucket has
 // not read before.
@@ -100,11 +106,9 @@ func (b *Bucket) list(ctx context.Context, among map[string]bool) ([]cache.Entry
 	b.mu.Lock()
 	maps.DeleteFunc(b.infos, func(name string, _ known) bool { _, ok := all[name]; return !ok })
 	b.mu.Unlock()
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if isTarballName(name) && (among == nil || among[name]) {
-			names = append(names, name)
-		}
+	names := tarballsIn(all)
+	if among != nil {
+		names = slices.DeleteFunc(names, func(name string) bool { return !among[name] })
 	}
 	entries := make([]cache.Entry, len(names))
 	var group errgroup.Group
@@ -158,7 +162,7 @@ func (b *Bucket) entry(ctx context.Context, name string, all map[string]listed) 
 	default:
 		k := b.info(ctx, name, l.etag)
 		if e.Err, e.Info = k.err, k.info; e.Err == nil {
-			e.Run, e.Group = k.info.Provenance.Run, defaultGroup(name)
+			e.Run, e.Group = k.info.Provenance.Run, cache.DefaultGroup(name)
 			if i := k.identity; i != nil {
 				e.Group = cmp.Or(i.group, e.Group)
 				if i.run.NewerThan(e.Run) {
@@ -171,14 +175,6 @@ func (b *Bucket) entry(ctx context.Context, name string, all map[string]listed) 
 		e.LastUsed = used.modified
 	}
 	return e
-}
-
-// defaultGroup is a tarball's name up to the last "_".
-func defaultGroup(name string) string {
-	if i := strings.LastIndex(name, "_"); i > 0 {
-		return name[:i]
-	}
-	return strings.TrimSuffix(name, ".tar")
 }
 
 // info returns what an object holds, which is read if it is not known.
@@ -211,18 +207,8 @@ func (b *Bucket) holders(ctx context.Context, name string, layout *tarball.Layou
 		b.log.WarnContext(ctx, "no layer can be copied from another tarball", "error", err)
 		return nil, since
 	}
-	var names []string
-	for n := range all {
-		if isTarballName(n) {
-			names = append(names, n)
-		}
-	}
-	slices.SortFunc(names, func(x, y string) int {
-		if near := nearness(y, name) - nearness(x, name); near != 0 {
-			return near
-		}
-		return strings.Compare(x, y)
-	})
+	names := tarballsIn(all)
+	slices.SortStableFunc(names, func(x, y string) int { return nearness(y, name) - nearness(x, name) })
 	found := make([]*holder, len(names))
 	times := make([]time.Time, len(names))
 	var group errgroup.Group
@@ -255,7 +241,7 @@ func nearness(n, name string) int {
 	switch {
 	case n == name:
 		return 2
-	case defaultGroup(n) == defaultGroup(name):
+	case cache.DefaultGroup(n) == cache.DefaultGroup(name):
 		return 1
 	}
 	return 0
@@ -273,7 +259,7 @@ func (b *Bucket) Touch(ctx context.Context, name string) error {
 		return err
 	}
 	if o == nil {
-		return fmt.Errorf("%s%s/%s%s: %w", scheme, b.name, b.prefix, name, fs.ErrNotExist)
+		return fmt.Errorf("%s: %w", b.address(name), fs.ErrNotExist)
 	}
 	return b.record(ctx, o)
 }

@@ -84,9 +84,9 @@ func planID(layout *tarball.Layout, p *put) string {
 		fmt.Fprintf(h, "%d %d %s\n", s.Offset, s.Length, s.Blob)
 		h.Write(s.Literal)
 	}
-	i := p.identity("", time.Time{})
+	metadata := p.identity("", time.Time{}).metadata()
 	for _, k := range []string{metaDigest, metaReference, metaRun, metaGroup, metaIndexes} {
-		fmt.Fprintf(h, "%q\n", i.metadata()[k])
+		fmt.Fprintf(h, "%q\n", metadata[k])
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -151,8 +151,8 @@ func (b *Bucket) forget(ctx context.Context, name string, digest v1.Hash) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	key := pendingName(name, digest)
-	if _, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.key(key), RequestPayer: b.payer()}); err != nil {
-		b.log.WarnContext(ctx, "the record of an upload cannot be removed: a sweep will", "object", key, "error", b.wrap(ctx, "DeleteObject", key, err))
+	if err := b.delete(ctx, key, ""); err != nil {
+		b.log.WarnContext(ctx, "the record of an upload cannot be removed: a sweep will", "object", key, "error", err)
 	}
 }
 
@@ -203,7 +203,7 @@ func (b *Bucket) readSmall(ctx context.Context, name string) ([]byte, error) {
 // adopt returns the upload that an earlier attempt has left, nil if there is none that can be
 // gone on with. One of a process that makes progress is waited for.
 func (p *put) adopt(ctx context.Context, layout *tarball.Layout) (*upload, error) {
-	b, name := p.bucket, pendingName(p.name, p.digest)
+	b, name, plan := p.bucket, pendingName(p.name, p.digest), planID(layout, p)
 	var last *pending
 	since := b.now()
 	for {
@@ -211,7 +211,7 @@ func (p *put) adopt(ctx context.Context, layout *tarball.Layout) (*upload, error
 		if d == nil || err != nil {
 			return nil, err
 		}
-		if d.Plan != planID(layout, p) {
+		if d.Plan != plan {
 			return nil, nil // another run's, which goes on beside this one
 		}
 		if last == nil || last.Token != d.Token || last.Beat != d.Beat {

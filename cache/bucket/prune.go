@@ -242,11 +242,9 @@ func (b *Bucket) sweepUploads(ctx context.Context, age time.Duration, alive map[
 				continue
 			}
 			if !dry {
-				if _, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: &id, RequestPayer: b.payer()}); err != nil {
-					if err = b.wrap(ctx, "AbortMultipartUpload", name, err); !isGone(err) {
-						errs = append(errs, err)
-						continue
-					}
+				if err := b.abort(ctx, name, &id); err != nil && !isGone(err) {
+					errs = append(errs, err)
+					continue
 				}
 			}
 			gone = append(gone, cache.Leftover{Name: name, Kind: cache.PartialLeftover, Age: since})

@@ -226,7 +226,7 @@ func TestSweep(t *testing.T) {
 	server.Put("images/.other", nil, nil)
 	server.Age(25 * time.Hour)
 	server.Put("images/.late_1.tar"+usedKind, nil, nil)
-	// That of d advances: its record is written anew.
+	// That of d advances: its record is written again.
 	for _, key := range server.Objects() {
 		if strings.HasPrefix(key, "images/.d_1.tar.") {
 			raw, _ := server.Object(key)

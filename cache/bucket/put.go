@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -46,11 +43,8 @@ func (b *Bucket) newPut(ctx context.Context, name string, o *cache.PutOptions) (
 	if o != nil {
 		p.PutOptions = *o
 	}
-	switch {
-	case p.MinRate < 0:
-		return nil, fmt.Errorf("stock %s: PutOptions.MinRate is %d bytes a second: it must be 0, for no limit, or more", name, p.MinRate)
-	case len(p.Group) > 200 || !utf8.ValidString(p.Group) || strings.ContainsFunc(p.Group, unicode.IsControl):
-		return nil, fmt.Errorf("%w %q: its group %q is longer than 200 bytes, not UTF-8, or contains a control character", cache.ErrInvalidName, name, p.Group)
+	if err := p.PutOptions.Check(name); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

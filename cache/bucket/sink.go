@@ -68,12 +68,22 @@ type buffer struct {
 var errCannotRestart = errors.New("the layer cannot be begun again in this upload")
 
 func newSink(layout *tarball.Layout, parts []part, window int64, limit int) *sink {
-	s := &sink{layout: layout, parts: parts, window: window, limit: limit, buffers: map[int]*buffer{}, states: map[int64]state{}}
-	s.cond = sync.NewCond(&s.mu)
-	s.isSent, s.isStored, s.isBusy, s.attempt = make([]bool, len(parts)), make([]bool, len(parts)), make([]bool, len(parts)), make([]int, len(parts))
+	s := newSinkOf(parts)
+	s.layout, s.window, s.limit = layout, window, limit
 	for _, l := range layout.Layers() {
 		s.layers = append(s.layers, &sinkLayer{Segment: l})
 	}
+	return s
+}
+
+// newSinkOf returns a sink of parts that are all copied.
+func newSinkOf(parts []part) *sink {
+	n := len(parts)
+	s := &sink{
+		parts: parts, buffers: map[int]*buffer{}, states: map[int64]state{},
+		isSent: make([]bool, n), isStored: make([]bool, n), isBusy: make([]bool, n), attempt: make([]int, n),
+	}
+	s.cond = sync.NewCond(&s.mu)
 	return s
 }
 
@@ -430,10 +440,3 @@ type events struct {
 func (e events) Verified(layer v1.Hash)  { e.sink.verified(layer) }
 func (e events) Restarted(layer v1.Hash) { e.sink.restarted(layer) }
 func (e events) Damaged(layer v1.Hash)   { e.damaged(layer) }
-
-// newSinkOf returns a sink of parts that are all copied.
-func newSinkOf(parts []part) *sink {
-	s := &sink{parts: parts, isSent: make([]bool, len(parts)), isStored: make([]bool, len(parts)), states: map[int64]state{}}
-	s.cond = sync.NewCond(&s.mu)
-	return s
-}

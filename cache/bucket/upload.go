@@ -469,12 +469,16 @@ func (u *upload) abort(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	b := u.bucket
-	if _, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.key(u.put.name), UploadId: &u.id, RequestPayer: b.payer()}); err != nil {
-		if err = b.wrap(ctx, "AbortMultipartUpload", u.put.name, err); !hasStatus(err, http.StatusNotFound) {
-			b.log.WarnContext(ctx, "an upload cannot be aborted: a sweep will", "tarball", u.put.path, "error", err)
-		}
+	if err := b.abort(ctx, u.put.name, &u.id); err != nil && !hasStatus(err, http.StatusNotFound) {
+		b.log.WarnContext(ctx, "an upload cannot be aborted: a sweep will", "tarball", u.put.path, "error", err)
 	}
 	b.forget(ctx, u.put.name, u.put.digest)
+}
+
+// abort aborts an upload of an object.
+func (b *Bucket) abort(ctx context.Context, name string, id *string) error {
+	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.key(name), UploadId: id, RequestPayer: b.payer()})
+	return b.wrap(ctx, "AbortMultipartUpload", name, err)
 }
 
 // watchRate ends the transfer when less comes than is required, in the mean of a minute in which
