@@ -20,6 +20,7 @@ import (
 	"github.com/dockercache/dockercache/cache/atomicfile"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -235,15 +236,6 @@ func (d *Dir) Put(ctx context.Context, name string, img *tarball.Image, src tarb
 	return p.result, p.run(ctx, img, src)
 }
 
-// repository returns a complete reference, as images have it, without its tag.
-func repository(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return ref
-	}
-	return named.Name()
-}
-
 // put is one call of Put or of what is like it.
 type put struct {
 	PutOptions
@@ -361,7 +353,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		sweepPartials(d.path, p.name, d.now())
 		sweepPrevious(d.path, p.name, d.sweepGrace(), d.now())
 		p.result.Unrecorded = p.recorded(ctx, setUsed(d.path, p.name, &current.Info, p.Provenance.Run, p.Group, d.now()))
-	case !p.Replace && repository(current.Image.Reference()) != repository(p.reference):
+	case !p.Replace && refname.Repository(current.Image.Reference()) != refname.Repository(p.reference):
 		return false, fmt.Errorf("%s: %w: it holds %s, and %s is of another repository", p.path, ErrOtherImage, current.Image.Reference(), p.reference)
 	case run.NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = Superseded

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -153,7 +154,7 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 			return false, nil
 		}
 		p.bucket.touch(ctx, current)
-	case !p.Replace && repository(was.reference) != repository(p.reference):
+	case !p.Replace && refname.Repository(was.reference) != refname.Repository(p.reference):
 		return false, fmt.Errorf("%s: %w: it holds %s, and %s is of another repository", p.path, cache.ErrOtherImage, was.reference, p.reference)
 	case was.run.NewerThan(p.Provenance.Run) && !p.Force:
 		outcome = cache.Superseded
@@ -168,14 +169,6 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 	}
 	p.result.Outcome, p.result.Total = outcome, current.size
 	return true, nil
-}
-
-func repository(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return ref
-	}
-	return named.Name()
 }
 
 // isDamaged reports whether what is there is known to be damaged, or is found to be so if that

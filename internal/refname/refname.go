@@ -141,3 +141,12 @@ func lower(repository string) string {
 
 // Hub are the names of Docker Hub's registry. The first is that of complete references.
 var Hub = []string{"docker.io", "index.docker.io", "registry-1.docker.io"}
+
+// Repository returns a complete reference, as images have it, without its tag.
+func Repository(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
+}
