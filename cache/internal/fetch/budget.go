@@ -197,8 +197,8 @@ func (f *Fetcher) makeRoom(by *run, now time.Time) {
 			if c.dropped || !tooMany && !isSurplus {
 				continue
 			}
-			if c.samples == 0 { // so long it may take at least
-				c.longest = max(c.longest, now.Sub(c.opened))
+			if c.samples == 0 {
+				c.inVain = max(c.inVain, now.Sub(c.opened))
 			}
 			c.drop()
 			if tooMany {

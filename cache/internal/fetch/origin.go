@@ -54,6 +54,7 @@ type origin struct {
 	endedAt     time.Time     // when the last one did
 	firstByte   time.Duration // the mean of late
 	longest     time.Duration // the longest first byte of late
+	inVain      time.Duration // how long a connection was open at most that was ended without one
 	moved       time.Time     // when a byte came, or the first connection was opened
 	stuck       bool          // it waited too long for a byte, and none has come since
 	probeAt     time.Time     // not before
@@ -178,6 +179,7 @@ func (o *origin) began(first time.Duration) {
 	}
 	o.firstByte += (first - o.firstByte) / 8
 	o.longest = max(first, o.longest*15/16)
+	o.inVain = o.inVain * 15 / 16
 }
 
 // finished records the rate of a connection that has ended.
@@ -203,12 +205,19 @@ func (o *origin) finished(c *connection, now time.Time) {
 // waits reports whether the origin has connections, and none has brought a byte for longer
 // than a first one usually takes.
 func (o *origin) waits(now time.Time) bool {
-	return o.stuck || len(o.connections) > 0 && now.Sub(o.moved) >= o.patience()
+	return o.stuck || len(o.connections) > 0 && now.Sub(o.moved) >= o.usualFirst()
 }
 
-// patience is how long a first byte may take before the connection counts as slow.
-func (o *origin) patience() time.Duration {
+// usualFirst is how long a first byte takes at most, by those that came.
+func (o *origin) usualFirst() time.Duration {
 	return max(5*o.firstByte, o.longest*3/2, time.Second)
+}
+
+// patience is how long a first byte may take before the connection counts as slow: longer
+// than one that was ended without it was open, for a registry that is a cache may have to
+// fetch the blob first, and each new connection would be ended too early.
+func (o *origin) patience() time.Duration {
+	return max(o.usualFirst(), o.inVain*3/2)
 }
 
 // usual returns the rate that connections of the origin other than this one have, or had of

@@ -109,7 +109,7 @@ func TestSourceThatNeverAnswersIsReplaced(t *testing.T) {
 			s.hosts = []*server{mirror, {name: "own", rate: constant(link), roundTrip: roundTrip}}
 			o := succeed(t, s)
 			t.Log(o)
-			assert.LessOrEqual(t, o.took, alone.took+6*time.Second, "alone %s; with the mirror %s", alone, o)
+			assert.LessOrEqual(t, o.took, alone.took+5*time.Second, "alone %s; with the mirror %s", alone, o)
 		})
 	}
 }
