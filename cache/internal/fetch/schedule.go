@@ -380,7 +380,7 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 	case now.Sub(c.opened) < slowAfter:
 		return false
 	case c.samples == 0: // of those that wait for a first byte together none is slow
-		return r.common > 0 && (now.Sub(c.opened) > c.patience() || c.stuck)
+		return r.common > 0 && (now.Sub(c.opened) > c.patience() || c.silent)
 	case c.slow:
 		return c.rate*slowPart/2 < usual
 	}
