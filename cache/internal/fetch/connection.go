@@ -21,6 +21,7 @@ type connection struct {
 	choice
 	racing bool // the chunk has another one, which was there before
 	probe  bool // beyond the number of connections, to measure an origin
+	others bool // its range could be read from another origin too
 	cancel context.CancelCauseFunc
 
 	from, end int64        // what is asked for

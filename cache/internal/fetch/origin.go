@@ -57,7 +57,6 @@ type origin struct {
 	inVain      time.Duration // how long a connection was open at most that was ended without one
 	moved       time.Time     // when a byte came, or the first connection was opened
 	stuck       bool          // it waited longer than usual for a byte, and none has come since
-	silent      bool          // the same, but longer than patience
 	probeAt     time.Time     // not before
 	probeWait   time.Duration
 	back        time.Duration // how long it is not asked whether it is back
@@ -158,11 +157,10 @@ func (o *origin) measure(now time.Time) {
 			n++
 		}
 		if c.before > before {
-			o.moved, o.stuck, o.silent = now, false, false
+			o.moved, o.stuck = now, false
 		}
 	}
 	o.stuck = o.waits(now)
-	o.silent = o.silent || o.stuck && len(o.connections) > 0 && now.Sub(o.moved) >= o.patience()
 	if n == 0 {
 		return
 	}
@@ -189,7 +187,7 @@ func (o *origin) finished(c *connection, now time.Time) {
 	took := now.Sub(c.opened) - time.Duration(c.first.Load())
 	got := c.got.Load()
 	if got > 0 && c.samples == 0 { // it was too short to be measured
-		o.moved, o.stuck, o.silent = now, false, false
+		o.moved, o.stuck = now, false
 		if least := float64(got) / max(took, tick/2).Seconds(); (len(o.connections) == 0 || o.rate == 0) && least > o.rate {
 			o.rate, o.measured, o.best = least, now, max(o.best, least)
 		}

@@ -380,7 +380,7 @@ func (r *run) isSlow(c *connection, usual float64, now time.Time) bool {
 	case now.Sub(c.opened) < slowAfter:
 		return false
 	case c.samples == 0: // of those that wait for a first byte together none is slow
-		return r.common > 0 && (now.Sub(c.opened) > c.patience() || c.silent)
+		return r.common > 0 && (now.Sub(c.opened) > c.patience() || c.stuck && c.others)
 	case c.slow:
 		return c.rate*slowPart/2 < usual
 	}
@@ -437,7 +437,7 @@ func (r *run) open(ctx context.Context, p *plan, now time.Time) {
 	}
 	own, cancel := context.WithCancelCause(ctx)
 	c := &connection{
-		layer: p.layer, chunk: ch, generation: p.layer.generation, choice: p.choice, racing: p.racing, probe: p.probe,
+		layer: p.layer, chunk: ch, generation: p.layer.generation, choice: p.choice, racing: p.racing, probe: p.probe, others: p.others,
 		cancel: cancel, from: ch.pos, at: ch.pos, end: ch.end, opened: now,
 	}
 	if p.layer.stream {
