@@ -1,0 +1,31 @@
+//go:build !linux
+
+package dataroot
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/dockercache/dockercache/cache/tarball"
+)
+
+func canMount() error { return unsupported() }
+
+func (b *builder) make(context.Context, string, *os.File) error { return unsupported() }
+
+func copyTemplate(context.Context, *os.File, *os.File, int64, bool) (Way, int64, error) {
+	return "", 0, unsupported()
+}
+
+func mountFile(*os.File, int64, string, bool) error { return unsupported() }
+
+func createNameless(string) (*os.File, error) { return nil, unsupported() }
+
+func lastUsed(info os.FileInfo) time.Time { return info.ModTime() }
+
+func discard(context.Context, string) error { return unsupported() }
+
+func clones() ([]Clone, error) { return nil, unsupported() }
+
+func (d *Dir) verify(context.Context, string, Engine, []*tarball.Tarball) error { return unsupported() }
