@@ -385,8 +385,8 @@ const (
 func (h *server) start(name string, scale float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.name, h.scale = cmp.Or(h.name, name), scale
-	if h.begun.IsZero() {
+	if h.begun.IsZero() { // another image may be read from it already
+		h.name, h.scale = cmp.Or(h.name, name), scale
 		h.begun, h.firstSeen, h.distrusted = time.Now(), map[v1.Hash]time.Duration{}, map[v1.Hash]bool{}
 	}
 }
