@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -142,7 +143,7 @@ func (r *Record) hasAll(images []*tarball.Tarball) bool {
 		wanted[Image{Reference: t.Image.Reference(), Digest: t.Image.Digest()}] = true
 	}
 	for _, i := range r.Images {
-		i.ID = v1.Hash{}
+		i = Image{Reference: i.Reference, Digest: i.Digest}
 		if !wanted[i] {
 			return false
 		}
@@ -154,11 +155,11 @@ func (r *Record) hasAll(images []*tarball.Tarball) bool {
 // lock waits until no other build of the name goes on, on this machine or another one that the
 // locks of the file system reach. Elsewhere both build, and the last one stays.
 func (d *Dir) lock(ctx context.Context, name string) (release func(), err error) {
-	path := filepath.Join(d.path, "."+name+".lock")
-	f, err := sys.OpenOwn(path, 0)
+	at := filepath.Join(d.path, "."+name+".lock")
+	f, err := sys.OpenOwn(at, 0)
 	if errors.Is(err, os.ErrNotExist) {
-		if f, err = sys.CreateOwn(path); errors.Is(err, os.ErrExist) { // another process has
-			f, err = sys.OpenOwn(path, 0)
+		if f, err = sys.CreateOwn(at); errors.Is(err, os.ErrExist) { // another process has
+			f, err = sys.OpenOwn(at, 0)
 		}
 	}
 	if err != nil {
@@ -216,7 +217,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 			return fmt.Errorf("%s: %w", reference, err)
 		}
 		ids[id] = true
-		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id})
+		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id, Tarball: path.Base(t.Name())})
 	}
 	sortImages(b.record.Images)
 	if b.before == nil {

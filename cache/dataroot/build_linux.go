@@ -139,8 +139,8 @@ func makeFileSystem(ctx context.Context, f *os.File, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("make a sparse file of %d bytes: %w", size, err)
 	}
-	return runTool(ctx, "e2fsprogs", "mkfs.ext4", "-q", "-F", "-b", fmt.Sprint(blockSize), "-m", "0", "-J", "size=64",
-		"-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", f.Name(), fmt.Sprint(size/blockSize))
+	return runTool(ctx, "e2fsprogs", "mkfs.ext4", "-q", "-F", "-b", fmt.Sprint(blockSize), "-m", "0",
+		"-J", fmt.Sprintf("size=%d", min(max(size>>24, 4), 64)), "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", f.Name(), fmt.Sprint(size/blockSize))
 }
 
 // checkFileSystem checks a file system that is not mounted.

@@ -104,6 +104,12 @@ type Template struct {
 	Err error
 }
 
+// Base returns what [Dir.Build] was called with, of a template with a record.
+func (t *Template) Base() string {
+	base, _ := strings.CutSuffix(t.Name, TemplateName("", t.Record.Engine))
+	return base
+}
+
 // List returns the templates, sorted by name. The error is one of reading the directory.
 func (d *Dir) List() ([]Template, error) {
 	entries, err := os.ReadDir(d.path)
@@ -200,8 +206,7 @@ func (d *Dir) Find(ctx context.Context, base string, e Engine) (Template, error)
 func (d *Dir) Of(base string) ([]Template, error) {
 	all, err := d.List()
 	return slices.DeleteFunc(all, func(t Template) bool {
-		rest, ok := strings.CutPrefix(t.Name, base+".")
-		return !ok || t.Record == nil || rest != strings.TrimPrefix(TemplateName("", t.Record.Engine), ".")
+		return t.Record == nil || t.Name != TemplateName(base, t.Record.Engine)
 	}), err
 }
 

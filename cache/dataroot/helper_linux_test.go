@@ -77,7 +77,7 @@ func openWorld(t *testing.T, at string) *world {
 	path := filepath.Join(at, "cache")
 	dir, err := cache.Open(path, nil)
 	require.NoError(t, err)
-	root, err := dataroot.Open(path, &dataroot.Options{Size: 8 << 30})
+	root, err := dataroot.Open(path, &dataroot.Options{Size: 1 << 30})
 	require.NoError(t, err)
 	return &world{t, at, dir, root}
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -190,11 +191,13 @@ func discard(ctx context.Context, at string) error {
 	}
 	for i := len(all) - 1; i >= 0; i-- {
 		if strings.HasPrefix(all[i].at, at+"/") || i == last {
+			sys.AtStep("unmount")
 			if err := unmount(ctx, all[i].at); err != nil {
 				return err
 			}
 		}
 	}
+	sys.AtStep("done")
 	return nil
 }
 

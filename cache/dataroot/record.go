@@ -39,6 +39,8 @@ type Image struct {
 	Digest v1.Hash `json:"digest"`
 	// ID is what the engine calls it: the digest of its config or of its manifest.
 	ID v1.Hash `json:"id"`
+	// Tarball is the name of the tarball, without a path.
+	Tarball string `json:"tarball"`
 }
 
 // An EngineRecord says which program unpacked the images.

@@ -1,0 +1,405 @@
+// Engine-root unpacks images ahead of time, and hands jobs an engine's data root that has
+// them.
+//
+//	engine-root build [-dir DIR] [-engine docker] IMAGE...
+//	engine-root clone -mount /var/lib/docker IMAGE
+//	engine-root discard /var/lib/docker
+//
+// The other commands are refresh, list, verify and remove. See "engine-root help" for them,
+// and "engine-root help COMMAND" for the flags of each.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dockercache/dockercache/cache/dataroot"
+	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/naming"
+	"github.com/dockercache/dockercache/examples/internal/report"
+	"github.com/dockercache/dockercache/examples/internal/stocked"
+	"github.com/dockercache/dockercache/examples/internal/store"
+	"github.com/dockercache/dockercache/registry"
+)
+
+const notes = `Environment: for a bucket the variables of AWS's SDK.
+
+It needs Linux, root, loop devices, and for build, refresh and verify mkfs.ext4, e2fsck
+and the engine's programs. In a container it must be privileged, with the machine's /dev.
+
+Exit codes: 0 all is well, 1 something failed, 2 wrong usage, 3 there is no such
+template, 130 interrupted.
+`
+
+// noTemplate is the exit code when all that failed is that there is no template: a job can
+// load its image.
+const noTemplate = 3
+
+var program = cli.Program{
+	Name: "engine-root",
+	Usage: `Usage: engine-root COMMAND [flags] [ARGUMENT...]
+
+Unpacks stocked images once, by the engine itself, into a file with its data root: a
+template. A job gets a clone of it, mounted, in which its engine finds the images.
+On XFS and btrfs a clone takes no time and no space.
+
+  build IMAGE...    make a template that holds the images, from their tarballs
+  refresh [NAME...] make templates hold what their tarballs have now, all by default
+  clone IMAGE       mount a writable clone of the template of an image
+  discard DIR...    unmount clones, which removes them
+  list              the templates, and the clones that are mounted
+  verify [NAME...]  check templates by the engine's own account, all by default
+  remove NAME...    remove templates; clones of them go on
+
+Run "engine-root help COMMAND" for the flags of a command.
+`,
+	Notes: notes,
+	Commands: []cli.Program{
+		command("build", " IMAGE...", func(o *options, f *cli.FlagSet) {
+			imageFlags(o, f)
+			f.StringVar(&o.name, "template", "", "what the template's name begins with, `NAME` (default: the name of the first image's tarball)")
+			f.Var((*cli.Size)(&o.root.Size), "size", "how much a clone's engine can keep in all, `SIZE`; the file is sparse (default 256GiB)")
+			f.BoolVar(&o.build.Whole, "whole", false, "begin with an empty data root, also where there is a template to go on from")
+		}, (*options).buildImages),
+		command("refresh", " [NAME...]", func(*options, *cli.FlagSet) {}, (*options).refresh),
+		command("clone", " IMAGE", func(o *options, f *cli.FlagSet) {
+			imageFlags(o, f)
+			f.StringVar(&o.name, "template", "", "the `NAME` that the template was built with (default: the name of the image's tarball)")
+			f.StringVar(&o.mount, "mount", "", "an empty directory, `DIR`, that becomes the engine's data root")
+			f.StringVar(&o.clone.Below, "below", "", "a directory, `DIR`, on the file system that has the clone's bytes (default: that of the templates)")
+			f.BoolVar(&o.clone.NoCopy, "no-copy", false, "fail where the file system cannot share blocks, rather than copy")
+			f.BoolVar(&o.anyVersion, "any-version", false, "clone the template of another version of the engine too, where there is none of this one")
+		}, (*options).cloneImage),
+		command("discard", " DIR...", func(*options, *cli.FlagSet) {}, (*options).discard),
+		command("list", "", func(*options, *cli.FlagSet) {}, (*options).list),
+		command("verify", " [NAME...]", func(*options, *cli.FlagSet) {}, (*options).verify),
+		command("remove", " NAME...", func(*options, *cli.FlagSet) {}, (*options).remove),
+	},
+}
+
+func main() { cli.Main(program.Run) }
+
+type options struct {
+	command, takes, dir, roots, name, mount, branch string
+	kind                                            string
+	anyVersion                                      bool
+	arguments                                       []string
+	flags                                           *cli.FlagSet
+	naming                                          naming.Flags
+	engine                                          dataroot.Engine
+	root                                            dataroot.Options
+	build                                           dataroot.BuildOptions
+	clone                                           dataroot.CloneOptions
+	run                                             func(o *options, ctx context.Context, out *cli.Output) error
+}
+
+// command makes the program of a command, which takes these arguments.
+func command(name, takes string, flags func(o *options, f *cli.FlagSet), run func(o *options, ctx context.Context, out *cli.Output) error) cli.Program {
+	return cli.Program{
+		Name: "engine-root " + name, Usage: fmt.Sprintf("Usage: engine-root %s [flags]%s\n", name, takes), Notes: notes,
+		Setup: func(f *cli.FlagSet) cli.Runner {
+			o := &options{command: name, takes: takes, run: run, flags: f}
+			if name != "discard" {
+				f.StringVar(&o.dir, "dir", "", store.Usage)
+				f.StringVar(&o.roots, "roots", "", "the directory with the templates, `DIR`, which no other user may write to (default: that of the tarballs)")
+			}
+			switch name {
+			case "build", "refresh", "clone", "verify":
+				f.StringVar(&o.kind, "engine", string(dataroot.Docker), "the `KIND` of engine: docker, docker-containerd (with containerd's store), podman, or containerd")
+				f.StringVar(&o.engine.Program, "program", "", "the engine's `PROGRAM` (default dockerd, podman or containerd)")
+			}
+			f.JSONFlag("print JSON, one object to a line")
+			f.VerboseFlag(cli.VerboseUsage)
+			f.Advice(advice)
+			flags(o, f)
+			return o
+		},
+	}
+}
+
+func imageFlags(o *options, f *cli.FlagSet) {
+	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
+	o.naming.Register(f.FlagSet)
+}
+
+// advice says what to do about an error, "" if that is not known.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, dataroot.ErrNoTemplate):
+		return "make one with engine-root build, or load the image with load-image"
+	case errors.Is(err, dataroot.ErrUnsupported):
+		return "where a data root cannot be mounted, load-image loads the image"
+	case errors.Is(err, dataroot.ErrInUse):
+		return "stop the engine first"
+	}
+	return ""
+}
+
+// Check finds what is wrong with the arguments and flags, and fills in defaults.
+func (o *options) Check(args []string) (err error) {
+	if err := cli.FlagsFirst(args, "an argument"); err != nil {
+		return err
+	}
+	o.arguments = args
+	switch needed := o.takes != "" && !strings.Contains(o.takes, "["); {
+	case o.takes == "" && len(args) > 0:
+		return fmt.Errorf("%s takes no argument, %q was given", o.command, args[0])
+	case needed && len(args) == 0:
+		return fmt.Errorf("%s wants%s", o.command, o.takes)
+	case o.command == "clone" && len(args) != 1:
+		return fmt.Errorf("clone wants one IMAGE, %d were given", len(args))
+	case o.command == "clone" && o.mount == "":
+		return errors.New("clone needs -mount DIR")
+	}
+	if o.engine.Kind = dataroot.Kind(o.kind); o.kind != "" && !slices.Contains(dataroot.Kinds(), o.engine.Kind) {
+		return fmt.Errorf("-engine %q: want one of %v", o.kind, dataroot.Kinds())
+	}
+	if o.command == "discard" {
+		return nil
+	}
+	if o.command == "build" || o.command == "clone" {
+		if err := cli.Images(args); err != nil {
+			return err
+		}
+		if err := o.naming.Check(args); err != nil {
+			return err
+		}
+		if o.branch, err = o.naming.Branch(o.branch); err != nil {
+			return err
+		}
+	}
+	o.dir, err = store.Dir(o.dir, o.flags.FlagSet)
+	if err == nil && o.roots == "" {
+		if o.roots = o.dir; store.IsBucket(o.dir) {
+			return errors.New("-dir is a bucket: -roots DIR says where the templates are")
+		}
+	}
+	return err
+}
+
+func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	o.root.Logger = out.Log
+	err := o.run(o, ctx, out)
+	if errors.Is(err, dataroot.ErrNoTemplate) || errors.Is(err, stocked.ErrMissing) {
+		out.Report(err)
+		if code := out.Code(ctx); code != cli.OK {
+			return code
+		}
+		return noTemplate
+	}
+	if err != nil {
+		out.Fail(err)
+	}
+	return out.Code(ctx)
+}
+
+// base is what the names of an image's templates begin with.
+func (o *options) base() (string, error) {
+	if o.name != "" {
+		return o.name, nil
+	}
+	names, err := o.naming.Names(o.arguments[0], o.branch, registry.DefaultPlatform().String())
+	return strings.TrimSuffix(names.Tarball, ".tar"), err
+}
+
+func (o *options) buildImages(ctx context.Context, out *cli.Output) error {
+	dir, err := store.Open(ctx, o.dir, nil)
+	if err != nil {
+		return err
+	}
+	var images []*tarball.Tarball
+	defer func() {
+		for _, t := range images {
+			_ = t.Close()
+		}
+	}()
+	for _, image := range o.arguments {
+		names, err := o.naming.Names(image, o.branch, registry.DefaultPlatform().String())
+		if err != nil {
+			return err
+		}
+		t, err := stocked.Find(ctx, dir, image, names)
+		if t != nil {
+			images = append(images, t)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", image, err)
+		}
+	}
+	base, err := o.base()
+	if err != nil {
+		return err
+	}
+	return o.make(ctx, base, images, out)
+}
+
+// make builds or refreshes a template, and prints what was done.
+func (o *options) make(ctx context.Context, base string, images []*tarball.Tarball, out *cli.Output) error {
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	roots.Sweep()
+	r, err := roots.Build(ctx, base, o.engine, images, &o.build)
+	if err != nil {
+		return err
+	}
+	record := report.NewRoot(o.roots, &r.Template)
+	record.Outcome, record.Seconds = string(r.Outcome), r.Took.Seconds()
+	out.Print(record, record.Text())
+	return nil
+}
+
+func (o *options) refresh(ctx context.Context, out *cli.Output) error {
+	dir, err := store.Open(ctx, o.dir, nil)
+	if err != nil {
+		return err
+	}
+	return o.each(ctx, out, func(t *dataroot.Template) error {
+		if t.Record.Engine.Kind != o.engine.Kind {
+			return nil // another call's
+		}
+		var images []*tarball.Tarball
+		for _, i := range t.Record.Images {
+			image, err := dir.Get(ctx, i.Tarball)
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.Name, err)
+			}
+			defer image.Close()
+			images = append(images, image)
+		}
+		return o.make(ctx, t.Base(), images, out)
+	})
+}
+
+// each calls a function with the templates that were named, or all. An error is reported, and
+// the next one follows.
+func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot.Template) error) error {
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	all, err := roots.List()
+	if err != nil {
+		return err
+	}
+	if len(o.arguments) > 0 {
+		all = nil
+		for _, name := range o.arguments {
+			t, err := roots.Get(name)
+			if err != nil {
+				return err
+			}
+			all = append(all, t)
+		}
+	}
+	for _, t := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		if t.Err != nil {
+			out.Fail(t.Err)
+		} else if err := do(&t); err != nil {
+			out.Fail(err)
+		}
+	}
+	return nil
+}
+
+func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
+	base, err := o.base()
+	if err != nil {
+		return err
+	}
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	t, err := roots.Find(ctx, base, o.engine)
+	if o.anyVersion && errors.Is(err, dataroot.ErrNoTemplate) {
+		others, listErr := roots.Of(base)
+		for _, other := range others {
+			if other.Record.Engine.Kind == o.engine.Kind && (err != nil || other.Record.Made.After(t.Record.Made)) {
+				t, err = other, nil
+			}
+		}
+		err = errors.Join(err, listErr)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := roots.Clone(ctx, t.Name, o.mount, &o.clone)
+	if err != nil {
+		return err
+	}
+	record := report.NewClone(o.roots, c)
+	out.Print(record, record.Text())
+	return nil
+}
+
+func (o *options) discard(ctx context.Context, out *cli.Output) error {
+	for _, at := range o.arguments {
+		if err := dataroot.Discard(ctx, at); err != nil {
+			out.Fail(err)
+		}
+	}
+	return nil
+}
+
+func (o *options) list(ctx context.Context, out *cli.Output) error {
+	err := o.each(ctx, out, func(t *dataroot.Template) error {
+		record := report.NewRoot(o.roots, t)
+		record.Outcome = report.Listed
+		out.Print(record, record.Text())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	clones, err := dataroot.Clones()
+	if errors.Is(err, dataroot.ErrUnsupported) {
+		return nil
+	}
+	for _, c := range clones {
+		record := report.NewClone("", &c)
+		out.Print(record, record.Text())
+	}
+	return err
+}
+
+func (o *options) verify(ctx context.Context, out *cli.Output) error {
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	return o.each(ctx, out, func(t *dataroot.Template) error {
+		if t.Record.Engine.Kind != o.engine.Kind {
+			return nil
+		}
+		if err := roots.Verify(ctx, t.Name, o.engine); err != nil {
+			return err
+		}
+		record := report.NewRoot(o.roots, t)
+		record.Outcome = report.Verified
+		out.Print(record, record.Text())
+		return nil
+	})
+}
+
+func (o *options) remove(_ context.Context, out *cli.Output) error {
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	for _, name := range o.arguments {
+		if err := roots.Remove(filepath.Base(name)); err != nil {
+			out.Fail(err)
+		}
+	}
+	return nil
+}
