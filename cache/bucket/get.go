@@ -16,8 +16,8 @@ import (
 )
 
 // Get opens the tarball called name and reads its beginning, as [tarball.Read] does. Close must be
-// called in the end. What is read in order is read ahead by four to eight requests at a time, up to
-// 32 MiB; nothing is written to this machine's disk. A read that waits for the server is ended by
+// called in the end. What is read in order is read ahead by eight requests at a time, up to 32 MiB;
+// nothing is written to this machine's disk. A read that waits for the server is ended by
 // Close alone.
 //
 // If another tarball takes the name meanwhile, the layers that it has too are read from there;

@@ -62,13 +62,12 @@ type reader struct {
 	first  []byte          // the beginning, if it was read
 	failed error           // of the last read that failed
 	blocks []*block        // in the order in which they were announced
-	clock  int             // how many blocks were read to their end
 }
 
 // A block is a range that was announced.
 type block struct {
 	from, to int64
-	used     int      // the clock when it was last announced or read
+	passed   int      // how many blocks that were announced later were read since it was
 	waiting  int      // how many wait for it
 	fetch    *fetched // nil: it was not asked for, or was given up
 }
@@ -81,8 +80,8 @@ type fetched struct {
 	err     error  // likewise
 }
 
-// long is a time, by the clock of a reader, at which a block counts as one that nobody comes to.
-const long = -1 << 30
+// never is passed of a block that counts as one that nobody comes to.
+const never = 1 << 30
 
 // hasFailed reports whether the request has failed.
 func (f *fetched) hasFailed() bool {
@@ -108,8 +107,9 @@ func (r *reader) Close() error {
 	return nil
 }
 
-// Ahead implements [sys.Prefetcher].
-func (r *reader) Ahead() int64 { return r.ahead }
+// Ahead implements [sys.Prefetcher]. Twice as much is announced as is asked for at a time, so that
+// there is something to ask for whenever a block was read.
+func (r *reader) Ahead() int64 { return 2 * r.ahead }
 
 // WillNeed implements [sys.Prefetcher].
 func (r *reader) WillNeed(offset, n int64) {
@@ -117,7 +117,7 @@ func (r *reader) WillNeed(offset, n int64) {
 	defer r.mu.Unlock()
 	end := min(offset+n, r.size)
 	for offset = max(offset, int64(len(r.first))); offset < end; {
-		b := &block{from: offset, to: min(offset+r.block, end), used: r.clock}
+		b := &block{from: offset, to: min(offset+r.block, end)}
 		offset = b.to
 		r.blocks = append(r.blocks, b)
 	}
@@ -133,14 +133,14 @@ func (r *reader) WillNeed(offset, n int64) {
 }
 
 // schedule asks for what comes next, with the mutex held: so many blocks at a time as are read
-// ahead. One that nobody has come to while twice as many others were read does not count.
+// ahead. One that nobody has come to while twice as many later ones were read does not count.
 func (r *reader) schedule() {
 	if r.ctx.Err() != nil {
 		return
 	}
 	atOnce := int(r.ahead / r.block)
 	begun := 0
-	isStale := func(b *block) bool { return b.waiting == 0 && r.clock-b.used > 2*atOnce }
+	isStale := func(b *block) bool { return b.waiting == 0 && b.passed > 2*atOnce }
 	for _, b := range r.blocks {
 		if isStale(b) {
 			b.giveUp()
@@ -186,7 +186,7 @@ func (b *block) giveUp() {
 // need returns what was fetched of a block that is read now, with the mutex held. It is begun
 // before its turn if it has to be: then there may be twice as many, and others make room.
 func (r *reader) need(b *block) *fetched {
-	b.used = r.clock
+	b.passed = 0
 	if b.fetch != nil && b.fetch.hasFailed() { // when nobody waited for it
 		b.giveUp()
 	}
@@ -200,7 +200,7 @@ func (r *reader) need(b *block) *fetched {
 			continue
 		}
 		begun++
-		if o.waiting == 0 && (oldest == nil || o.used < oldest.used) {
+		if o.waiting == 0 && (oldest == nil || o.passed > oldest.passed) {
 			oldest = o
 		}
 	}
@@ -264,15 +264,17 @@ func (r *reader) readSome(p []byte, offset int64) (int, error) {
 	if f.err != nil {
 		if b.fetch == f { // it is asked for again when it is read, and not ahead of that
 			b.giveUp()
-			b.used = long
+			b.passed = never
 		}
 		return 0, f.err
 	}
 	n := copy(p, f.content[offset-b.from:])
 	if offset+int64(n) == b.to {
 		if i := slices.Index(r.blocks, b); i >= 0 {
+			for _, earlier := range r.blocks[:i] {
+				earlier.passed++
+			}
 			r.blocks = slices.Delete(r.blocks, i, i+1)
-			r.clock++
 		}
 		r.schedule()
 	}

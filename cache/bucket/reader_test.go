@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +137,38 @@ func TestReadAhead(t *testing.T) {
 	assert.LessOrEqual(t, server.Count(buckettest.GetObject), 1+(40<<20)/blockSize+2)
 }
 
+// Of an archive the layers that follow are read ahead too, those that are left out are not: many
+// small layers come by as many requests at a time as a large one.
+func TestReadAheadOfSmallLayers(t *testing.T) {
+	server := buckettest.New(t, "bucket")
+	src := newSource()
+	var sizes []int
+	for range 60 {
+		sizes = append(sizes, beginning, 0, 70_000)
+	}
+	layers := src.layers(sizes...)
+	stock(t, server, name, src, layers...)
+	file := get(t, open(t, server, nil), name)
+	isOmitted := func(d v1.Hash) bool {
+		return slices.ContainsFunc(layers, func(l v1.Descriptor) bool { return l.Digest == d && l.Size == beginning })
+	}
+	archive, err := file.Archive(isOmitted)
+	require.NoError(t, err)
+	before, wanted := requested(t, server), int64(0)
+	for _, l := range archive.Layers() {
+		wanted += l.Length
+	}
+	g := newGate(8)
+	server.SetQuirks(buckettest.Quirks{Replace: g.replace})
+	r := archive.Open(t.Context())
+	defer r.Close()
+	n, err := io.Copy(io.Discard, r) // each layer is verified
+	require.NoError(t, err)
+	assert.Equal(t, archive.Size(), n)
+	assert.LessOrEqual(t, requested(t, server)-before, wanted)
+	assert.LessOrEqual(t, g.most, 8+1)
+}
+
 // Reading one layer asks for its bytes, and the beginning of the tarball.
 func TestReadAheadEndsWithTheLayer(t *testing.T) {
 	server := buckettest.New(t, "bucket")
@@ -208,7 +241,9 @@ func TestMemoryOfBlocks(t *testing.T) {
 	}
 	assert.LessOrEqual(t, len(r.blocks), mostRecords)
 	r.mu.Lock()
-	r.clock += 1000 // nobody comes any more
+	for _, b := range r.blocks {
+		b.passed = 1000 // nobody comes any more
+	}
 	r.schedule()
 	r.mu.Unlock()
 	assert.Zero(t, r.held())

@@ -84,7 +84,7 @@ func (a *Archive) OpenUnverified(ctx context.Context) io.ReadCloser { return a.o
 
 func (a *Archive) open(ctx context.Context, verify bool) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return newReadAhead(ctx, cancel, &segmentReader{ctx: ctx, tarball: a.tarball, segments: a.layout.segments, verify: verify})
+	return newReadAhead(ctx, cancel, a.tarball.readSegments(ctx, a.layout.segments, verify))
 }
 
 // IsLocal reports whether the tarball is on a file system of this machine, not on one of
@@ -97,7 +97,7 @@ func (a *Archive) IsLocal() bool {
 // Verify reads the archive's layers and verifies each of them, with the errors of
 // reading what [Archive.Open] returns.
 func (a *Archive) Verify(ctx context.Context) error {
-	r := &segmentReader{ctx: ctx, tarball: a.tarball, segments: a.layout.Layers(), verify: true}
+	r := a.tarball.readSegments(ctx, a.layout.Layers(), true)
 	defer r.Close()
 	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, make([]byte, sys.HashBuffer))
 	return err

@@ -72,6 +72,7 @@ type section struct {
 	at, end  int64
 	ahead    sys.Prefetch
 	progress func(n int64) // nil: none
+	isAsked  bool          // what is read was asked for already
 }
 
 func (s *section) Read(p []byte) (int, error) {
@@ -83,7 +84,9 @@ func (s *section) Read(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
-	s.ahead.Keep(s.r, s.at, s.end)
+	if !s.isAsked {
+		s.ahead.Keep(s.r, s.at, s.end)
+	}
 	n, err := s.r.ReadAt(p[:min(int64(len(p)), s.end-s.at)], s.at)
 	if n > 0 {
 		err = nil // it comes again
@@ -95,16 +98,32 @@ func (s *section) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// segmentReader reads one segment of a tarball after the other.
+// segmentReader reads one segment of a tarball after the other. While it reads a layer it asks
+// for the next ones: of an image with small layers the storage would have little to read ahead.
 type segmentReader struct {
 	ctx      context.Context
 	tarball  *Tarball
 	segments []Segment
 	verify   bool
 
+	ahead  sys.Prefetch
+	ranges []sys.Range // of the layers, in the tarball
+	done   int64       // bytes of them that were read
+
 	next    int // of the segments
 	current io.ReadCloser
+	isLayer bool // it is one
 	closed  bool
+}
+
+func (t *Tarball) readSegments(ctx context.Context, segments []Segment, verify bool) *segmentReader {
+	r := &segmentReader{ctx: ctx, tarball: t, segments: segments, verify: verify}
+	for _, s := range segments {
+		if there, ok := t.Layout.Layer(s.Blob); ok && s.IsBlob() {
+			r.ranges = append(r.ranges, sys.Range{Offset: there.Offset, Length: s.Length})
+		}
+	}
+	return r
 }
 
 func (r *segmentReader) Read(p []byte) (int, error) {
@@ -122,7 +141,13 @@ func (r *segmentReader) Read(p []byte) (int, error) {
 			r.next++
 			continue
 		}
+		if r.isLayer {
+			r.ahead.KeepRanges(r.tarball.r, r.done, r.ranges)
+		}
 		n, err := r.current.Read(p)
+		if r.isLayer {
+			r.done += int64(n)
+		}
 		if err == io.EOF {
 			_ = r.current.Close()
 			r.current, err = nil, nil
@@ -144,14 +169,15 @@ func (r *segmentReader) open(s Segment) error {
 	case s.Length == 0:
 		return nil
 	case !s.IsBlob():
-		r.current = io.NopCloser(bytes.NewReader(s.Literal))
+		r.current, r.isLayer = io.NopCloser(bytes.NewReader(s.Literal)), false
 		return nil
 	}
 	layer, err := r.tarball.ReadRange(r.ctx, s.Blob, 0, s.Length)
 	if err != nil {
 		return err
 	}
-	if r.current = layer; r.verify {
+	layer.(*rangeReader).isAsked = true
+	if r.current, r.isLayer = layer, true; r.verify {
 		r.current = &verifyingReader{ReadCloser: layer, name: r.tarball.name, layer: s.Blob, left: s.Length, sum: sha256.New()}
 	}
 	return nil

@@ -142,5 +142,5 @@ func (l v1Layer) Size() (int64, error)                { return l.d.Size, nil }
 func (l v1Layer) MediaType() (types.MediaType, error) { return l.d.MediaType, nil }
 func (l v1Layer) Compressed() (io.ReadCloser, error) {
 	segment, _ := l.t.Layout.Layer(l.d.Digest)
-	return &segmentReader{ctx: context.Background(), tarball: l.t, segments: []Segment{segment}, verify: true}, nil
+	return l.t.readSegments(context.Background(), []Segment{segment}, true), nil
 }

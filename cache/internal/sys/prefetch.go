@@ -40,6 +40,39 @@ func (p *Prefetch) Keep(r io.ReaderAt, at, end int64) {
 	}
 }
 
+// A Range is one of a file.
+type Range struct{ Offset, Length int64 }
+
+// KeepRanges is Keep for a reader that reads ranges one after the other, of which it has read
+// done bytes: what follows may be in the ranges to come.
+func (p *Prefetch) KeepRanges(r io.ReaderAt, done int64, ranges []Range) {
+	ahead := int64(prefetchAhead)
+	own, isOwn := r.(Prefetcher)
+	f := FileOf(r)
+	switch {
+	case isOwn:
+		ahead = own.Ahead()
+	case f == nil:
+		return
+	}
+	var total int64
+	for _, s := range ranges {
+		total += s.Length
+	}
+	from, n := p.next(done, total, ahead)
+	to := from + n
+	for _, s := range ranges {
+		if i, j := max(from, 0), min(to, s.Length); i < j {
+			if isOwn {
+				own.WillNeed(s.Offset+i, j-i)
+			} else {
+				willNeed(f, s.Offset+i, j-i)
+			}
+		}
+		from, to = from-s.Length, to-s.Length
+	}
+}
+
 // next returns what is to be asked for now, if n is not 0: half of what may be ahead
 // at a time, so that requests are large.
 func (p *Prefetch) next(at, end, ahead int64) (offset, n int64) {

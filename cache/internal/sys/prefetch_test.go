@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"io"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -38,4 +39,34 @@ func TestPrefetchOfWhatGrows(t *testing.T) {
 	assert.Equal(t, [2]int64{1000, 2000}, [2]int64{offset, n})
 	offset, n = p.next(100_000, 200_000, prefetchAhead)
 	assert.Equal(t, [2]int64{100_000, 100_000}, [2]int64{offset, n})
+}
+
+// asked is a [Prefetcher] that records what it is asked for.
+type asked struct {
+	io.ReaderAt
+	ahead  int64
+	ranges []Range
+}
+
+func (a *asked) Ahead() int64             { return a.ahead }
+func (a *asked) WillNeed(offset, n int64) { a.ranges = append(a.ranges, Range{offset, n}) }
+
+// What follows is asked for across the ends of ranges, each byte once, and nothing between.
+func TestPrefetchOfRanges(t *testing.T) {
+	ranges := []Range{{1000, 30}, {5000, 0}, {2000, 5}, {3000, 100}}
+	a := &asked{ahead: 40}
+	var p Prefetch
+	p.KeepRanges(a, 0, ranges)
+	assert.Equal(t, []Range{{1000, 30}, {2000, 5}, {3000, 5}}, a.ranges)
+	p.KeepRanges(a, 19, ranges) // more than half of it is ahead
+	assert.Len(t, a.ranges, 3)
+	for done := int64(20); done <= 135; done++ {
+		p.KeepRanges(a, done, ranges)
+	}
+	next := int64(3005)
+	for _, r := range a.ranges[3:] {
+		assert.Equal(t, next, r.Offset)
+		next += r.Length
+	}
+	assert.EqualValues(t, 3100, next)
 }

@@ -144,7 +144,7 @@ func (b *bench) measureLoads(ctx context.Context) {
 	versions := b.makeTarballs(ctx, filepath.Join(dir, "loads"))
 	program := b.build(ctx, "load-image")
 	loadImage := func(v version, flags ...string) []string {
-		return append([]string{program, "-quiet", "-host", e.socket, "-lock-dir", filepath.Join(b.scratch, "locks"), "-dir", filepath.Dir(v.Name()), "-branch", v.branch}, append(flags, v.Image.Reference())...)
+		return b.loadImage(program, e, filepath.Dir(v.Name()), v, flags...)
 	}
 	clients := []client{
 		{"load-image", func(v version) []string { return loadImage(v) }},
@@ -176,9 +176,15 @@ func (b *bench) measureLoads(ctx context.Context) {
 	b.tables = append(b.tables, t)
 }
 
+// loadImage is load-image's command for a version of an image that is in dir.
+func (b *bench) loadImage(program string, e *engine, dir string, v version, flags ...string) []string {
+	args := []string{program, "-quiet", "-host", e.socket, "-lock-dir", filepath.Join(b.scratch, "locks"), "-dir", dir, "-branch", v.branch}
+	return slices.Concat(args, flags, []string{v.Image.Reference()})
+}
+
 // makeTarballs stocks two versions of an image under one reference, as the
-// tarballs of two branches.
-func (b *bench) makeTarballs(ctx context.Context, dir string) (versions []version) {
+// tarballs of two branches, in a new directory and in others.
+func (b *bench) makeTarballs(ctx context.Context, dir string, more ...string) (versions []version) {
 	// Random bytes spare the engine much of the work that it has with any client.
 	write := b.makeLayer
 	if b.ratio > 1 {
@@ -188,7 +194,9 @@ func (b *bench) makeTarballs(ctx context.Context, dir string) (versions []versio
 	check(os.Mkdir(dir, 0o700))
 	for i, branch := range []string{"main", "release"} {
 		b.makeTag("load-1", append(slices.Clone(base), last[i])...)
-		b.stock(ctx, dir, branch, straight, "load-1")
+		for _, d := range append([]string{dir}, more...) {
+			b.stock(ctx, d, branch, straight, "load-1")
+		}
 		versions = append(versions, version{branch, must(tarball.Open(filepath.Join(dir, "load_"+branch+".tar")))})
 	}
 	return versions

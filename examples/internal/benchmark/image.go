@@ -20,6 +20,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 type work struct {
@@ -77,6 +78,26 @@ func (b *bench) makeImage(w work) {
 		layers = append(layers, b.makeLayer(fmt.Sprintf("%s-%d", w.name, i), w.size))
 	}
 	b.makeTag(w.name, layers...)
+}
+
+// removeImage removes what makeImage made, but for the config.
+func (b *bench) removeImage(w work) {
+	manifest, err := os.ReadFile(b.tagFile(w.name))
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	check(err)
+	for _, l := range must(v1.ParseManifest(bytes.NewReader(manifest))).Layers {
+		check(os.Remove(filepath.Join(b.scratch, blobName(l.Digest))))
+	}
+	check(os.Remove(b.tagFile(w.name)))
+}
+
+// free is how much more fits where images are.
+func (b *bench) free() int64 {
+	var s unix.Statfs_t
+	check(unix.Statfs(b.scratch, &s))
+	return int64(s.Bavail) * int64(s.Bsize)
 }
 
 // tagFile is the symbolic link from a tag to its manifest.

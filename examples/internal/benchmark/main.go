@@ -49,6 +49,7 @@ func runPart(args []string) {
 		serveCommand:   func() { serve(args[2], os.Stdin, os.Stdout) },
 		measureCommand: func() { measure(args[2:]) },
 		uploadCommand:  func() { uploadFile(args[2]) },
+		getCommand:     func() { getObject(args[2]) },
 	}
 	if len(args) > 2 && parts[args[1]] != nil {
 		exit(1, catch(parts[args[1]]))
@@ -187,12 +188,12 @@ func parseFlags(args []string) (*options, error) {
 	list(f, &o.tools, "tools", "`LIST` of programs, of which one that is not installed is left out", ours, "crane", "regctl", "skopeo", "oras", "docker")
 	list(f, &o.links, "links", "`LIST` of links to the registry, in the order to measure", straight, limited)
 	list(f, &o.dockerLinks, "docker-links", "`LIST` of links that docker is measured over", straight, limited)
-	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again")
+	f.BoolVar(&o.kill, "kill", true, "kill docker-cache at 90 % of the giant layer and run it again, into a directory and into the bucket")
 	f.BoolVar(&o.sources, "sources", true, "pull the giant layer from two registries, with -all-sources and without")
 	f.BoolVar(&o.refresh, "refresh", true, "refresh an image that is there, on XFS, btrfs and ext4 where they can be mounted")
 	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs; its images and the tarballs are in $TMPDIR, which is best on a disk as in real use, with 10 GiB to spare")
 	f.BoolVar(&o.slow, "slow", true, "pull over connections of which one is slow, from a mirror that becomes slow, and beside an image that drips")
-	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed")
+	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed, and load from there, if docker is among the programs")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {

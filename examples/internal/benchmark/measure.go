@@ -27,6 +27,7 @@ type usage struct {
 	Peak    int64         // resident memory, bytes
 	Written int64         // bytes given to write and copy calls, sockets included
 	Engine  int64         // the same by an engine that worked for it; not in Written
+	Sent    int64         // bytes that the bucket sent for it, where that is counted
 }
 
 // measured runs a program to its end and returns what it cost. A process of its

@@ -269,6 +269,16 @@ func (b *bench) measureKill(ctx context.Context) {
 	w := b.work("giant")
 	dir, remove := b.directory()
 	defer remove()
+	before, again := b.killed(ctx, dir, w)
+	checkTarball(dir, w)
+	percent := func(n int64) float64 { return 100 * float64(n) / float64(w.size) }
+	b.count("(b) one giant layer, SIGKILL at 90 %, run again", "%.1f %% (%.1f MiB) in %.2f s; killed at %.1f %%, so %.1f MiB came twice",
+		percent(again.downloaded), mib(again.downloaded), again.wall.Seconds(), percent(before), mib(before+again.downloaded-w.size))
+}
+
+// killed ends docker-cache with SIGKILL when the registry has sent 90 % of an image's layer, and
+// runs it again. It returns how much was sent before.
+func (b *bench) killed(ctx context.Context, dir string, w work) (before int64, again stocked) {
 	start := b.server.stats(ctx, limited, -1)
 	cmd := b.cacheCommand(ctx, dir, "main", b.server.reference(limited, w.name))
 	check(cmd.Start())
@@ -280,12 +290,8 @@ func (b *bench) measureKill(ctx context.Context) {
 		check(fmt.Errorf("%s ended before it was killed: %w", ours, err))
 	}
 	// It has got some more since the answer came.
-	before := b.server.stats(ctx, limited, -1).since(start).Written
-	again := b.stock(ctx, dir, "main", limited, w.name)
-	checkTarball(dir, w)
-	percent := func(n int64) float64 { return 100 * float64(n) / float64(w.size) }
-	b.count("(b) one giant layer, SIGKILL at 90 %, run again", "%.1f %% (%.1f MiB) in %.2f s; killed at %.1f %%, so %.1f MiB came twice",
-		percent(again.downloaded), mib(again.downloaded), again.wall.Seconds(), percent(before), mib(before+again.downloaded-w.size))
+	before = b.server.stats(ctx, limited, -1).since(start).Written
+	return before, b.stock(ctx, dir, "main", limited, w.name)
 }
 
 // pairs are a mirror and an image's own registry, both with the image. Where the
