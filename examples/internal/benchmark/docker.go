@@ -37,7 +37,7 @@ func startDocker(dir string, env []string, program string) *engine {
 	if program != dockerd {
 		settings, driver = `{"features":{"containerd-snapshotter":true}}`, "overlayfs"
 	}
-	check(os.Mkdir(dir, 0o700))
+	check(os.MkdirAll(dir, 0o700))
 	check(os.WriteFile(config, []byte(settings), 0o600))
 	e := &engine{env: env, socket: "unix://" + dir + "/docker.sock"}
 	e.cmd = exec.Command(program,

@@ -140,6 +140,7 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureRefused(ctx)
 		b.measureConnections(ctx)
 		b.measureBucket(ctx)
+		b.measureRoots(ctx)
 		b.print(stdout)
 	})
 }
@@ -149,7 +150,7 @@ func (b *bench) count(what, format string, args ...any) {
 	b.counts = append(b.counts, []string{what, fmt.Sprintf(format, args...)})
 }
 
-// print writes everything in Markdown, in the order of the titles: (a) to (k).
+// print writes everything in Markdown, in the order of the titles: (a) to (l).
 func (b *bench) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %s, %s/%s.", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, t := range b.everyTool()[1:] {
@@ -169,7 +170,7 @@ type options struct {
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
 	kill, sources, refresh, loads, slow bool
-	bucket                              bool
+	bucket, roots                       bool
 	refused                             int
 	connections                         []int
 	loadDockerd                         string
@@ -194,6 +195,7 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.loads, "loads", true, "load tarballs into a Docker Engine, if docker is among the programs; its images and the tarballs are in $TMPDIR, which is best on a disk as in real use, with 10 GiB to spare")
 	f.BoolVar(&o.slow, "slow", true, "pull over connections of which one is slow, from a mirror that becomes slow, and beside an image that drips")
 	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed, and load from there, if docker is among the programs")
+	f.BoolVar(&o.roots, "roots", true, "start engines on clones of their data root, if docker is among the programs, as root")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {
