@@ -81,7 +81,7 @@ type Bucket struct {
 	now          func() time.Time
 	limits       *limits       // of tests; nil is by the tarball's size
 	saveStep     int64         // how many bytes an upload advances before that is recorded
-	lookEvery    time.Duration // how often it is looked at an upload of another process
+	lookEvery    time.Duration // how often one that waits looks at what the other does
 	uploads      chan struct{} // as many as may run
 	inflight     inflight
 

@@ -27,7 +27,9 @@ func (b *Bucket) checkConditions(ctx context.Context, name string) error {
 		return b.wrap(ctx, "CreateMultipartUpload", name, err)
 	}
 	defer func() {
-		_ = b.abort(context.WithoutCancel(ctx), name, created.UploadId)
+		ending, cancel := lastly(ctx)
+		defer cancel()
+		_ = b.abort(ending, name, created.UploadId)
 	}()
 	sent, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &b.name, Key: b.key(name), UploadId: created.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader([]byte("{}")), RequestPayer: b.payer(),

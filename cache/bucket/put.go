@@ -90,7 +90,10 @@ func (b *Bucket) Stock(ctx context.Context, name, ref string, remote cache.Remot
 }
 
 // Put stocks img as the tarball called name, as [cache.Dir.Put] does: with its outcomes,
-// options and errors. Of the options, Preempt has no effect, for no writer waits for long.
+// options and errors. Of the options, Preempt has no effect: a newer build run does not wait for
+// an older one's image, only for layers that both need and that are on their way. The older run
+// finds the newer one's tarball when it is done, and ends with [cache.Superseded], and not with
+// [cache.ErrPreempted].
 //
 // The layers come from other tarballs of the prefix that have them, copied by the server, and
 // from src. Bytes of src are hashed in memory and sent in parts; nothing is written to this
@@ -212,7 +215,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 			return err
 		}
 	}
-	leading, err := b.inflight.join(ctx, p.name, layout.Layers(), b.now)
+	leading, err := b.join(ctx, pendingName(p.name, p.digest), layout.Layers())
 	if err != nil {
 		return fmt.Errorf("stock %s: %w", p.name, err)
 	}

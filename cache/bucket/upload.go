@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,6 +30,9 @@ const (
 	senders = 8
 	// copiers is how many parts the server is asked to copy at a time.
 	copiers = 8
+	// lastlyAfter is how long a request may take, with its repetitions, that is made when all
+	// is over. What it does not do the next attempt or a sweep does.
+	lastlyAfter = 10 * time.Second
 )
 
 // An upload is a multipart upload of one tarball.
@@ -83,7 +85,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	switch {
 	case isGone(err): // another process has completed or aborted it
 		err = fmt.Errorf("%w: %w", errAgain, err)
-	case isPrecondition(err): // an object that was copied from is another one now
+	case isPrecondition(err), errors.Is(err, cache.ErrReplaced): // an object that was copied from is another one now
 		u.abort(ctx)
 		err = fmt.Errorf("%w: %w", errAgain, err)
 	case errors.Is(err, errAgain), errors.Is(err, errCannotRestart):
@@ -92,7 +94,9 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	case errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize) || errors.Is(err, ErrNoConditions) || errors.Is(err, cache.ErrOtherImage):
 		u.abort(ctx)
 	default:
-		u.save(context.WithoutCancel(ctx), true) // for the next attempt
+		ending, cancel := lastly(ctx)
+		defer cancel()
+		_ = u.save(ending, false) // for the next attempt
 	}
 	b.log.InfoContext(ctx, "an upload has failed", "tarball", p.path, "error", err)
 	return false, fmt.Errorf("stock %s: %w", p.name, err)
@@ -391,14 +395,15 @@ func (u *upload) readHeads(ctx context.Context, cancel context.CancelCauseFunc) 
 
 func (u *upload) readHead(ctx context.Context, h head, from, n int64) error {
 	at := h.at + from - h.from
-	out, err := u.bucket.get(ctx, h.origin.Key, h.origin.ETag, at, at+n)
-	if err != nil {
-		return err
-	}
-	defer out.Body.Close()
+	r := newReader(ctx, u.bucket, h.origin.Key, h.origin.ETag, at+n)
+	defer r.Close()
+	r.strict = true
 	p := make([]byte, n)
-	if _, err := io.ReadFull(out.Body, p); err != nil {
-		return u.bucket.wrap(ctx, "GetObject", strings.TrimPrefix(h.origin.Key, u.bucket.prefix), err)
+	if err := r.read(ctx, p, at); err != nil {
+		if ctx.Err() != nil {
+			return wait.Err(ctx)
+		}
+		return err
 	}
 	return u.sink.fillSpan(p, from)
 }
@@ -464,9 +469,15 @@ func (u *upload) completed() []types.CompletedPart {
 	return parts
 }
 
+// lastly returns a context for what is done at the end, also after ctx has ended: it must not take
+// long, for the caller waits.
+func lastly(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), lastlyAfter)
+}
+
 // abort gives the upload up, so that its parts take no space.
 func (u *upload) abort(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := lastly(ctx)
 	defer cancel()
 	b := u.bucket
 	if err := b.abort(ctx, u.put.name, &u.id); err != nil && !hasStatus(err, http.StatusNotFound) {
@@ -490,10 +501,11 @@ func (u *upload) watchRate(ctx context.Context, least int64, leading *leader, sr
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		var took time.Duration
+		every := u.bucket.lookEvery
 		last, from := u.bucket.now(), leading.moved.Load()
-		for wait.Sleep(ctx, lookEvery) == nil {
+		for wait.Sleep(ctx, every) == nil {
 			now := u.bucket.now()
-			since := min(now.Sub(last), 2*lookEvery)
+			since := min(now.Sub(last), 2*every) // this process may have been suspended
 			last = now
 			if u.sink.isFull() {
 				continue

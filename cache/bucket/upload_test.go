@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,8 +45,11 @@ func TestPutSurvives(t *testing.T) {
 		"the same, completed again":   {LoseAnswer: ops(1, buckettest.CompleteMultipartUpload), CompletedAgain: true},
 		"a conflict":                  {ConflictOnComplete: 1},
 		"a conflict ends the upload":  {ConflictOnComplete: 1, ConflictEndsUpload: true},
-		"ETags are no MD5":            {OpaqueETags: true},
-		"no checksums":                {NoChecksums: true},
+		"what is read of another is cut": {CutGet: 10_000, Only: func(r buckettest.Request) bool {
+			return r.Key == "images/base_main.tar" && !strings.HasPrefix(r.Header.Get("Range"), "bytes=0-")
+		}},
+		"ETags are no MD5": {OpaqueETags: true},
+		"no checksums":     {NoChecksums: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +69,9 @@ func TestPutSurvives(t *testing.T) {
 			result, err := b.Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			assert.Equal(t, cache.Stocked, result.Outcome)
+			if quirks.CutGet > 0 {
+				assert.Greater(t, server.Happened("CutGet"), 1)
+			}
 			if quirks.ConflictOnComplete == 0 {
 				assert.Equal(t, int64(500_000), src.total()-read)
 			}
