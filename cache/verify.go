@@ -41,6 +41,9 @@ type VerifyResult struct {
 	// Err is nil when every byte is right. Otherwise it is that of [Dir.Get], such as
 	// [fs.ErrNotExist] for a name that is not there, or of [tarball.Tarball.Verify].
 	Err error
+	// Version is the ETag of the object that was verified, where the tarball is in a bucket; ""
+	// in a directory. Repair replaces that one.
+	Version string
 
 	file os.FileInfo // which Repair replaces, and no other
 }

@@ -98,7 +98,7 @@ func (b *Bucket) verify(ctx context.Context, name string, progress func(n int64)
 			return r
 		}
 		done := int64(0)
-		r.Info = &t.Info
+		r.Info, r.Version = &t.Info, o.etag
 		r.Err = t.Verify(ctx, func(n int64) { done += n; progress(n) })
 		_ = t.Close()
 		if r.Err == nil {
@@ -134,12 +134,13 @@ func (b *Bucket) checkIdentity(o *object, info *tarball.Info) error {
 	return nil
 }
 
-// Repair stores a tarball again, since [Bucket.Verify] found damage in it: the same bytes as it had
-// when it was first stored, under the same name, from src, which must be of the same image.
-// The errors are those of [Bucket.Put], and [cache.ErrReplaced] when another image has the name by
-// now.
+// Repair stores a tarball again, since [Bucket.Verify] found damage in it, or that its metadata is of
+// another image: the same bytes as it had when it was first stored, under the same name, from src,
+// which must be of the same image. It replaces the object that was verified, whatever its metadata
+// says, or one of the same image that has taken its place. The errors are those of [Bucket.Put], and
+// [cache.ErrReplaced] when another image has the name by now, or none.
 func (b *Bucket) Repair(ctx context.Context, damaged *cache.VerifyResult, src tarball.Source, o *cache.RepairOptions) (*cache.Result, error) {
-	if damaged == nil || damaged.Info == nil || src == nil {
+	if damaged == nil || damaged.Info == nil || damaged.Version == "" || src == nil {
 		return &cache.Result{}, errors.New("repair: there is no result of a verification with what the tarball holds, or no source")
 	}
 	put := cache.PutOptions{Provenance: damaged.Info.Provenance, Rewrite: true}
@@ -151,17 +152,27 @@ func (b *Bucket) Repair(ctx context.Context, damaged *cache.VerifyResult, src ta
 		return &cache.Result{}, err
 	}
 	img := damaged.Info.Image
-	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
+	p.digest, p.reference, p.indexes, p.repairs = img.Digest(), img.Reference(), img.Indexes(), damaged.Version
 	p.result.Digest = p.digest
 	if _, err := p.isDone(ctx); err != nil {
 		return p.result, err
 	}
-	if p.current == nil || p.current.identity == nil || p.current.digest != p.digest {
-		return p.result, fmt.Errorf("%s: %w", p.path, cache.ErrReplaced)
-	}
-	if p.current.run.NewerThan(p.Provenance.Run) {
-		p.Provenance.Run = p.current.run
-	}
-	p.Group = p.current.group
 	return p.result, p.run(ctx, img, src)
+}
+
+// mayRepair looks at what has the name, and returns an error if a repair must not replace it. Of
+// metadata that is right the run and the group are kept.
+func (p *put) mayRepair(current *object) error {
+	isSame := current != nil && current.identity != nil && current.digest == p.digest && current.reference == p.reference
+	if current == nil || current.etag != p.repairs && !isSame {
+		return fmt.Errorf("%s: %w", p.path, cache.ErrReplaced)
+	}
+	p.current = current
+	if isSame {
+		p.Group = current.group
+		if current.run.NewerThan(p.Provenance.Run) {
+			p.newest = current.run
+		}
+	}
+	return nil
 }

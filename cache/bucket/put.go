@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,9 +27,11 @@ type put struct {
 	digest     v1.Hash
 	reference  string
 	indexes    [][]byte
-	current    *object // what has the name, when it was last looked at; nil: nothing
-	relabel    bool    // it is the same, and of an older run
-	damaged    string  // the ETag of what is known to be damaged
+	current    *object     // what has the name, when it was last looked at; nil: nothing
+	relabel    bool        // it is the same, and of an older run
+	damaged    string      // the ETag of what is known to be damaged
+	repairs    string      // the ETag of what is repaired, if this is a repair
+	newest     tarball.Run // of those that had the same image, where that is not Provenance.Run
 	result     *cache.Result
 }
 
@@ -127,6 +130,9 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("stock %s: %w", p.name, err)
 	}
 	p.relabel = false
+	if p.repairs != "" {
+		return false, p.mayRepair(current)
+	}
 	if current != nil && current.identity == nil { // another program has stored it
 		o, info, err := b.readInfo(ctx, p.name)
 		switch {
@@ -258,7 +264,7 @@ var errAgain = errors.New("the upload must be begun again")
 func (p *put) identity(token string, verified time.Time) *identity {
 	return &identity{
 		digest: p.digest, reference: p.reference, indexes: digestsOf(p.indexes),
-		run: p.Provenance.Run, group: p.Group, verified: verified, token: token,
+		run: cmp.Or(p.newest, p.Provenance.Run), group: p.Group, verified: verified, token: token,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -84,13 +85,18 @@ func TestPutSurvives(t *testing.T) {
 func TestPutIsDenied(t *testing.T) {
 	for op, action := range map[buckettest.Op]string{
 		buckettest.HeadObject: "s3:GetObject", buckettest.CreateMultipartUpload: "s3:PutObject", buckettest.UploadPart: "s3:PutObject",
-		buckettest.CompleteMultipartUpload: "s3:PutObject", buckettest.PutObject: "s3:PutObject",
+		buckettest.CompleteMultipartUpload: "s3:PutObject", buckettest.PutObject: "s3:PutObject", buckettest.UploadPartCopy: "s3:PutObject, and s3:GetObject of the source",
 	} {
 		server := buckettest.New(t, "bucket")
 		src := newSource()
+		base := src.layers(200_000)
+		_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
+		require.NoError(t, err)
 		server.SetQuirks(buckettest.Quirks{Denied: map[buckettest.Op]bool{op: true}})
-		_, err := open(t, server, nil).Put(t.Context(), name, src.image(t, src.layers(200_000)...), src, nil)
-		require.ErrorContains(t, err, action, op)
+		_, err = open(t, server, nil).Put(t.Context(), name, src.image(t, base[0], src.layer(1, 100_000)), src, nil)
+		require.ErrorContains(t, err, "the credentials need "+action, op)
+		require.ErrorIs(t, err, fs.ErrPermission, op)
+		requireNoSecrets(t, err)
 		_, is := server.Object("images/" + name)
 		assert.False(t, is)
 	}
@@ -99,7 +105,7 @@ func TestPutIsDenied(t *testing.T) {
 // Where conditions are ignored that is noticed before anything is overwritten.
 func TestServerWithoutConditions(t *testing.T) {
 	for name, quirks := range map[string]buckettest.Quirks{
-		"none": {NoConditions: true}, "no If-Match": {IgnoresIfMatch: true},
+		"none": {NoConditions: true}, "no If-Match": {IgnoresIfMatch: true}, "refused": {RefusesConditions: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := buckettest.New(t, "bucket")
@@ -114,7 +120,40 @@ func TestServerWithoutConditions(t *testing.T) {
 			_, err = open(t, server, &Options{Unconditional: true}).Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			requireObject(t, server, "name_main.tar", img, src.Blobs, tarball.Provenance{})
+			requireNothingLeft(t, server)
 		})
+	}
+}
+
+// What is not allowed when an upload is gone on with is named too, and what was stored stays.
+func TestResumeIsDenied(t *testing.T) {
+	server := buckettest.New(t, "bucket")
+	src := newSource()
+	img := src.image(t, src.layers(1<<20)...)
+	killedAt(t, server, img, src, 700_000, nil)
+	server.SetQuirks(buckettest.Quirks{Denied: map[buckettest.Op]bool{buckettest.ListParts: true}})
+	_, err := open(t, server, nil).Put(t.Context(), name, img, src, nil)
+	require.ErrorContains(t, err, "the credentials need s3:ListMultipartUploadParts")
+	assert.Equal(t, 1, server.Uploads())
+}
+
+// A bucket that is removed in the middle is named, and not tried again and again.
+func TestBucketIsRemoved(t *testing.T) {
+	for _, at := range []buckettest.Op{buckettest.CreateMultipartUpload, buckettest.UploadPart} {
+		server := buckettest.New(t, "bucket")
+		src := newSource()
+		b := open(t, server, nil)
+		server.Put("images/.probe", nil, nil)
+		require.NoError(t, b.checkConditions(t.Context(), ".probe"))
+		server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, _ string) {
+			if op == at {
+				server.SetQuirks(buckettest.Quirks{NoBucket: true})
+			}
+		}})
+		_, err := b.Put(t.Context(), name, src.image(t, src.layers(300_000)...), src, nil)
+		require.ErrorContains(t, err, "create the bucket", at)
+		require.NotErrorIs(t, err, fs.ErrNotExist)
+		assert.Less(t, server.Count(at), 10)
 	}
 }
 
@@ -209,7 +248,15 @@ func TestResume(t *testing.T) {
 // returns the key of what is recorded.
 func killedAt(t *testing.T, server *buckettest.Server, img *tarball.Image, src *source, at int64, o *cache.PutOptions) (key string, record map[string]any) {
 	t.Helper()
-	b := open(t, server, nil)
+	key = killedWith(t, open(t, server, nil), img, src, at, o)
+	raw, ok := server.Object(key)
+	require.True(t, ok)
+	require.NoError(t, json.Unmarshal(raw, &record))
+	return key, record
+}
+
+func killedWith(t *testing.T, b *Bucket, img *tarball.Image, src *source, at int64, o *cache.PutOptions) (key string) {
+	t.Helper()
 	b.saveStep, b.options.Memory = 64<<10, 2<<20
 	ctx, cancel := context.WithCancelCause(t.Context())
 	before := src.total()
@@ -221,11 +268,7 @@ func killedAt(t *testing.T, server *buckettest.Server, img *tarball.Image, src *
 	_, err := b.Put(ctx, name, img, src, o)
 	require.Error(t, err)
 	src.slow = nil
-	key = "images/" + pendingName(name, img.Digest())
-	raw, ok := server.Object(key)
-	require.True(t, ok)
-	require.NoError(t, json.Unmarshal(raw, &record))
-	return key, record
+	return "images/" + pendingName(name, img.Digest())
 }
 
 // What is recorded of an upload may be anything.
@@ -367,6 +410,28 @@ func TestAnotherIsStoredJustBefore(t *testing.T) {
 	requireNothingLeft(t, server)
 }
 
+// A server that would copy from whatever is there by now copies nothing: layers come from the source.
+func TestServerWithoutConditionsOfCopies(t *testing.T) {
+	for _, o := range []Options{{}, {Unconditional: true}} {
+		server := buckettest.New(t, "bucket")
+		src := newSource()
+		base := src.layers(1_000_000)
+		_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
+		require.NoError(t, err)
+		server.SetQuirks(buckettest.Quirks{IgnoresIfMatchOnRead: true})
+		b := open(t, server, &o)
+		for _, name := range []string{"first_main.tar", "second_main.tar"} {
+			img := src.image(t, base[0], src.layer(byte(len(name)), 100_000))
+			result, err := b.Put(t.Context(), name, img, src, nil)
+			require.NoError(t, err)
+			assert.Zero(t, result.Copied)
+			requireObject(t, server, name, img, src.Blobs, tarball.Provenance{})
+			requireNothingLeft(t, server)
+		}
+		assert.Equal(t, 1, server.Count(buckettest.UploadPartCopy), "it is found out once")
+	}
+}
+
 // An object that is replaced while it is copied from is not copied from.
 func TestCopiedObjectIsReplaced(t *testing.T) {
 	server := buckettest.New(t, "bucket")
@@ -374,10 +439,17 @@ func TestCopiedObjectIsReplaced(t *testing.T) {
 	base := src.layers(1_000_000)
 	_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
 	require.NoError(t, err)
-	for _, at := range []buckettest.Op{buckettest.UploadPartCopy, buckettest.GetObject} {
+	for _, c := range []struct {
+		at     buckettest.Op
+		quirks buckettest.Quirks
+	}{
+		{buckettest.UploadPartCopy, buckettest.Quirks{}}, {buckettest.GetObject, buckettest.Quirks{}},
+		{buckettest.UploadPartCopy, buckettest.Quirks{IgnoresIfMatchOnRead: true}}, {buckettest.GetObject, buckettest.Quirks{IgnoresIfMatchOnRead: true}},
+	} {
+		at := c.at
 		var once sync.Once
 		var seen atomic.Int64
-		server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, key string) {
+		c.quirks.Replace = func(op buckettest.Op, key string) {
 			if op != at {
 				return
 			}
@@ -385,7 +457,8 @@ func TestCopiedObjectIsReplaced(t *testing.T) {
 				return
 			}
 			once.Do(func() { server.Put("images/base_main.tar", make([]byte, 1_100_000), nil) })
-		}})
+		}
+		server.SetQuirks(c.quirks)
 		img := src.image(t, base[0], src.layer(byte(len(at)), 100_000))
 		_, err = open(t, server, nil).Put(t.Context(), name, img, src, nil)
 		require.NoError(t, err)
