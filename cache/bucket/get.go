@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/internal/batch"
 	"github.com/dockercache/dockercache/cache/tarball"
-	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // Get opens the tarball called name and reads its beginning, as [tarball.Read] does. Close must be
@@ -40,10 +36,6 @@ func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOpti
 	if o == nil {
 		o = &cache.VerifyOptions{}
 	}
-	parallel := o.Parallel
-	if parallel < 1 {
-		parallel = runtime.GOMAXPROCS(0)
-	}
 	all := map[string]listed{}
 	if len(names) == 0 || o.Progress != nil {
 		var err error
@@ -54,33 +46,16 @@ func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOpti
 	if len(names) == 0 {
 		names = tarballsIn(all)
 	}
-	var progress tarball.Progress
+	total := int64(0)
 	for _, n := range names {
-		progress.Total += all[n].size
+		total += all[n].size
 	}
-	var mu sync.Mutex
-	report := func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		if progress.Done += n; o.Progress != nil {
-			o.Progress(progress)
-		}
-	}
-	report(0)
 	results := make([]cache.VerifyResult, len(names))
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	for i, name := range names {
-		group.Go(func() error {
-			if ctx.Err() == nil {
-				results[i] = b.verify(ctx, name, report)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // no function returns an error
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("verify tarballs in %s: %w", b.Path(), wait.Err(ctx))
+	err := batch.Run(ctx, len(names), o.Parallel, total, o.Progress, func(i int, report func(n int64)) {
+		results[i] = b.verify(ctx, names[i], report)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("verify tarballs in %s: %w", b.Path(), err)
 	}
 	return results, nil
 }
