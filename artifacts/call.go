@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/dockercache/dockercache/internal/backoff"
 	"github.com/dockercache/dockercache/internal/redact"
 	"github.com/dockercache/dockercache/internal/strictjson"
 )
@@ -196,13 +197,8 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 	if a.status != http.StatusForbidden && a.status != http.StatusTooManyRequests {
 		return 0, false
 	}
-	if text := a.header.Get("Retry-After"); text != "" {
-		if seconds, ok := parseSeconds(text); ok {
-			return bounded(time.Duration(seconds) * time.Second), true
-		}
-		if at, err := http.ParseTime(text); err == nil {
-			return bounded(at.Sub(a.now())), true
-		}
+	if wait, ok := backoff.RetryAfter(a.header, a.now(), longestWait); ok {
+		return bounded(wait), true
 	}
 	if a.header.Get("X-Ratelimit-Remaining") == "0" {
 		if reset, ok := parseSeconds(a.header.Get("X-Ratelimit-Reset")); ok {
@@ -216,7 +212,7 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 	return 0, false
 }
 
-// parseSeconds reads a number of seconds from now, or since 1970. One that is too large
+// parseSeconds reads a number of seconds since 1970. One that is too large
 // for any sum becomes the largest that is not: it must not be taken for no number.
 func parseSeconds(text string) (int64, bool) {
 	const most = 1 << 33 // 272 years, which a time.Duration can hold

@@ -108,7 +108,7 @@ func TestOddTimesOfRateLimits(t *testing.T) {
 		"after 2^31":                {[]string{"Retry-After", "2147483648"}, 0},
 		"after beyond any number":   {[]string{"Retry-After", "99999999999999999999999"}, 0},
 		"after negative":            {[]string{"Retry-After", "-7"}, time.Minute},
-		"after a fraction":          {[]string{"Retry-After", "1.5"}, time.Minute},
+		"after a fraction":          {[]string{"Retry-After", "1.5"}, 1500 * time.Millisecond},
 		"after no number":           {[]string{"Retry-After", "soon"}, time.Minute},
 		"after a duration":          {[]string{"Retry-After", "7s"}, time.Minute},
 		"after 0":                   {[]string{"Retry-After", "0"}, time.Second},

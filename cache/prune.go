@@ -117,11 +117,28 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 	if listErr != nil {
 		return r, errors.Join(err, fmt.Errorf("prune: %w", listErr))
 	}
-	var entries, foreign []Entry
+	var foreign []Entry
 	for _, e := range all {
 		if e.Foreign && o.Foreign {
 			foreign = append(foreign, e)
 		}
+	}
+	how := removeUnused
+	if o.DryRun {
+		how = removeNothing
+	}
+	err = errors.Join(err, d.pruneForeign(ctx, foreign, how, r))
+	return r, errors.Join(err, PruneEntries(ctx, all, o, r, d.now(), func(e *Entry) (bool, error) { return d.removeTarball(ctx, e, how) }))
+}
+
+// PruneEntries removes those of all tarballs that are beyond the limits, as [Dir.Prune] does, and fills
+// in what it did, but for Swept. It is for other stores. remove removes one, and reports whether it
+// stays since it is in use or was replaced: then the plan is made again, and another goes in its
+// place, as it does after an error. The errors are those of remove, and the reason for which ctx
+// ended.
+func PruneEntries(ctx context.Context, all []Entry, o *PruneOptions, r *PruneResult, now time.Time, remove func(e *Entry) (stays bool, err error)) error {
+	var entries []Entry
+	for _, e := range all {
 		if e.Err != nil || o.Filter != nil && !o.Filter(e) {
 			continue
 		}
@@ -132,13 +149,46 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		r.Left++
 		r.LeftBytes += e.Allocated
 	}
-	err = errors.Join(err, d.pruneForeign(ctx, foreign, o, r), d.prune(ctx, entries, o, r))
-	r.Measure(entries, o, d.now())
-	return r, err
+	defer func() { r.measure(entries, o, now) }()
+	var errs []error
+	inUse, failed, gone := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	var plan []PruneAction
+	for again := true; again; {
+		again = false
+		plan = PlanPrune(entries, o, inUse, now)
+		for _, p := range plan {
+			name := p.Entry.Name
+			if p.Kept != "" || gone[name] {
+				continue
+			}
+			if ctx.Err() != nil {
+				return errors.Join(append(errs, fmt.Errorf("prune: %w", wait.Err(ctx)))...)
+			}
+			stays, err := remove(&p.Entry)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
+			}
+			if again = stays || err != nil; again {
+				inUse[name], failed[name] = true, err != nil
+				break
+			}
+			gone[name] = true
+			r.Removed = append(r.Removed, p)
+			r.Freed += p.Entry.Allocated
+			r.Left--
+			r.LeftBytes -= p.Entry.Allocated
+		}
+	}
+	for _, p := range plan {
+		if p.Kept != "" && !failed[p.Entry.Name] {
+			r.Kept = append(r.Kept, p)
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// Measure fills in by how much limits are missed, from Removed, Left and LeftBytes.
-func (r *PruneResult) Measure(entries []Entry, o *PruneOptions, now time.Time) {
+// measure fills in by how much limits are missed, from Removed, Left and LeftBytes.
+func (r *PruneResult) measure(entries []Entry, o *PruneOptions, now time.Time) {
 	if o.Count > 0 {
 		r.OverCount = max(r.Left-o.Count, 0)
 	}
@@ -163,15 +213,11 @@ func (r *PruneResult) Measure(entries []Entry, o *PruneOptions, now time.Time) {
 const beingWrittenFor = 2 * time.Minute
 
 // pruneForeign removes what is not of this cache.
-func (d *Dir) pruneForeign(ctx context.Context, foreign []Entry, o *PruneOptions, r *PruneResult) error {
+func (d *Dir) pruneForeign(ctx context.Context, foreign []Entry, how removal, r *PruneResult) error {
 	var errs []error
-	how := removeUnused
-	if o.DryRun {
-		how = removeNothing
-	}
 	for _, e := range foreign {
 		if ctx.Err() != nil {
-			break // prune reports it
+			break // PruneEntries reports it
 		}
 		p := PruneAction{Entry: e, Why: PruneForeign}
 		used := d.network && sys.Age(e.Written, d.now()) < beingWrittenFor
@@ -219,55 +265,6 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 		return fmt.Errorf("remove %s: %w", path, ErrInUse)
 	}
 	return nil
-}
-
-// prune follows the plan. Whenever a tarball turns out to be in use the plan is
-// made again, so that another goes in its place.
-func (d *Dir) prune(ctx context.Context, entries []Entry, o *PruneOptions, r *PruneResult) error {
-	now := d.now()
-	var errs []error
-	how := removeUnused
-	if o.DryRun {
-		how = removeNothing
-	}
-	inUse, failed, gone := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	var plan []PruneAction
-	for again := true; again; {
-		again = false
-		plan = PlanPrune(entries, o, inUse, now)
-		for _, p := range plan {
-			name := p.Entry.Name
-			if p.Kept != "" || gone[name] {
-				continue
-			}
-			if ctx.Err() != nil {
-				return errors.Join(append(errs, fmt.Errorf("prune %s: %w", d.path, wait.Err(ctx)))...)
-			}
-			used, err := d.removeTarball(ctx, &p.Entry, how)
-			switch {
-			case err != nil:
-				errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
-				fallthrough
-			case used:
-				inUse[name], failed[name], again = true, err != nil, true
-			default:
-				gone[name] = true
-				r.Removed = append(r.Removed, p)
-				r.Freed += p.Entry.Allocated
-				r.Left--
-				r.LeftBytes -= p.Entry.Allocated
-			}
-			if again {
-				break
-			}
-		}
-	}
-	for _, p := range plan {
-		if p.Kept != "" && !failed[p.Entry.Name] {
-			r.Kept = append(r.Kept, p)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // A removal is how a tarball is removed.

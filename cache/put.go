@@ -114,7 +114,8 @@ type PutOptions struct {
 	MinRate int64
 	// Preempt makes the writer of an older build run that is still at work give
 	// up, within seconds: its Put returns [ErrPreempted]. What it has fetched is
-	// used if it is of the same image. Default: wait for it.
+	// used if it is of the same image. Default: wait for it. In a bucket nobody waits for
+	// an older run, and it has no effect.
 	Preempt bool
 }
 

@@ -7,16 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/dockercache/dockercache/cache/internal/batch"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
-	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // VerifyOptions of [Dir.Verify]. The zero value of each field works.
@@ -41,6 +38,9 @@ type VerifyResult struct {
 	// Err is nil when every byte is right. Otherwise it is that of [Dir.Get], such as
 	// [fs.ErrNotExist] for a name that is not there, or of [tarball.Tarball.Verify].
 	Err error
+	// Version is the ETag of the object that was verified, where the tarball is in a bucket; ""
+	// in a directory. Repair replaces that one.
+	Version string
 
 	file os.FileInfo // which Repair replaces, and no other
 }
@@ -55,10 +55,6 @@ func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]V
 	if o == nil {
 		o = &VerifyOptions{}
 	}
-	parallel := o.Parallel
-	if parallel < 1 {
-		parallel = runtime.GOMAXPROCS(0)
-	}
 	if err := d.check(); err != nil {
 		return nil, err
 	}
@@ -69,35 +65,20 @@ func (d *Dir) Verify(ctx context.Context, names []string, o *VerifyOptions) ([]V
 		}
 	}
 	results := make([]VerifyResult, len(names))
-	var progress tarball.Progress
+	total := int64(0)
 	for i, name := range names {
 		results[i] = d.examine(ctx, name, nil)
 		if info := results[i].Info; info != nil {
-			progress.Total += info.Layout.Size()
+			total += info.Layout.Size()
 		}
 	}
-	var mu sync.Mutex
-	report := func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		if progress.Done += n; o.Progress != nil {
-			o.Progress(progress)
+	err := batch.Run(ctx, len(results), o.Parallel, total, o.Progress, func(i int, report func(n int64)) {
+		if r := &results[i]; r.Info != nil {
+			*r = d.examine(ctx, r.Name, report)
 		}
-	}
-	report(0)
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	for i := range results {
-		group.Go(func() error {
-			if r := &results[i]; ctx.Err() == nil && r.Info != nil {
-				*r = d.examine(ctx, r.Name, report)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // no function returns an error
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("verify tarballs in %s: %w", d.path, wait.Err(ctx))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("verify tarballs in %s: %w", d.path, err)
 	}
 	return results, nil
 }

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/dockercache/dockercache/internal/backoff"
 	"github.com/dockercache/dockercache/internal/httpretry"
 )
 
@@ -27,38 +27,18 @@ var parts = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`([
 // delayOf returns the longest delay that an answer asks for, in its header Retry-After or
 // in a text of its body, bounded by [httpretry.LongestWait]; 0 if it asks for none.
 func delayOf(header http.Header, body string) time.Duration {
-	delay := headerDelay(header.Get("Retry-After"))
+	delay, _ := backoff.RetryAfter(header, time.Now(), httpretry.LongestWait)
 	for _, text := range messages(body) {
 		for _, found := range texts().FindAllStringSubmatch(text, -1) {
 			var sum time.Duration
 			for _, part := range parts().FindAllStringSubmatch(found[1], -1) {
-				sum = min(sum+seconds(part[1], unitOf(strings.ToLower(part[2]))), httpretry.LongestWait)
+				one, _ := backoff.Units(part[1], unitOf(strings.ToLower(part[2])), httpretry.LongestWait)
+				sum = min(sum+one, httpretry.LongestWait)
 			}
 			delay = max(delay, sum)
 		}
 	}
 	return delay
-}
-
-// headerDelay reads a number of seconds, with a fraction or without, or a date.
-func headerDelay(text string) time.Duration {
-	text = strings.TrimSpace(text)
-	if text != "" && strings.Trim(text, "0123456789.") == "" {
-		return seconds(text, time.Second)
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(0, time.Until(at)), httpretry.LongestWait)
-	}
-	return 0
-}
-
-// seconds returns a number of units, given in digits, within the bound.
-func seconds(digits string, unit time.Duration) time.Duration {
-	n, _ := strconv.ParseFloat(digits, 64) // +Inf if it is too large, 0 if it is no number
-	if n >= httpretry.LongestWait.Seconds()*float64(time.Second)/float64(unit) {
-		return httpretry.LongestWait
-	}
-	return time.Duration(n * float64(unit))
 }
 
 func unitOf(name string) time.Duration {

@@ -54,16 +54,18 @@ type Options struct {
 	// CRC32C, those that S3 has of a whole object too. Default: CRC64NVME.
 	Checksum string
 	// Encryption is the header x-amz-server-side-encryption: AES256, aws:kms or aws:kms:dsse;
-	// KMSKey is the key of the latter two. Default: what the bucket has.
+	// KMSKey is the key of the latter two. They are for all that is written. Default: what the
+	// bucket has.
 	Encryption, KMSKey string
 	// StorageClass is that of tarballs, such as STANDARD_IA. Default: STANDARD.
 	StorageClass string
-	// Tags are set on tarballs.
+	// Tags are set on tarballs, 10 at most.
 	Tags map[string]string
-	// RequesterPays states that this account pays for the requests.
+	// RequesterPays states in each request that this account pays for it, for a bucket of
+	// another account that wants that.
 	RequesterPays bool
-	// Unconditional allows a server that ignores conditions of writes: the order of writers
-	// is then what one look just before the end shows. Default: [ErrNoConditions].
+	// Unconditional allows a server that ignores or refuses conditions of writes: the order of
+	// writers is then what one look just before the end shows. Default: [ErrNoConditions].
 	Unconditional bool
 	// Logger logs damage that was found, and writers that are waited for. Default: silent.
 	Logger *slog.Logger
@@ -81,12 +83,13 @@ type Bucket struct {
 	now          func() time.Time
 	limits       *limits       // of tests; nil is by the tarball's size
 	saveStep     int64         // how many bytes an upload advances before that is recorded
-	lookEvery    time.Duration // how often it is looked at an upload of another process
+	lookEvery    time.Duration // how often one that waits looks at what the other does
 	uploads      chan struct{} // as many as may run
 	inflight     inflight
 
 	mu          sync.Mutex
-	conditional bool                 // the server is known to keep conditions
+	conditional bool // the server is known to keep conditions of writes
+	copies      copying
 	infos       map[string]known     // what objects hold, by name
 	touched     map[string]time.Time // when uses were recorded, by name
 }
@@ -96,6 +99,7 @@ const (
 	leastMemory    = 64 << 20
 	defaultUploads = 2
 	defaultTrust   = 7 * 24 * time.Hour
+	mostTags       = 10 // of an object, by S3
 )
 
 var checksums = []types.ChecksumAlgorithm{types.ChecksumAlgorithmCrc64nvme, types.ChecksumAlgorithmCrc32, types.ChecksumAlgorithmCrc32c}
@@ -128,6 +132,8 @@ func Open(ctx context.Context, address string, o *Options) (*Bucket, error) {
 		return nil, fmt.Errorf("bucket: Options.Encryption is %q: it must be one of %v", p.Encryption, types.ServerSideEncryption("").Values())
 	case p.KMSKey != "" && !strings.HasPrefix(p.Encryption, "aws:kms"):
 		return nil, errors.New("bucket: Options.KMSKey needs the Encryption aws:kms")
+	case len(p.Tags) > mostTags:
+		return nil, fmt.Errorf("bucket: Options.Tags are %d: S3 allows %d", len(p.Tags), mostTags)
 	}
 	if b.log = p.Logger; b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

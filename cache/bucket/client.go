@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	smithyendpoints "github.com/aws/smithy-go/endpoints"
+
+	"github.com/dockercache/dockercache/internal/backoff"
 )
 
 // awsAttempts is what the SDK wraps errors in after the last attempt.
@@ -117,19 +118,10 @@ func (r *obedient) IsErrorRetryable(err error) bool {
 func (r *obedient) RetryDelay(attempt int, err error) (time.Duration, error) {
 	delay, delayErr := r.Standard.RetryDelay(attempt, err)
 	if response := responseOf(err); response != nil {
-		if asked := retryAfter(response.Header); asked > delay {
-			delay = min(asked, longestDelay)
-		}
+		asked, _ := backoff.RetryAfter(response.Header, time.Now(), longestDelay)
+		delay = max(delay, asked)
 	}
 	return delay, delayErr
-}
-
-func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.Atoi(h.Get("Retry-After"))
-	if err != nil || seconds < 0 {
-		return 0
-	}
-	return time.Duration(min(seconds, 1<<20)) * time.Second
 }
 
 // responseOf returns the answer that an error is about, nil if there was none.

@@ -143,7 +143,8 @@ func answerTo(region string, status int, header http.Header, code string) error 
 // Retry-After is kept, up to a limit, and the number of attempts is.
 func TestRetryDelay(t *testing.T) {
 	r := &obedient{Standard: newStandard()}
-	for after, want := range map[string]time.Duration{"30": 30 * time.Second, "100000": longestDelay, "99999999999999": longestDelay, "99999999999999999999": 0, "-5": 0, "soon": 0, "": 0} {
+	for after, want := range map[string]time.Duration{"30": 30 * time.Second, "100000": longestDelay, "99999999999999": longestDelay, "99999999999999999999": longestDelay, "-5": 0, "soon": 0, "": 0,
+		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): longestDelay} {
 		err := answerTo("us-east-1", http.StatusServiceUnavailable, http.Header{"Retry-After": {after}}, "SlowDown")
 		assert.True(t, r.IsErrorRetryable(err))
 		for attempt := 1; attempt < attempts; attempt++ {

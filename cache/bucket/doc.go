@@ -54,7 +54,8 @@
 //
 // An unchanged tarball costs one, HeadObject: the object's metadata says what it is. When a
 // newer build run has the same image the server copies the object onto itself, with the new run in
-// its metadata: one request for each 512 MiB, and three. A new tarball costs one request for
+// its metadata: one request for each 512 MiB, and three. Encryption, storage class and tags stay
+// as they were, unless [Options] say otherwise; an object that has tags costs one request more. A new tarball costs one request for
 // each 8 MiB or more that are sent, one for each 512 MiB that are copied, one for each object of
 // the prefix whose beginning this Bucket has not read yet, and some ten.
 //
@@ -63,7 +64,9 @@
 // A writer needs s3:GetObject, s3:PutObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts
 // and s3:DeleteObject for the objects, s3:ListBucket and for Sweep
 // s3:ListBucketMultipartUploads for the bucket; a reader s3:GetObject and s3:ListBucket. Without
-// s3:ListBucket S3 answers 403 for an object that is not there. ACLs are not used.
+// s3:ListBucket S3 answers 403 for an object that is not there. ACLs are not used. With
+// [Options.Tags] a writer needs s3:PutObjectTagging too; for objects that have tags which the options
+// do not say, s3:GetObjectTagging.
 //
 // # Concurrency
 //

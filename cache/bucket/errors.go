@@ -19,7 +19,7 @@ import (
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
-// ErrNoConditions is wrapped when the server does not keep the conditions of writes, so that
+// ErrNoConditions is wrapped when the server does not keep, or refuses, the conditions of writes, so that
 // writers cannot be ordered, see [Options.Unconditional].
 var ErrNoConditions = errors.New("the server ignores the conditions of writes")
 
@@ -44,7 +44,7 @@ type Error struct {
 var actions = map[string]string{
 	"HeadObject": "s3:GetObject", "GetObject": "s3:GetObject", "PutObject": "s3:PutObject", "CreateMultipartUpload": "s3:PutObject",
 	"UploadPart": "s3:PutObject", "UploadPartCopy": "s3:PutObject, and s3:GetObject of the source", "CompleteMultipartUpload": "s3:PutObject", "AbortMultipartUpload": "s3:AbortMultipartUpload",
-	"ListParts": "s3:ListMultipartUploadParts", "ListMultipartUploads": "s3:ListBucketMultipartUploads", "ListObjectsV2": "s3:ListBucket", "DeleteObject": "s3:DeleteObject",
+	"ListParts": "s3:ListMultipartUploadParts", "ListMultipartUploads": "s3:ListBucketMultipartUploads", "ListObjectsV2": "s3:ListBucket", "DeleteObject": "s3:DeleteObject", "GetObjectTagging": "s3:GetObjectTagging",
 }
 
 // Error says what failed, why, and what to do.
@@ -157,6 +157,9 @@ func (b *Bucket) wrap(ctx context.Context, op, name string, err error) error {
 		return wait.Err(ctx)
 	}
 	e := &Error{Op: op, Address: b.address(name), Action: actions[op], Err: err}
+	if op == "CreateMultipartUpload" && len(b.options.Tags) > 0 {
+		e.Action += ", and s3:PutObjectTagging for the tags"
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		e.Code = api.ErrorCode()

@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/internal/batch"
 	"github.com/dockercache/dockercache/cache/tarball"
-	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // Get opens the tarball called name and reads its beginning, as [tarball.Read] does. Close must be
@@ -40,10 +36,6 @@ func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOpti
 	if o == nil {
 		o = &cache.VerifyOptions{}
 	}
-	parallel := o.Parallel
-	if parallel < 1 {
-		parallel = runtime.GOMAXPROCS(0)
-	}
 	all := map[string]listed{}
 	if len(names) == 0 || o.Progress != nil {
 		var err error
@@ -54,33 +46,16 @@ func (b *Bucket) Verify(ctx context.Context, names []string, o *cache.VerifyOpti
 	if len(names) == 0 {
 		names = tarballsIn(all)
 	}
-	var progress tarball.Progress
+	total := int64(0)
 	for _, n := range names {
-		progress.Total += all[n].size
+		total += all[n].size
 	}
-	var mu sync.Mutex
-	report := func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		if progress.Done += n; o.Progress != nil {
-			o.Progress(progress)
-		}
-	}
-	report(0)
 	results := make([]cache.VerifyResult, len(names))
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	for i, name := range names {
-		group.Go(func() error {
-			if ctx.Err() == nil {
-				results[i] = b.verify(ctx, name, report)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // no function returns an error
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("verify tarballs in %s: %w", b.Path(), wait.Err(ctx))
+	err := batch.Run(ctx, len(names), o.Parallel, total, o.Progress, func(i int, report func(n int64)) {
+		results[i] = b.verify(ctx, names[i], report)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("verify tarballs in %s: %w", b.Path(), err)
 	}
 	return results, nil
 }
@@ -98,7 +73,7 @@ func (b *Bucket) verify(ctx context.Context, name string, progress func(n int64)
 			return r
 		}
 		done := int64(0)
-		r.Info = &t.Info
+		r.Info, r.Version = &t.Info, o.etag
 		r.Err = t.Verify(ctx, func(n int64) { done += n; progress(n) })
 		_ = t.Close()
 		if r.Err == nil {
@@ -134,12 +109,13 @@ func (b *Bucket) checkIdentity(o *object, info *tarball.Info) error {
 	return nil
 }
 
-// Repair stores a tarball again, since [Bucket.Verify] found damage in it: the same bytes as it had
-// when it was first stored, under the same name, from src, which must be of the same image.
-// The errors are those of [Bucket.Put], and [cache.ErrReplaced] when another image has the name by
-// now.
+// Repair stores a tarball again, since [Bucket.Verify] found damage in it, or that its metadata is of
+// another image: the same bytes as it had when it was first stored, under the same name, from src,
+// which must be of the same image. It replaces the object that was verified, whatever its metadata
+// says, or one of the same image that has taken its place. The errors are those of [Bucket.Put], and
+// [cache.ErrReplaced] when another image has the name by now, or none.
 func (b *Bucket) Repair(ctx context.Context, damaged *cache.VerifyResult, src tarball.Source, o *cache.RepairOptions) (*cache.Result, error) {
-	if damaged == nil || damaged.Info == nil || src == nil {
+	if damaged == nil || damaged.Info == nil || damaged.Version == "" || src == nil {
 		return &cache.Result{}, errors.New("repair: there is no result of a verification with what the tarball holds, or no source")
 	}
 	put := cache.PutOptions{Provenance: damaged.Info.Provenance, Rewrite: true}
@@ -151,17 +127,27 @@ func (b *Bucket) Repair(ctx context.Context, damaged *cache.VerifyResult, src ta
 		return &cache.Result{}, err
 	}
 	img := damaged.Info.Image
-	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
+	p.digest, p.reference, p.indexes, p.repairs = img.Digest(), img.Reference(), img.Indexes(), damaged.Version
 	p.result.Digest = p.digest
 	if _, err := p.isDone(ctx); err != nil {
 		return p.result, err
 	}
-	if p.current == nil || p.current.identity == nil || p.current.digest != p.digest {
-		return p.result, fmt.Errorf("%s: %w", p.path, cache.ErrReplaced)
-	}
-	if p.current.run.NewerThan(p.Provenance.Run) {
-		p.Provenance.Run = p.current.run
-	}
-	p.Group = p.current.group
 	return p.result, p.run(ctx, img, src)
+}
+
+// mayRepair looks at what has the name, and returns an error if a repair must not replace it. Of
+// metadata that is right the run and the group are kept.
+func (p *put) mayRepair(current *object) error {
+	isSame := current != nil && current.identity != nil && current.digest == p.digest && current.reference == p.reference
+	if current == nil || current.etag != p.repairs && !isSame {
+		return fmt.Errorf("%s: %w", p.path, cache.ErrReplaced)
+	}
+	p.current = current
+	if isSame {
+		p.Group = current.group
+		if current.run.NewerThan(p.Provenance.Run) {
+			p.newest = current.run
+		}
+	}
+	return nil
 }

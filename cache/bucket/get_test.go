@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	registryname "github.com/google/go-containerregistry/pkg/name"
@@ -246,4 +247,105 @@ func TestIdentity(t *testing.T) {
 		assert.Nil(t, identityOf(changed), k)
 	}
 	assert.Nil(t, identityOf(nil))
+}
+
+// What Verify finds wrong is stored again: damaged bytes, and metadata of another image, whatever
+// it says of the run and the repository.
+func TestRepair(t *testing.T) {
+	server := buckettest.New(t, "bucket")
+	src := newSource()
+	img, other := src.image(t, src.layers(100_000, 50_000)...), src.imageAs(t, "example.com/other:1", src.layer(9, 1000))
+	p := tarball.Provenance{Run: tarball.Run{ID: 5, Attempt: 1}, Branch: "main"}
+	_, err := open(t, server, nil).Put(t.Context(), name, img, src, &cache.PutOptions{Provenance: p, Group: "team"})
+	require.NoError(t, err)
+	raw, _ := server.Object("images/" + name)
+	truth := identityOf(server.Metadata("images/" + name))
+	damaged := bytes.Clone(raw)
+	damaged[len(damaged)-20_000] ^= 1
+	for about, c := range map[string]struct {
+		content []byte
+		lie     func(i *identity)
+		run     int64
+		group   string
+	}{
+		"a byte":              {damaged, func(*identity) {}, 5, "team"},
+		"a byte, newer run":   {damaged, func(i *identity) { i.run.ID = 8 }, 8, "team"},
+		"digest":              {raw, func(i *identity) { i.digest = other.Digest() }, 5, ""},
+		"digest, a newer run": {raw, func(i *identity) { i.digest, i.run.ID = other.Digest(), 1<<40 }, 5, ""},
+		"reference":           {raw, func(i *identity) { i.reference = other.Reference() }, 5, ""},
+		"all of another":      {damaged, func(i *identity) { i.digest, i.reference = other.Digest(), other.Reference() }, 5, ""},
+		"indexes":             {raw, func(i *identity) { i.indexes = []v1.Hash{other.Digest()} }, 5, "team"},
+		"none":                {damaged, nil, 5, ""},
+	} {
+		var metadata map[string]string
+		if c.lie != nil {
+			i := *truth
+			c.lie(&i)
+			metadata = i.metadata()
+		}
+		server.Put("images/"+name, c.content, metadata)
+		b := open(t, server, nil)
+		results, err := b.Verify(t.Context(), nil, nil)
+		require.NoError(t, err)
+		require.ErrorIs(t, results[0].Err, tarball.ErrDigest, about)
+		result, err := b.Repair(t.Context(), &results[0], src, nil)
+		require.NoError(t, err, about)
+		assert.Equal(t, cache.Stocked, result.Outcome, about)
+		requireObject(t, server, name, img, src.Blobs, p)
+		got := identityOf(server.Metadata("images/" + name))
+		assert.Equal(t, img.Digest(), got.digest)
+		assert.Equal(t, img.Reference(), got.reference)
+		assert.Equal(t, c.run, got.run.ID, about)
+		assert.Equal(t, c.group, got.group, about)
+		requireNothingLeft(t, server)
+		again, err := b.Verify(t.Context(), nil, nil)
+		require.NoError(t, err)
+		require.NoError(t, again[0].Err)
+	}
+}
+
+// A repair replaces what was verified, and not what another has stored since, at whatever moment.
+func TestRepairOfAReplaced(t *testing.T) {
+	for _, at := range []buckettest.Op{"before", buckettest.UploadPart, buckettest.CompleteMultipartUpload} {
+		for _, removed := range []bool{false, true} {
+			server := buckettest.New(t, "bucket")
+			src := newSource()
+			img, newer := src.image(t, src.layers(100_000)...), src.image(t, src.layer(9, 1000))
+			raw := bytes.Clone(stockImage(t, server, name, src, img))
+			raw[len(raw)-20_000] ^= 1
+			server.Put("images/"+name, raw, nil)
+			b := open(t, server, nil)
+			server.Put("images/.probe", nil, nil)
+			require.NoError(t, b.checkConditions(t.Context(), ".probe"))
+			server.Remove("images/.probe")
+			results, err := b.Verify(t.Context(), nil, nil)
+			require.NoError(t, err)
+			require.Error(t, results[0].Err)
+			replace := func() {
+				server.Remove("images/" + name)
+				if !removed {
+					stockImage(t, server, name, src, newer)
+				}
+			}
+			var once sync.Once
+			server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, key string) {
+				if op == at && key == "images/"+name {
+					once.Do(replace)
+				}
+			}})
+			if at == "before" {
+				replace()
+			}
+			_, err = b.Repair(t.Context(), &results[0], src, nil)
+			require.ErrorIs(t, err, cache.ErrReplaced, at)
+			_, is := server.Object("images/" + name)
+			assert.Equal(t, !removed, is)
+			if is {
+				requireObject(t, server, name, newer, src.Blobs, tarball.Provenance{})
+			}
+			requireNothingLeft(t, server)
+		}
+	}
+	_, err := (&Bucket{}).Repair(t.Context(), &cache.VerifyResult{Name: name, Info: &tarball.Info{}}, none, nil)
+	require.ErrorContains(t, err, "no result of a verification")
 }

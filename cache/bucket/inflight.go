@@ -22,8 +22,8 @@ type inflight struct {
 
 // A leader is a tarball that is being stored.
 type leader struct {
-	flight *inflight
-	name   string
+	bucket *Bucket
+	image  string // the name, and the image's digest
 	layers []v1.Hash
 	moved  atomic.Int64 // bytes that have come
 	done   chan struct{}
@@ -38,10 +38,12 @@ const (
 	dripBytes = 2 << 20
 )
 
-// join waits until no other that makes progress is storing the same name or one of the layers,
-// and makes the caller a leader, which calls release in the end.
-func (f *inflight) join(ctx context.Context, name string, layers []tarball.Segment, now func() time.Time) (*leader, error) {
-	l := &leader{flight: f, name: name, done: make(chan struct{})}
+// join waits until no other that makes progress is storing the same image under the same name, or
+// one of the layers, and makes the caller a leader, which calls release in the end. Another image
+// under the same name is not waited for: which of the two stays is decided when they are complete.
+func (b *Bucket) join(ctx context.Context, image string, layers []tarball.Segment) (*leader, error) {
+	f := &b.inflight
+	l := &leader{bucket: b, image: image, done: make(chan struct{})}
 	for _, s := range layers {
 		if s.Length > 0 {
 			l.layers = append(l.layers, s.Blob)
@@ -59,7 +61,7 @@ func (f *inflight) join(ctx context.Context, name string, layers []tarball.Segme
 		other := f.leaders[i]
 		f.mu.Unlock()
 		l.waited = true
-		drips, err := other.wait(ctx, now)
+		drips, err := other.wait(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -68,12 +70,13 @@ func (f *inflight) join(ctx context.Context, name string, layers []tarball.Segme
 }
 
 func (l *leader) shares(with *leader) bool {
-	return l.name == with.name || slices.ContainsFunc(l.layers, func(d v1.Hash) bool { return slices.Contains(with.layers, d) })
+	return l.image == with.image || slices.ContainsFunc(l.layers, func(d v1.Hash) bool { return slices.Contains(with.layers, d) })
 }
 
 // wait waits until the leader is done, or next to nothing has come to it for a while.
-func (l *leader) wait(ctx context.Context, now func() time.Time) (drips bool, err error) {
-	tick := time.NewTicker(lookEvery)
+func (l *leader) wait(ctx context.Context) (drips bool, err error) {
+	now := l.bucket.now
+	tick := time.NewTicker(l.bucket.lookEvery)
 	defer tick.Stop()
 	since, moved := now(), l.moved.Load()
 	for {
@@ -93,8 +96,9 @@ func (l *leader) wait(ctx context.Context, now func() time.Time) (drips bool, er
 }
 
 func (l *leader) release() {
-	l.flight.mu.Lock()
-	defer l.flight.mu.Unlock()
-	l.flight.leaders = slices.DeleteFunc(l.flight.leaders, func(o *leader) bool { return o == l })
+	f := &l.bucket.inflight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaders = slices.DeleteFunc(f.leaders, func(o *leader) bool { return o == l })
 	close(l.done)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
@@ -24,6 +25,15 @@ type object struct {
 	size     int64
 	modified time.Time
 	*identity
+	stored
+}
+
+// stored is how an object is stored, by the answer to HEAD.
+type stored struct {
+	encryption types.ServerSideEncryption
+	key        *string // of KMS
+	class      types.StorageClass
+	tags       int32 // how many it has
 }
 
 // head looks at an object; nil if there is none.
@@ -35,7 +45,10 @@ func (b *Bucket) head(ctx context.Context, name string) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &object{name, aws.ToString(out.ETag), aws.ToInt64(out.ContentLength), aws.ToTime(out.LastModified), identityOf(out.Metadata)}, nil
+	return &object{
+		name, aws.ToString(out.ETag), aws.ToInt64(out.ContentLength), aws.ToTime(out.LastModified), identityOf(out.Metadata),
+		stored{out.ServerSideEncryption, out.SSEKMSKeyId, out.StorageClass, aws.ToInt32(out.TagCount)},
+	}, nil
 }
 
 // get opens a range of an object, in the state etag if that is not empty. There are servers
@@ -85,7 +98,7 @@ func (b *Bucket) openReader(ctx context.Context, name string) (*object, *reader,
 		return nil, nil, err
 	}
 	defer out.Body.Close()
-	o := &object{name, aws.ToString(out.ETag), sizeOf(out), aws.ToTime(out.LastModified), identityOf(out.Metadata)}
+	o := &object{name, aws.ToString(out.ETag), sizeOf(out), aws.ToTime(out.LastModified), identityOf(out.Metadata), stored{}}
 	if o.size == 0 {
 		return nil, nil, b.errEmpty(name)
 	}

@@ -148,7 +148,7 @@ func (u *upload) save(ctx context.Context, must bool) error {
 
 // forget removes what is recorded of an upload.
 func (b *Bucket) forget(ctx context.Context, name string, digest v1.Hash) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := lastly(ctx)
 	defer cancel()
 	key := pendingName(name, digest)
 	if err := b.delete(ctx, key, ""); err != nil {

@@ -89,61 +89,20 @@ func (b *Bucket) Prune(ctx context.Context, o *cache.PruneOptions) (*cache.Prune
 	if err != nil {
 		return r, errors.Join(append(errs, fmt.Errorf("prune: %w", err))...)
 	}
-	var entries []cache.Entry
-	for _, e := range all {
-		if e.Err != nil || o.Filter != nil && !o.Filter(e) {
-			continue
+	errs = append(errs, cache.PruneEntries(ctx, all, o, r, b.now(), func(e *cache.Entry) (replaced bool, err error) {
+		if o.DryRun {
+			return false, nil
 		}
-		if o.Group != nil {
-			e.Group = o.Group(e)
-		}
-		entries = append(entries, e)
-		r.Left++
-		r.LeftBytes += e.Allocated
-	}
-	now := b.now()
-	errs = append(errs, b.prune(ctx, entries, objects, o, r, now))
-	r.Measure(entries, o, now)
-	return r, errors.Join(errs...)
-}
-
-// prune removes what is beyond the limits. Others go in the place of what cannot be removed.
-func (b *Bucket) prune(ctx context.Context, entries []cache.Entry, objects map[string]listed, o *cache.PruneOptions, r *cache.PruneResult, now time.Time) error {
-	var errs []error
-	stays, failed, gone := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	for {
-		plan := cache.PlanPrune(entries, o, stays, now)
-		i := slices.IndexFunc(plan, func(p cache.PruneAction) bool { return p.Kept == "" && !gone[p.Entry.Name] })
-		if i < 0 {
-			for _, p := range plan {
-				if p.Kept != "" && !failed[p.Entry.Name] {
-					r.Kept = append(r.Kept, p)
-				}
-			}
-			return errors.Join(errs...)
-		}
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, fmt.Errorf("prune %s: %w", b.Path(), wait.Err(ctx)))...)
-		}
-		p, err := plan[i], error(nil)
-		name := p.Entry.Name
-		if !o.DryRun {
-			err = b.remove(ctx, name, objects[name].etag)
-		}
-		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist): // another has removed it
-			gone[name] = true
-			r.Removed = append(r.Removed, p)
-			r.Freed += p.Entry.Allocated
-			r.Left--
-			r.LeftBytes -= p.Entry.Allocated
-		case isPrecondition(err): // it was replaced
-			stays[name] = true
+		switch err := b.remove(ctx, e.Name, objects[e.Name].etag); {
+		case errors.Is(err, fs.ErrNotExist): // another has removed it
+			return false, nil
+		case isPrecondition(err):
+			return true, nil
 		default:
-			errs = append(errs, fmt.Errorf("prune %s: %w", name, err))
-			stays[name], failed[name] = true, true
+			return false, err
 		}
-	}
+	}))
+	return r, errors.Join(errs...)
 }
 
 // Sweep removes what writers have left: uploads that were begun longer ago than the age and

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,9 +27,11 @@ type put struct {
 	digest     v1.Hash
 	reference  string
 	indexes    [][]byte
-	current    *object // what has the name, when it was last looked at; nil: nothing
-	relabel    bool    // it is the same, and of an older run
-	damaged    string  // the ETag of what is known to be damaged
+	current    *object     // what has the name, when it was last looked at; nil: nothing
+	relabel    bool        // it is the same, and of an older run
+	damaged    string      // the ETag of what is known to be damaged
+	repairs    string      // the ETag of what is repaired, if this is a repair
+	newest     tarball.Run // of those that had the same image, where that is not Provenance.Run
 	result     *cache.Result
 }
 
@@ -90,7 +93,10 @@ func (b *Bucket) Stock(ctx context.Context, name, ref string, remote cache.Remot
 }
 
 // Put stocks img as the tarball called name, as [cache.Dir.Put] does: with its outcomes,
-// options and errors. Of the options, Preempt has no effect, for no writer waits for long.
+// options and errors. Of the options, Preempt has no effect: a newer build run does not wait for
+// an older one's image, only for layers that both need and that are on their way. The older run
+// finds the newer one's tarball when it is done, and ends with [cache.Superseded], and not with
+// [cache.ErrPreempted].
 //
 // The layers come from other tarballs of the prefix that have them, copied by the server, and
 // from src. Bytes of src are hashed in memory and sent in parts; nothing is written to this
@@ -124,6 +130,9 @@ func (p *put) isDone(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("stock %s: %w", p.name, err)
 	}
 	p.relabel = false
+	if p.repairs != "" {
+		return false, p.mayRepair(current)
+	}
 	if current != nil && current.identity == nil { // another program has stored it
 		o, info, err := b.readInfo(ctx, p.name)
 		switch {
@@ -212,7 +221,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 			return err
 		}
 	}
-	leading, err := b.inflight.join(ctx, p.name, layout.Layers(), b.now)
+	leading, err := b.join(ctx, pendingName(p.name, p.digest), layout.Layers())
 	if err != nil {
 		return fmt.Errorf("stock %s: %w", p.name, err)
 	}
@@ -255,7 +264,7 @@ var errAgain = errors.New("the upload must be begun again")
 func (p *put) identity(token string, verified time.Time) *identity {
 	return &identity{
 		digest: p.digest, reference: p.reference, indexes: digestsOf(p.indexes),
-		run: p.Provenance.Run, group: p.Group, verified: verified, token: token,
+		run: cmp.Or(p.newest, p.Provenance.Run), group: p.Group, verified: verified, token: token,
 	}
 }
 

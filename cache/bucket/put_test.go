@@ -10,6 +10,7 @@ import (
 	"github.com/dockercache/dockercache/cache/bucket/buckettest"
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 // An image is stored as the directory would hold it, once, and is then there.
@@ -17,19 +18,18 @@ func TestPut(t *testing.T) {
 	for _, sizes := range [][]int{{100}, {0, 5}, {64 << 10}, {1 << 20}, {3 << 20, 10, 200_000, 1 << 20}, {10, 10, 10, 10, 10}, {100_000, 100_000, 100_000}} {
 		server := buckettest.New(t, "bucket")
 		b, src := open(t, server, nil), newSource()
-		var img *tarball.Image
-		{
-			layers := []byte{}
-			_ = layers
-		}
 		descriptors := src.layers(sizes...)
-		img = src.image(t, descriptors...)
+		img := src.image(t, descriptors...)
 		provenance := tarball.Provenance{Run: tarball.Run{ID: 7, Attempt: 1}, Branch: "main"}
 		o := &cache.PutOptions{Provenance: provenance}
 		result, err := b.Put(t.Context(), name, img, src, o)
 		require.NoError(t, err, "%v", sizes)
 		assert.Equal(t, cache.Stocked, result.Outcome)
-		assert.Equal(t, src.total(), result.Downloaded)
+		var size int64
+		for _, l := range descriptors {
+			size += l.Size
+		}
+		assert.Equal(t, size, tarballtest.Once(result))
 		requireObject(t, server, name, img, src.Blobs, provenance)
 		requireNothingLeft(t, server)
 
@@ -54,11 +54,11 @@ func TestPutOfARefresh(t *testing.T) {
 	}{{name, cachetest.Ref}, {"name_release.tar", cachetest.Ref}, {"other_main.tar", "example.com/other:1"}} {
 		top := src.layer(byte(len(c.name)), 150_000)
 		img := src.imageAs(t, c.ref, append(base[:3:3], top)...)
-		sent, read := server.Sent(), src.total()
+		sent := server.Sent()
 		result, err := open(t, server, nil).Put(t.Context(), c.name, img, src, nil)
 		require.NoError(t, err)
 		assert.Equal(t, cache.Stocked, result.Outcome)
-		assert.Equal(t, top.Size, src.total()-read, c.name)
+		assert.Equal(t, top.Size, tarballtest.Once(result), c.name)
 		assert.LessOrEqual(t, server.Sent()-sent, top.Size+2*small.usual+10_000, c.name)
 		assert.Equal(t, img.Layers()[0].Size+img.Layers()[1].Size+img.Layers()[2].Size, result.Reused)
 		requireObject(t, server, c.name, img, src.Blobs, tarball.Provenance{})
@@ -75,11 +75,10 @@ func TestPutSharesLayersInAnyOrder(t *testing.T) {
 	require.NoError(t, err)
 	_, err = b.Put(t.Context(), "b_main.tar", src.image(t, l[3], l[4]), src, nil)
 	require.NoError(t, err)
-	read := src.total()
 	img := src.image(t, l[4], l[3], l[5], l[2], l[1], l[0])
-	_, err = b.Put(t.Context(), "c_main.tar", img, src, nil)
+	result, err := b.Put(t.Context(), "c_main.tar", img, src, nil)
 	require.NoError(t, err)
-	assert.Equal(t, l[5].Size, src.total()-read)
+	assert.Equal(t, l[5].Size, tarballtest.Once(result))
 	requireObject(t, server, "c_main.tar", img, src.Blobs, tarball.Provenance{})
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,6 +30,9 @@ const (
 	senders = 8
 	// copiers is how many parts the server is asked to copy at a time.
 	copiers = 8
+	// lastlyAfter is how long a request may take, with its repetitions, that is made when all
+	// is over. What it does not do the next attempt or a sweep does.
+	lastlyAfter = 10 * time.Second
 )
 
 // An upload is a multipart upload of one tarball.
@@ -71,7 +73,12 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 			return false, fmt.Errorf("stock %s: %w", p.name, err)
 		}
 	}
-	err = u.transfer(ctx, src, leading)
+	if err = b.checkConditions(ctx, pendingName(p.name, p.digest)); err == nil {
+		err = u.checkCopies(ctx)
+	}
+	if err == nil {
+		err = u.transfer(ctx, src, leading)
+	}
 	if err == nil && ctx.Err() != nil {
 		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
@@ -83,16 +90,18 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	switch {
 	case isGone(err): // another process has completed or aborted it
 		err = fmt.Errorf("%w: %w", errAgain, err)
-	case isPrecondition(err): // an object that was copied from is another one now
+	case isPrecondition(err), errors.Is(err, cache.ErrReplaced): // an object that was copied from is another one now
 		u.abort(ctx)
 		err = fmt.Errorf("%w: %w", errAgain, err)
-	case errors.Is(err, errAgain), errors.Is(err, errCannotRestart):
+	case errors.Is(err, errAgain), errors.Is(err, errCannotRestart), errors.Is(err, errCopiesAny):
 		u.abort(ctx)
 		err = fmt.Errorf("%w: %w", errAgain, err)
 	case errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize) || errors.Is(err, ErrNoConditions) || errors.Is(err, cache.ErrOtherImage):
 		u.abort(ctx)
 	default:
-		u.save(context.WithoutCancel(ctx), true) // for the next attempt
+		ending, cancel := lastly(ctx)
+		defer cancel()
+		_ = u.save(ending, false) // for the next attempt
 	}
 	b.log.InfoContext(ctx, "an upload has failed", "tarball", p.path, "error", err)
 	return false, fmt.Errorf("stock %s: %w", p.name, err)
@@ -103,7 +112,10 @@ func (p *put) begin(ctx context.Context, layout *tarball.Layout) (*upload, error
 	b := p.bucket
 	verified := b.now()
 	var spans []span
-	if b.options.TrustFor > 0 && !p.Verify && !p.Rewrite {
+	b.mu.Lock()
+	copies := b.copies != copiesAny
+	b.mu.Unlock()
+	if copies && b.options.TrustFor > 0 && !p.Verify && !p.Rewrite {
 		holders, since := b.holders(ctx, p.name, layout)
 		var reused map[v1.Hash]bool
 		if spans, reused = spansOf(layout, holders); len(reused) > 0 && since.Before(verified) {
@@ -122,14 +134,10 @@ func (p *put) begin(ctx context.Context, layout *tarball.Layout) (*upload, error
 	if err != nil {
 		return nil, err
 	}
-	if err := u.create(ctx, p.identity(d.Token, verified)); err != nil {
+	if err := u.create(ctx, p.identity(d.Token, verified), nil); err != nil {
 		return nil, err
 	}
 	if err := u.save(ctx, true); err != nil {
-		u.abort(ctx)
-		return nil, err
-	}
-	if err := b.checkConditions(ctx, pendingName(p.name, p.digest)); err != nil {
 		u.abort(ctx)
 		return nil, err
 	}
@@ -156,8 +164,9 @@ func (p *put) newUpload(layout *tarball.Layout, d *pending) (*upload, error) {
 	return u, nil
 }
 
-// create begins the multipart upload.
-func (u *upload) create(ctx context.Context, i *identity) error {
+// create begins the multipart upload. What the options leave open is as with the object that it
+// is a copy of, if it is one.
+func (u *upload) create(ctx context.Context, i *identity, of *object) error {
 	p, b := u.put, u.bucket
 	in := &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: b.key(p.name), Metadata: i.metadata(),
@@ -172,6 +181,11 @@ func (u *upload) create(ctx context.Context, i *identity) error {
 		}
 		in.Tagging = aws.String(tags.Encode())
 	}
+	if of != nil {
+		if err := b.keep(ctx, in, of); err != nil {
+			return err
+		}
+	}
 	out, err := b.client.CreateMultipartUpload(ctx, in)
 	if err != nil {
 		return b.wrap(ctx, "CreateMultipartUpload", p.name, err)
@@ -180,6 +194,30 @@ func (u *upload) create(ctx context.Context, i *identity) error {
 	if u.pending != nil {
 		u.pending.Upload = u.id
 	}
+	return nil
+}
+
+// keep fills in what the options leave open by what an object has. Its encryption is kept if it is
+// with a key of KMS: the other one is what a bucket does by itself.
+func (b *Bucket) keep(ctx context.Context, in *s3.CreateMultipartUploadInput, of *object) error {
+	if in.ServerSideEncryption == "" && of.encryption != types.ServerSideEncryptionAes256 {
+		in.ServerSideEncryption, in.SSEKMSKeyId = of.encryption, of.key
+	}
+	if in.StorageClass == "" {
+		in.StorageClass = of.class
+	}
+	if in.Tagging != nil || of.tags == 0 {
+		return nil
+	}
+	out, err := b.client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: &b.name, Key: in.Key, RequestPayer: b.payer()})
+	if err != nil {
+		return b.wrap(ctx, "GetObjectTagging", of.name, err)
+	}
+	tags := url.Values{}
+	for _, t := range out.TagSet {
+		tags.Set(aws.ToString(t.Key), aws.ToString(t.Value))
+	}
+	in.Tagging = aws.String(tags.Encode())
 	return nil
 }
 
@@ -391,14 +429,15 @@ func (u *upload) readHeads(ctx context.Context, cancel context.CancelCauseFunc) 
 
 func (u *upload) readHead(ctx context.Context, h head, from, n int64) error {
 	at := h.at + from - h.from
-	out, err := u.bucket.get(ctx, h.origin.Key, h.origin.ETag, at, at+n)
-	if err != nil {
-		return err
-	}
-	defer out.Body.Close()
+	r := newReader(ctx, u.bucket, h.origin.Key, h.origin.ETag, at+n)
+	defer r.Close()
+	r.strict = true
 	p := make([]byte, n)
-	if _, err := io.ReadFull(out.Body, p); err != nil {
-		return u.bucket.wrap(ctx, "GetObject", strings.TrimPrefix(h.origin.Key, u.bucket.prefix), err)
+	if err := r.read(ctx, p, at); err != nil {
+		if ctx.Err() != nil {
+			return wait.Err(ctx)
+		}
+		return err
 	}
 	return u.sink.fillSpan(p, from)
 }
@@ -416,8 +455,7 @@ func (u *upload) publish(ctx context.Context) (done bool, err error) {
 		} else {
 			in.IfMatch = &p.current.etag
 		}
-		_, err := b.client.CompleteMultipartUpload(ctx, in)
-		err = b.wrap(ctx, "CompleteMultipartUpload", p.name, err)
+		err := b.complete(ctx, p.name, in)
 		if err == nil {
 			p.result.Outcome = cache.Stocked
 			b.forget(ctx, p.name, p.digest)
@@ -454,6 +492,18 @@ func (u *upload) publish(ctx context.Context) (done bool, err error) {
 	return false, fmt.Errorf("%w: others replace it all the time", errAgain)
 }
 
+// complete completes an upload. A server that refuses conditions gets none, if that is allowed.
+func (b *Bucket) complete(ctx context.Context, name string, in *s3.CompleteMultipartUploadInput) error {
+	_, err := b.client.CompleteMultipartUpload(ctx, in)
+	err = b.wrap(ctx, "CompleteMultipartUpload", name, err)
+	if b.options.Unconditional && hasStatus(err, http.StatusNotImplemented) {
+		in.IfMatch, in.IfNoneMatch = nil, nil
+		_, err = b.client.CompleteMultipartUpload(ctx, in)
+		err = b.wrap(ctx, "CompleteMultipartUpload", name, err)
+	}
+	return err
+}
+
 func (u *upload) completed() []types.CompletedPart {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -464,9 +514,15 @@ func (u *upload) completed() []types.CompletedPart {
 	return parts
 }
 
+// lastly returns a context for what is done at the end, also after ctx has ended: it must not take
+// long, for the caller waits.
+func lastly(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), lastlyAfter)
+}
+
 // abort gives the upload up, so that its parts take no space.
 func (u *upload) abort(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := lastly(ctx)
 	defer cancel()
 	b := u.bucket
 	if err := b.abort(ctx, u.put.name, &u.id); err != nil && !hasStatus(err, http.StatusNotFound) {
@@ -490,10 +546,11 @@ func (u *upload) watchRate(ctx context.Context, least int64, leading *leader, sr
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		var took time.Duration
+		every := u.bucket.lookEvery
 		last, from := u.bucket.now(), leading.moved.Load()
-		for wait.Sleep(ctx, lookEvery) == nil {
+		for wait.Sleep(ctx, every) == nil {
 			now := u.bucket.now()
-			since := min(now.Sub(last), 2*lookEvery)
+			since := min(now.Sub(last), 2*every) // this process may have been suspended
 			last = now
 			if u.sink.isFull() {
 				continue

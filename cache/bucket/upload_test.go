@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"github.com/dockercache/dockercache/cache/bucket/buckettest"
 	"github.com/dockercache/dockercache/cache/internal/cachetest"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 // What a server does wrong now and then costs another request, and no byte of the source.
@@ -44,8 +47,11 @@ func TestPutSurvives(t *testing.T) {
 		"the same, completed again":   {LoseAnswer: ops(1, buckettest.CompleteMultipartUpload), CompletedAgain: true},
 		"a conflict":                  {ConflictOnComplete: 1},
 		"a conflict ends the upload":  {ConflictOnComplete: 1, ConflictEndsUpload: true},
-		"ETags are no MD5":            {OpaqueETags: true},
-		"no checksums":                {NoChecksums: true},
+		"what is read of another is cut": {CutGet: 10_000, Only: func(r buckettest.Request) bool {
+			return r.Key == "images/base_main.tar" && !strings.HasPrefix(r.Header.Get("Range"), "bytes=0-")
+		}},
+		"ETags are no MD5": {OpaqueETags: true},
+		"no checksums":     {NoChecksums: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,12 +67,14 @@ func TestPutSurvives(t *testing.T) {
 			server.SetQuirks(quirks)
 			b = open(t, server, nil)
 			img := src.image(t, append(base[:2:2], src.layer(9, 500_000))...)
-			read := src.total()
 			result, err := b.Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			assert.Equal(t, cache.Stocked, result.Outcome)
+			if quirks.CutGet > 0 {
+				assert.Greater(t, server.Happened("CutGet"), 1)
+			}
 			if quirks.ConflictOnComplete == 0 {
-				assert.Equal(t, int64(500_000), src.total()-read)
+				assert.Equal(t, int64(500_000), tarballtest.Once(result))
 			}
 			requireObject(t, server, "name_main.tar", img, src.Blobs, tarball.Provenance{})
 		})
@@ -77,13 +85,18 @@ func TestPutSurvives(t *testing.T) {
 func TestPutIsDenied(t *testing.T) {
 	for op, action := range map[buckettest.Op]string{
 		buckettest.HeadObject: "s3:GetObject", buckettest.CreateMultipartUpload: "s3:PutObject", buckettest.UploadPart: "s3:PutObject",
-		buckettest.CompleteMultipartUpload: "s3:PutObject", buckettest.PutObject: "s3:PutObject",
+		buckettest.CompleteMultipartUpload: "s3:PutObject", buckettest.PutObject: "s3:PutObject", buckettest.UploadPartCopy: "s3:PutObject, and s3:GetObject of the source",
 	} {
 		server := buckettest.New(t, "bucket")
 		src := newSource()
+		base := src.layers(200_000)
+		_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
+		require.NoError(t, err)
 		server.SetQuirks(buckettest.Quirks{Denied: map[buckettest.Op]bool{op: true}})
-		_, err := open(t, server, nil).Put(t.Context(), name, src.image(t, src.layers(200_000)...), src, nil)
-		require.ErrorContains(t, err, action, op)
+		_, err = open(t, server, nil).Put(t.Context(), name, src.image(t, base[0], src.layer(1, 100_000)), src, nil)
+		require.ErrorContains(t, err, "the credentials need "+action, op)
+		require.ErrorIs(t, err, fs.ErrPermission, op)
+		requireNoSecrets(t, err)
 		_, is := server.Object("images/" + name)
 		assert.False(t, is)
 	}
@@ -92,7 +105,7 @@ func TestPutIsDenied(t *testing.T) {
 // Where conditions are ignored that is noticed before anything is overwritten.
 func TestServerWithoutConditions(t *testing.T) {
 	for name, quirks := range map[string]buckettest.Quirks{
-		"none": {NoConditions: true}, "no If-Match": {IgnoresIfMatch: true},
+		"none": {NoConditions: true}, "no If-Match": {IgnoresIfMatch: true}, "refused": {RefusesConditions: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := buckettest.New(t, "bucket")
@@ -107,7 +120,40 @@ func TestServerWithoutConditions(t *testing.T) {
 			_, err = open(t, server, &Options{Unconditional: true}).Put(t.Context(), "name_main.tar", img, src, nil)
 			require.NoError(t, err)
 			requireObject(t, server, "name_main.tar", img, src.Blobs, tarball.Provenance{})
+			requireNothingLeft(t, server)
 		})
+	}
+}
+
+// What is not allowed when an upload is gone on with is named too, and what was stored stays.
+func TestResumeIsDenied(t *testing.T) {
+	server := buckettest.New(t, "bucket")
+	src := newSource()
+	img := src.image(t, src.layers(1<<20)...)
+	killedAt(t, server, img, src, 700_000, nil)
+	server.SetQuirks(buckettest.Quirks{Denied: map[buckettest.Op]bool{buckettest.ListParts: true}})
+	_, err := open(t, server, nil).Put(t.Context(), name, img, src, nil)
+	require.ErrorContains(t, err, "the credentials need s3:ListMultipartUploadParts")
+	assert.Equal(t, 1, server.Uploads())
+}
+
+// A bucket that is removed in the middle is named, and not tried again and again.
+func TestBucketIsRemoved(t *testing.T) {
+	for _, at := range []buckettest.Op{buckettest.CreateMultipartUpload, buckettest.UploadPart} {
+		server := buckettest.New(t, "bucket")
+		src := newSource()
+		b := open(t, server, nil)
+		server.Put("images/.probe", nil, nil)
+		require.NoError(t, b.checkConditions(t.Context(), ".probe"))
+		server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, _ string) {
+			if op == at {
+				server.SetQuirks(buckettest.Quirks{NoBucket: true})
+			}
+		}})
+		_, err := b.Put(t.Context(), name, src.image(t, src.layers(300_000)...), src, nil)
+		require.ErrorContains(t, err, "create the bucket", at)
+		require.NotErrorIs(t, err, fs.ErrNotExist)
+		assert.Less(t, server.Count(at), 10)
 	}
 }
 
@@ -181,18 +227,18 @@ func TestResume(t *testing.T) {
 			}
 			b := open(t, server, nil)
 			b.saveStep, b.options.Memory = 256<<10, 2<<20
-			_, err = b.Put(ctx, name, img, src, nil)
+			first, err := b.Put(ctx, name, img, src, nil)
 			require.Error(t, err)
 			src.slow = nil
-			read := src.total()
+			read := tarballtest.Once(first)
 			b = open(t, server, nil)
 			result, err := b.Put(t.Context(), name, img, src, nil)
 			require.NoError(t, err)
 			requireObject(t, server, name, img, src.Blobs, tarball.Provenance{})
 			requireNothingLeft(t, server)
-			again := src.total() - read - (size + 400_000 - (read - before))
-			t.Logf("%d bytes had been read, %d were resumed, %d came again", read-before, result.Resumed, again)
-			assert.Equal(t, int64(size+400_000), result.Resumed+result.Downloaded)
+			again := tarballtest.Once(result) - (size + 400_000 - read)
+			t.Logf("%d bytes had been read, %d were resumed, %d came again", read, result.Resumed, again)
+			assert.Equal(t, int64(size+400_000), result.Resumed+tarballtest.Once(result))
 			assert.LessOrEqual(t, again, int64(1200<<10), "what was in memory, and since the last record")
 		})
 	}
@@ -202,7 +248,15 @@ func TestResume(t *testing.T) {
 // returns the key of what is recorded.
 func killedAt(t *testing.T, server *buckettest.Server, img *tarball.Image, src *source, at int64, o *cache.PutOptions) (key string, record map[string]any) {
 	t.Helper()
-	b := open(t, server, nil)
+	key = killedWith(t, open(t, server, nil), img, src, at, o)
+	raw, ok := server.Object(key)
+	require.True(t, ok)
+	require.NoError(t, json.Unmarshal(raw, &record))
+	return key, record
+}
+
+func killedWith(t *testing.T, b *Bucket, img *tarball.Image, src *source, at int64, o *cache.PutOptions) (key string) {
+	t.Helper()
 	b.saveStep, b.options.Memory = 64<<10, 2<<20
 	ctx, cancel := context.WithCancelCause(t.Context())
 	before := src.total()
@@ -214,11 +268,7 @@ func killedAt(t *testing.T, server *buckettest.Server, img *tarball.Image, src *
 	_, err := b.Put(ctx, name, img, src, o)
 	require.Error(t, err)
 	src.slow = nil
-	key = "images/" + pendingName(name, img.Digest())
-	raw, ok := server.Object(key)
-	require.True(t, ok)
-	require.NoError(t, json.Unmarshal(raw, &record))
-	return key, record
+	return "images/" + pendingName(name, img.Digest())
 }
 
 // What is recorded of an upload may be anything.
@@ -318,16 +368,18 @@ func TestLayersInFlight(t *testing.T) {
 	b, src := open(t, server, &Options{Uploads: 4, Memory: 256 << 20}), newSource()
 	base := src.layers(500_000, 300_000)
 	var group sync.WaitGroup
+	var got atomic.Int64
 	imgs := make([]*tarball.Image, 4)
 	for i := range imgs {
 		imgs[i] = src.image(t, append(base[:2:2], src.layer(byte(i), 50_000))...)
 		group.Go(func() {
-			_, err := b.Put(t.Context(), fmt.Sprintf("name%d_main.tar", i), imgs[i], src, nil)
+			result, err := b.Put(t.Context(), fmt.Sprintf("name%d_main.tar", i), imgs[i], src, nil)
 			assert.NoError(t, err)
+			got.Add(tarballtest.Once(result))
 		})
 	}
 	group.Wait()
-	assert.Equal(t, int64(800_000+4*50_000), src.total())
+	assert.Equal(t, int64(800_000+4*50_000), got.Load())
 	for i, img := range imgs {
 		requireObject(t, server, fmt.Sprintf("name%d_main.tar", i), img, src.Blobs, tarball.Provenance{})
 	}
@@ -358,6 +410,28 @@ func TestAnotherIsStoredJustBefore(t *testing.T) {
 	requireNothingLeft(t, server)
 }
 
+// A server that would copy from whatever is there by now copies nothing: layers come from the source.
+func TestServerWithoutConditionsOfCopies(t *testing.T) {
+	for _, o := range []Options{{}, {Unconditional: true}} {
+		server := buckettest.New(t, "bucket")
+		src := newSource()
+		base := src.layers(1_000_000)
+		_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
+		require.NoError(t, err)
+		server.SetQuirks(buckettest.Quirks{IgnoresIfMatchOnRead: true})
+		b := open(t, server, &o)
+		for _, name := range []string{"first_main.tar", "second_main.tar"} {
+			img := src.image(t, base[0], src.layer(byte(len(name)), 100_000))
+			result, err := b.Put(t.Context(), name, img, src, nil)
+			require.NoError(t, err)
+			assert.Zero(t, result.Copied)
+			requireObject(t, server, name, img, src.Blobs, tarball.Provenance{})
+			requireNothingLeft(t, server)
+		}
+		assert.Equal(t, 1, server.Count(buckettest.UploadPartCopy), "it is found out once")
+	}
+}
+
 // An object that is replaced while it is copied from is not copied from.
 func TestCopiedObjectIsReplaced(t *testing.T) {
 	server := buckettest.New(t, "bucket")
@@ -365,10 +439,17 @@ func TestCopiedObjectIsReplaced(t *testing.T) {
 	base := src.layers(1_000_000)
 	_, err := open(t, server, nil).Put(t.Context(), "base_main.tar", src.image(t, base...), src, nil)
 	require.NoError(t, err)
-	for _, at := range []buckettest.Op{buckettest.UploadPartCopy, buckettest.GetObject} {
+	for _, c := range []struct {
+		at     buckettest.Op
+		quirks buckettest.Quirks
+	}{
+		{buckettest.UploadPartCopy, buckettest.Quirks{}}, {buckettest.GetObject, buckettest.Quirks{}},
+		{buckettest.UploadPartCopy, buckettest.Quirks{IgnoresIfMatchOnRead: true}}, {buckettest.GetObject, buckettest.Quirks{IgnoresIfMatchOnRead: true}},
+	} {
+		at := c.at
 		var once sync.Once
 		var seen atomic.Int64
-		server.SetQuirks(buckettest.Quirks{Replace: func(op buckettest.Op, key string) {
+		c.quirks.Replace = func(op buckettest.Op, key string) {
 			if op != at {
 				return
 			}
@@ -376,7 +457,8 @@ func TestCopiedObjectIsReplaced(t *testing.T) {
 				return
 			}
 			once.Do(func() { server.Put("images/base_main.tar", make([]byte, 1_100_000), nil) })
-		}})
+		}
+		server.SetQuirks(c.quirks)
 		img := src.image(t, base[0], src.layer(byte(len(at)), 100_000))
 		_, err = open(t, server, nil).Put(t.Context(), name, img, src, nil)
 		require.NoError(t, err)

@@ -64,6 +64,7 @@ type options struct {
 	arguments        []string
 	flags            *cli.FlagSet
 	open             cache.Options
+	s3               store.S3
 	repairs          bool
 	repair           admin.Repair
 	limits           cache.PruneOptions
@@ -77,6 +78,7 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 		Setup: func(f *cli.FlagSet) cli.Runner {
 			o := &options{name: name, takes: takes, run: run, flags: f}
 			f.StringVar(&o.dir, "dir", "", store.Usage)
+			o.s3.RegisterReads(f.FlagSet)
 			f.JSONFlag("print JSON, one object to a line")
 			f.Advice(admin.Advice)
 			flags(o, f)
@@ -93,6 +95,7 @@ func verifyFlags(o *options, f *cli.FlagSet) {
 	f.QuietFlag()
 	f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
 	f.Section(withRepair)
+	o.s3.RegisterWrites(f.FlagSet)
 	o.repair.Registry.Register(f.FlagSet)
 	o.repair.Registry.RegisterLimits(f.FlagSet, &o.open, &o.repair.Options.MinRate)
 }
@@ -129,15 +132,15 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
-	o.dir, err = store.Dir(o.dir, o.flags.FlagSet)
+	o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet)
 	return err
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	err := error(nil)
 	if o.run == nil {
-		err = admin.Info(ctx, o.dir, o.arguments[0], out)
-	} else if dir, openErr := store.Open(ctx, o.dir, &o.open); openErr != nil {
+		err = admin.Info(ctx, o.dir, o.arguments[0], &o.s3, out)
+	} else if dir, openErr := store.Open(ctx, o.dir, &o.open, &o.s3); openErr != nil {
 		err = openErr
 	} else {
 		err = o.run(ctx, o, dir, out)

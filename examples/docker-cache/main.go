@@ -53,6 +53,7 @@ type options struct {
 	run         tarball.Run        // that the images come from
 	put         cache.PutOptions
 	open        cache.Options
+	s3          store.S3
 	jobs        cli.Count
 	sample      bool
 }
@@ -105,6 +106,9 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.BoolVar(&o.put.Verify, "verify", false, "read and hash the tarballs that are there already, and fetch what is damaged in them; what is copied is hashed too, whatever -trust is")
 		f.BoolVar(&o.put.Force, "force", false, "replace the tarball of a newer build run too")
 		f.BoolVar(&o.put.Preempt, "take-over", false, "make an older build run that is at work on the same tarball give up, instead of waiting for it")
+		f.Section("Objects in a bucket")
+		o.s3.RegisterReads(f.FlagSet)
+		o.s3.RegisterWrites(f.FlagSet)
 		f.Section(registries)
 		o.naming.RegisterMirrors(f.FlagSet, ", and is tried before the image's own registry, in order")
 		f.BoolVar(&o.client.MirrorsMustAgree, "mirrors-must-agree", false, "fail an image whose digest differs between a mirror and its own registry")
@@ -162,7 +166,7 @@ func (o *options) Check(args []string) (err error) {
 		return err
 	}
 	if o.dir != "" || !o.sample { // the sample makes one by default
-		if o.dir, err = store.Dir(o.dir, o.flags.FlagSet); err != nil {
+		if o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet); err != nil {
 			return err
 		}
 	}
@@ -202,7 +206,7 @@ func (o *options) checkFrom() error {
 			return err
 		}
 	}
-	return store.Check("from", o.from)
+	return o.s3.Check("from", o.from)
 }
 
 // checkPlatforms finds out which platforms are wanted.
@@ -270,10 +274,10 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	client, err := o.registry.Client(out, o.client)
 	var dir, from store.Store
 	if err == nil {
-		dir, err = store.Open(ctx, o.dir, &o.open)
+		dir, err = store.Open(ctx, o.dir, &o.open, &o.s3)
 	}
 	if err == nil && o.from != "" {
-		if from, err = store.Open(ctx, o.from, &cache.Options{Logger: out.Log}); err != nil {
+		if from, err = store.Open(ctx, o.from, &cache.Options{Logger: out.Log}, &o.s3); err != nil {
 			err = fmt.Errorf("-from: %w", err)
 		}
 	}

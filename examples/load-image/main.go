@@ -50,6 +50,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 	Setup: func(f *cli.FlagSet) cli.Runner {
 		o := &options{flags: f.FlagSet}
 		f.StringVar(&o.dir, "dir", "", store.Usage)
+		o.s3.RegisterReads(f.FlagSet)
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
 		o.naming.Register(f.FlagSet)
 		f.StringVar(&o.platform, "platform", "", "the platform of the images, as `OS/ARCH`[/VARIANT], where it is part of the tarball's name (default "+registry.DefaultPlatform().String()+", this machine's)")
@@ -76,6 +77,7 @@ func main() { cli.Main(program.Run) }
 type options struct {
 	flags                          *flag.FlagSet
 	dir, branch, address, platform string
+	s3                             store.S3
 	naming                         naming.Flags
 	load                           loader.Options
 	images                         []string
@@ -108,7 +110,7 @@ func (o *options) Check(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	o.dir, err = store.Dir(o.dir, o.flags)
+	o.dir, err = o.s3.Dir(o.dir, o.flags)
 	return err
 }
 
@@ -131,7 +133,7 @@ func (o *options) checkPlatform() error {
 // Run loads one image after the other: an engine unpacks on one processor, and writes
 // to one disk.
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
-	o.openDir = sync.OnceValues(func() (store.Store, error) { return store.Open(ctx, o.dir, nil) })
+	o.openDir = sync.OnceValues(func() (store.Store, error) { return store.Open(ctx, o.dir, nil, &o.s3) })
 	missing := 0
 	for _, image := range o.images {
 		if ctx.Err() != nil {

@@ -45,6 +45,7 @@ Exit codes: 1 it cannot serve, 2 wrong usage, 130 interrupted.
 	Setup: func(f *cli.FlagSet) cli.Runner {
 		o := &options{flags: f.FlagSet}
 		f.StringVar(&o.dir, "dir", "", store.Usage)
+		o.s3.RegisterReads(f.FlagSet)
 		f.StringVar(&o.addr, "addr", "127.0.0.1:5000", "where to listen, as `HOST:PORT`; port 0 is any that is free")
 		f.StringVar(&o.registry, "registry", "", "the registry, as `HOST`[:PORT], that clients mean which name none, as Docker's \"registry-mirrors\" do: docker.io (default: what names none is not found)")
 		f.Var(&o.platforms, "platform", "the platforms of all clients, as `OS/ARCH`[/VARIANT], separated by commas: an index is served only where those that it lists are stocked (default: also where only some are). For podman and CRI-O, which do not ask another registry for the rest of an image")
@@ -59,6 +60,7 @@ type options struct {
 	flags               *flag.FlagSet
 	dir, addr, registry string
 	platforms           cli.CommaList
+	s3                  store.S3
 
 	server server.Options
 }
@@ -89,7 +91,7 @@ func (o *options) Check(args []string) error {
 		}
 		o.server.Platforms = append(o.server.Platforms, p)
 	}
-	o.dir, err = store.Dir(o.dir, o.flags)
+	o.dir, err = o.s3.Dir(o.dir, o.flags)
 	return err
 }
 
@@ -102,7 +104,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 
 // serve serves until ctx ends.
 func (o *options) serve(ctx context.Context, out *cli.Output) error {
-	dir, err := store.Open(ctx, o.dir, nil)
+	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -15,7 +16,7 @@ func TestNoFault(t *testing.T) {
 	r := resolved(t, oneLayer, 1, options(), nil)
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	requests := askedOf(t, r.layers[0], r.own.Requests())
 	assert.Len(t, requests, 2, "20 MiB, a range has at most 16")
 	assert.Equal(t, r.size, sent(requests))
@@ -52,7 +53,7 @@ func TestCutBodyIsContinued(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	requests := askedOf(t, r.layers[0], r.own.Requests())
 	connections := map[string]bool{}
 	for i := range requests {
@@ -70,7 +71,7 @@ func TestCutBodiesSideBySide(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: mib + 1})
 	p := r.put(t, 16, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Positive(t, r.own.Happened("CutBodyAfter"))
 }
 
@@ -82,7 +83,7 @@ func TestProgressResetsTheAttempts(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{CutBodyAfter: cut})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	require.Equal(t, 7, r.own.Happened("CutBodyAfter"), "more than the six attempts without progress")
 }
 

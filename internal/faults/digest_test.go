@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -25,7 +26,7 @@ func TestCorruptOnce(t *testing.T) {
 		case l.Size:
 		case 2 * l.Size:
 			twice++
-			assert.Equal(t, r.size+l.Size, p.once())
+			assert.Equal(t, r.size+l.Size, tarballtest.Once(p.Result))
 		default:
 			t.Errorf("%d bytes were sent of a layer of %d", n, l.Size)
 		}
@@ -40,7 +41,7 @@ func TestCorruptAtTheFirstSource(t *testing.T) {
 	r.mirror.SetQuirks(registrytest.Quirks{CorruptBlob: true})
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, 2*r.size, p.once())
+	assert.Equal(t, 2*r.size, tarballtest.Once(p.Result))
 	for _, server := range []*registrytest.Server{r.mirror, r.own} { // each gave all of it; on a busy machine a range may come twice
 		n := sent(askedOf(t, r.layers[0], server.Requests()))
 		assert.GreaterOrEqual(t, n, r.size)
@@ -64,7 +65,7 @@ func TestCorruptEverywhere(t *testing.T) {
 			entries, err := os.ReadDir(p.dir)
 			require.NoError(t, err)
 			assert.Empty(t, entries)
-			assert.Equal(t, 2*r.size, p.once(), "it is fetched twice, not for ever")
+			assert.Equal(t, 2*r.size, tarballtest.Once(p.Result), "it is fetched twice, not for ever")
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
@@ -88,7 +89,7 @@ func TestEverythingExpires(t *testing.T) {
 				}
 			}})
 			r.requireRight(t, p)
-			assert.Equal(t, r.size, p.once())
+			assert.Equal(t, r.size, tarballtest.Once(p.Result))
 			assert.Equal(t, 3, ended)
 			assert.Positive(t, storage.Expired(), "signed URLs")
 			assert.Positive(t, keychain.refused)

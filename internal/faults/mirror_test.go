@@ -9,6 +9,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -27,7 +28,7 @@ func TestMirrorIsKilled(t *testing.T) {
 			}
 		}})
 		r.requireRight(t, p)
-		assert.Equal(t, r.size, p.once(), "no byte was written twice")
+		assert.Equal(t, r.size, tarballtest.Once(p.Result), "no byte was written twice")
 		assert.Positive(t, r.fromOwn(t))
 		assert.LessOrEqual(t, r.fromOwn(t), r.size-killedAt, "what the mirror had given was not asked for again")
 	})
@@ -41,7 +42,7 @@ func TestMirrorIsKilled(t *testing.T) {
 		go func() { <-stalled; r.mirror.Close() }()
 		p := r.put(t, 8, nil)
 		r.requireRight(t, p)
-		assert.Equal(t, r.size, p.once(), "no byte was written twice")
+		assert.Equal(t, r.size, tarballtest.Once(p.Result), "no byte was written twice")
 		assert.Positive(t, r.fromOwn(t))
 	})
 }
@@ -69,7 +70,7 @@ func TestAllSources(t *testing.T) {
 			}
 		}})
 		r.requireRight(t, p)
-		assert.Equal(t, r.size, p.once())
+		assert.Equal(t, r.size, tarballtest.Once(p.Result))
 		for _, server := range []*registrytest.Server{r.mirror, r.own} {
 			n := int64(0)
 			for _, l := range r.layers {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
@@ -92,6 +93,6 @@ func TestWrongContentRangeOfTheFirstSource(t *testing.T) {
 	r.mirror.SetQuirks(registrytest.Quirks{WrongContentRange: true})
 	p := r.put(t, 2, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Positive(t, r.mirror.Happened("WrongContentRange"))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -33,7 +34,7 @@ func TestRedirect(t *testing.T) {
 			})
 			p := r.put(t, 1, nil)
 			r.requireRight(t, p)
-			assert.Equal(t, r.size, p.once())
+			assert.Equal(t, r.size, tarballtest.Once(p.Result))
 
 			assert.Equal(t, 1, storage.Expired(), "three layers, and a signature is good for two")
 			inRegistry, inStorage := allAsked(t, r.layers, r.own.Requests()), allAsked(t, r.layers, storage.Requests())
@@ -61,7 +62,7 @@ func TestRedirectSideBySide(t *testing.T) {
 	})
 	p := r.put(t, 8, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Positive(t, storage.Expired())
 	for _, req := range storage.Requests() {
 		assert.Empty(t, req.Header.Get("Authorization"))

@@ -101,16 +101,6 @@ type putting struct {
 	dir string
 }
 
-// once is how many bytes were read from the sources of which each is needed: a range that is
-// slow, as on a busy machine, is fetched by two connections at the same time.
-func (p putting) once() int64 {
-	n := p.Downloaded
-	for _, s := range p.Sources {
-		n -= s.Duplicate
-	}
-	return n
-}
-
 // put stocks the image in a new directory.
 func (r *remote) put(t *testing.T, connections int, o *cache.PutOptions) putting {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -23,7 +24,7 @@ func TestStall(t *testing.T) {
 	r.own.SetQuirks(registrytest.Quirks{Stall: true, StallCount: stalls, Stalled: drain(t)})
 	p := r.put(t, 2, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 
 	found := 0
 	for _, requests := range allAsked(t, r.layers, r.own.Requests()) {
@@ -69,6 +70,6 @@ func TestNoAnswer(t *testing.T) {
 	defer cancel()
 	p := r.putContext(ctx, t, 2, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Equal(t, 2, r.own.Happened("NoAnswer"))
 }

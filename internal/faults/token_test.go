@@ -9,6 +9,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
 
@@ -32,7 +33,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	r := resolved(t, threeLayers, 1, o, withToken(registrytest.Quirks{TokenUses: 2}))
 	p := r.put(t, 1, nil)
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Equal(t, 3, r.own.TokensIssued(), "for a manifest, a config and three layers")
 }
 
@@ -56,6 +57,6 @@ func TestTokenEndsMidway(t *testing.T) {
 	var once sync.Once
 	p := r.put(t, 1, &cache.PutOptions{Progress: func(tarball.Progress) { once.Do(r.own.ExpireTokens) }})
 	r.requireRight(t, p)
-	assert.Equal(t, r.size, p.once())
+	assert.Equal(t, r.size, tarballtest.Once(p.Result))
 	assert.Equal(t, 2, r.own.TokensIssued())
 }

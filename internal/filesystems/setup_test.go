@@ -204,16 +204,6 @@ func names(t *testing.T, dir string) []string {
 	return names
 }
 
-// once is how many bytes were downloaded of which each is needed: a range that is slow, as on a
-// busy machine, is fetched by two connections at the same time.
-func once(r *cache.Result) int64 {
-	n := r.Downloaded
-	for _, s := range r.Sources {
-		n -= s.Duplicate
-	}
-	return n
-}
-
 // requireIntact verifies a tarball, and returns its manifest's digest.
 func requireIntact(t *testing.T, dir *cache.Dir, name string) v1.Hash {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 // A refresh of which the last of five layers changed, 5 % of the bytes, and then
@@ -54,8 +55,8 @@ func testRefresh(t *testing.T, path string, clone bool) {
 	} {
 		before := used(t, path)
 		result := put(name, img)
-		assert.LessOrEqual(t, result.Downloaded, once(first)*6/100, name)
-		assert.Equal(t, once(first), once(result)+result.Reused)
+		assert.LessOrEqual(t, result.Downloaded, tarballtest.Once(first)*6/100, name)
+		assert.Equal(t, tarballtest.Once(first), tarballtest.Once(result)+result.Reused)
 		if clone {
 			assert.Less(t, result.Copied, int64(4*4096), "only what is left of last blocks")
 			assert.LessOrEqual(t, used(t, path)-before, first.Total*7/100, "newly allocated for %s", name)

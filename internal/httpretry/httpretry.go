@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -23,9 +22,6 @@ const (
 	// LongestWait bounds the wait before a repetition, also the one that a
 	// Retry-After asks for: a server must not be able to stop a program for hours.
 	LongestWait = time.Minute
-	// maxDigits is how many digits of a Retry-After, in seconds, are as many nanoseconds
-	// as a time.Duration has.
-	maxDigits = 9
 )
 
 // New returns a client that repeats a request when check reports that it may, the
@@ -69,12 +65,10 @@ func Check(ctx context.Context, resp *http.Response, err error) (bool, error) {
 // it at random so that a fleet does not come back in step, and obeys Retry-After
 // up to the limit.
 func Backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
-	if resp != nil && len(resp.Header.Get("Retry-After")) > maxDigits && strings.Trim(resp.Header.Get("Retry-After"), "0123456789") == "" {
-		return limit // go-retryablehttp's number of nanoseconds would overflow
+	if resp != nil {
+		if wait, ok := backoff.RetryAfter(resp.Header, time.Now(), limit); ok {
+			return wait
+		}
 	}
-	wait := min(retryablehttp.DefaultBackoff(first, limit, attempt, resp), limit)
-	if resp != nil && resp.Header.Get("Retry-After") != "" {
-		return wait
-	}
-	return backoff.Jitter(wait)
+	return backoff.Delay(first, limit, attempt+1)
 }

@@ -29,6 +29,7 @@ func TestBackoff(t *testing.T) {
 	assert.Equal(t, 7*time.Second, Backoff(time.Second, LongestWait, 0, answer(429, "7")))
 	assert.Equal(t, 7*time.Second, Backoff(time.Second, LongestWait, 0, answer(503, "7")))
 	assert.Equal(t, LongestWait, Backoff(time.Second, LongestWait, 0, answer(503, "86400")), "no server stops a program for a day")
+	assert.Equal(t, 7*time.Second, Backoff(time.Second, LongestWait, 0, answer(500, "7")), "whatever the status is")
 	for _, huge := range []string{"9999999999", "18446744074", "9223372036854775807", strings.Repeat("9", 400)} {
 		assert.Equal(t, LongestWait, Backoff(time.Second, LongestWait, 0, answer(503, huge)), "nor makes it ask without a wait")
 	}

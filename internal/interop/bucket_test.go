@@ -1,12 +1,18 @@
 package interop
 
 import (
+	"bufio"
 	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/crane"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -61,20 +67,24 @@ func TestObjectIsATarball(t *testing.T) {
 	assert.Contains(t, out.String(), "registry.example/team/image:object-1")
 }
 
-// The programs with a bucket of a real server: stock, again, list, verify, fill a directory,
+// The programs with a bucket of a real server: stock, again, list, verify, serve, fill a directory,
 // prune.
 func TestProgramsWithABucket(t *testing.T) {
 	cfg, data := s3gateway.Start(t, "bucket")
 	credentials, err := cfg.Credentials.Retrieve(t.Context())
 	require.NoError(t, err)
 	bin, dir := t.TempDir(), t.TempDir()
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/dockercache/dockercache/examples/docker-cache", "github.com/dockercache/dockercache/examples/cache-admin", "github.com/dockercache/dockercache/examples/load-image").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/dockercache/dockercache/examples/docker-cache", "github.com/dockercache/dockercache/examples/cache-admin", "github.com/dockercache/dockercache/examples/load-image", "github.com/dockercache/dockercache/examples/serve-cache").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	run := func(want int, program string, args ...string) string {
-		t.Helper()
+	command := func(program string, args ...string) *exec.Cmd {
 		cmd := exec.Command(filepath.Join(bin, program), args...)
 		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_S3="+*cfg.BaseEndpoint, "AWS_REGION="+cfg.Region, "AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey,
 			"DOCKER_CONFIG="+dir, "GITHUB_ACTIONS=", "GITHUB_STEP_SUMMARY=", "GITHUB_OUTPUT=")
+		return cmd
+	}
+	run := func(want int, program string, args ...string) string {
+		t.Helper()
+		cmd := command(program, args...)
 		out, _ := cmd.CombinedOutput()
 		require.Equal(t, want, cmd.ProcessState.ExitCode(), "%s %s: %s", program, args, out)
 		require.NotContains(t, string(out), credentials.SecretAccessKey)
@@ -97,9 +107,41 @@ func TestProgramsWithABucket(t *testing.T) {
 	local, err := os.ReadFile(filepath.Join(dir, "jammy_main.tar"))
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(stored, local), "the directory's tarball is the bucket's")
+
+	// serve-cache serves it, and what is pulled is the image, byte for byte.
+	named, err := name.ParseReference(ref)
+	require.NoError(t, err)
+	served, address := serving(t, command("serve-cache", "-dir", into, "-addr", "127.0.0.1:0", "-registry", named.Context().RegistryStr(), "-v"))
+	repository := address + "/" + named.Context().RepositoryStr()
+	pulled, err := crane.Pull(repository+":"+named.Identifier(), crane.Insecure)
+	require.NoError(t, err)
+	require.NoError(t, validate.Image(pulled))
+	assert.Equal(t, must(image.Digest())(t), must(pulled.Digest())(t))
+	_, err = crane.Pull(repository+":other", crane.Insecure)
+	require.ErrorContains(t, err, "MANIFEST_UNKNOWN")
+	require.NotContains(t, served(), credentials.SecretAccessKey)
+
 	run(3, "load-image", "-host", "unix:///nowhere", "-branch", "main", "-naming", "strip", "-dir", into, "example.com/other:none-1")
 	run(1, "load-image", "-host", "unix:///nowhere", "-branch", "main", "-naming", "strip", "-dir", "s3://typo", ref)
 	run(0, "cache-admin", "prune", "-dir", into, "-count", "1")
+}
+
+// serving starts serve-cache until the test ends, and returns its address. ended ends it, and returns
+// what it has printed.
+func serving(t *testing.T, cmd *exec.Cmd) (ended func() string, address string) {
+	t.Helper()
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	require.NoError(t, cmd.Start())
+	end := sync.OnceFunc(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	t.Cleanup(end)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err, "%s", &log)
+	_, address, ok := strings.Cut(strings.TrimSpace(line), " at http://")
+	require.True(t, ok, "%s", line)
+	return func() string { end(); return line + log.String() }, address
 }
 
 // must is for a value and an error as an argument.

@@ -13,6 +13,16 @@ import (
 	"github.com/dockercache/dockercache/internal/imagetest"
 )
 
+// Once is how many bytes were downloaded of which each is needed: a range that is slow, as on a
+// busy machine, is fetched by two connections at the same time.
+func Once(r *cache.Result) int64 {
+	n := r.Downloaded
+	for _, s := range r.Sources {
+		n -= s.Duplicate
+	}
+	return n
+}
+
 // Blobs are the bytes of layers, a [tarball.Source] that has ranges.
 type Blobs map[v1.Hash][]byte
 

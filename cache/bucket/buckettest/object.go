@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +19,7 @@ type object struct {
 	etag     string // with quotes
 	modified time.Time
 	metadata map[string]string // by name in lower case
-	header   http.Header       // such as Content-Type
+	header   http.Header       // such as Content-Type, also that of its tags
 	checksum checksum
 }
 
@@ -30,7 +32,10 @@ func (s *Server) newObject(content []byte, stated checksum, q Quirks) *object {
 	return &object{content: content, etag: s.newETag(content, q), modified: time.Now().Add(q.ClockSkew), checksum: stated, header: http.Header{"Content-Type": {"binary/octet-stream"}}}
 }
 
-const metaPrefix = "X-Amz-Meta-"
+const (
+	metaPrefix    = "X-Amz-Meta-"
+	taggingHeader = "X-Amz-Tagging"
+)
 
 // metadata returns what a request says on an object beside its content.
 func (c *call) metadata() (metadata map[string]string, header http.Header, refused *answer) {
@@ -47,7 +52,7 @@ func (c *call) metadata() (metadata map[string]string, header http.Header, refus
 	if size > maxSize {
 		return nil, nil, refuse(http.StatusBadRequest, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size", "Size", strconv.Itoa(size), "MaxSizeAllowed", strconv.Itoa(maxSize))
 	}
-	for _, name := range []string{"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Expires"} {
+	for _, name := range []string{"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Expires", "X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", "X-Amz-Storage-Class", taggingHeader} {
 		value := c.request.Header.Get(name)
 		if name == "Content-Encoding" && c.isChunked() { // that of the request alone is not kept
 			value = strings.Trim(strings.TrimPrefix(value, "aws-chunked"), ", ")
@@ -134,6 +139,10 @@ func (c *call) getObject() *answer {
 		return a
 	}
 	a := &answer{header: o.header.Clone(), object: o.content}
+	if tags := tagsOf(o); len(tags) > 0 {
+		a.header.Del(taggingHeader)
+		a.header.Set("X-Amz-Tagging-Count", strconv.Itoa(len(tags)))
+	}
 	if a.object == nil {
 		a.object = []byte{}
 	}
@@ -159,6 +168,29 @@ func (c *call) getObject() *answer {
 		o.checksum.set(a.header)
 	}
 	return a
+}
+
+// tagsOf returns the tags of an object, which its writer gave like the query of a URL.
+func tagsOf(o *object) url.Values {
+	tags, _ := url.ParseQuery(o.header.Get(taggingHeader))
+	return tags
+}
+
+func (c *call) getTagging() *answer {
+	o := c.object(c.key)
+	if o == nil {
+		return noSuchKey(c.key)
+	}
+	type tag struct{ Key, Value string }
+	result := struct {
+		XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ Tagging"`
+		Tags    []tag    `xml:"TagSet>Tag"`
+	}{}
+	tags := tagsOf(o)
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		result.Tags = append(result.Tags, tag{key, tags.Get(key)})
+	}
+	return ok(result)
 }
 
 // byteRange returns the bytes that a Range header asks for, from the first to before the

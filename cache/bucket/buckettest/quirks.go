@@ -22,6 +22,7 @@ const (
 	ListMultipartUploads    Op = "ListMultipartUploads"
 	CompleteMultipartUpload Op = "CompleteMultipartUpload"
 	AbortMultipartUpload    Op = "AbortMultipartUpload"
+	GetObjectTagging        Op = "GetObjectTagging"
 
 	// AnyOp stands for each of them in the maps of [Quirks].
 	AnyOp Op = "*"

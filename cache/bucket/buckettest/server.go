@@ -221,6 +221,16 @@ func (s *Server) Metadata(key string) map[string]string {
 	return maps.Clone(o.metadata)
 }
 
+// Header returns what the writer of an object has said on it beside its metadata, such as
+// Content-Type, X-Amz-Storage-Class and X-Amz-Tagging; nil if there is no object.
+func (s *Server) Header(key string) http.Header {
+	o := s.object(key)
+	if o == nil {
+		return nil
+	}
+	return o.header.Clone()
+}
+
 // ETag returns the ETag of an object, with its quotes; "" if there is no object.
 func (s *Server) ETag(key string) string {
 	o := s.object(key)
@@ -335,7 +345,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // operation returns what is asked for, or "".
 func operation(method, bucket, key string, query url.Values, h http.Header) Op {
-	for _, other := range []string{"acl", "attributes", "legal-hold", "object-lock", "policy", "restore", "retention", "select", "tagging", "torrent", "versioning", "versions", "lifecycle", "location"} {
+	for _, other := range []string{"acl", "attributes", "legal-hold", "object-lock", "policy", "restore", "retention", "select", "torrent", "versioning", "versions", "lifecycle", "location"} {
 		if query.Has(other) {
 			return ""
 		}
@@ -359,6 +369,10 @@ func operation(method, bucket, key string, query url.Values, h http.Header) Op {
 	}
 	copies := h.Get("X-Amz-Copy-Source") != ""
 	switch {
+	case query.Has("tagging") && method == http.MethodGet:
+		return GetObjectTagging
+	case query.Has("tagging"):
+		return ""
 	case method == http.MethodHead:
 		return HeadObject
 	case method == http.MethodGet && upload:
@@ -391,6 +405,8 @@ func (c *call) handle() *answer {
 		return &answer{header: http.Header{"X-Amz-Bucket-Region": {cmp.Or(c.quirks.WrongRegion, Region)}}}
 	case HeadObject, GetObject:
 		return c.getObject()
+	case GetObjectTagging:
+		return c.getTagging()
 	case PutObject:
 		return c.putObject()
 	case CopyObject:

@@ -169,7 +169,7 @@ func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
 
 // Info prints what is in a tarball: file is a path or an address, or if there is none such, a
 // name in the directory, each also without ".tar".
-func Info(ctx context.Context, dir, file string, out *cli.Output) error {
+func Info(ctx context.Context, dir, file string, s3 *store.S3, out *cli.Output) error {
 	candidates := []string{file, file + ".tar"}
 	if filepath.Base(file) == file {
 		candidates = append(candidates, store.Join(dir, file), store.Join(dir, file+".tar"))
@@ -177,7 +177,7 @@ func Info(ctx context.Context, dir, file string, out *cli.Output) error {
 	var t *tarball.Tarball
 	err := fs.ErrNotExist
 	for i := 0; i < len(candidates) && errors.Is(err, fs.ErrNotExist); i++ {
-		t, err = open(ctx, candidates[i])
+		t, err = open(ctx, candidates[i], s3)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(candidates) > 2:
@@ -210,12 +210,12 @@ func Info(ctx context.Context, dir, file string, out *cli.Output) error {
 }
 
 // open opens a tarball, of which the path need not be in a directory of tarballs.
-func open(ctx context.Context, path string) (*tarball.Tarball, error) {
+func open(ctx context.Context, path string, s3 *store.S3) (*tarball.Tarball, error) {
 	if !store.IsBucket(path) {
 		return tarball.Open(path)
 	}
 	at, name := store.Split(path)
-	bucket, err := store.Open(ctx, at, nil)
+	bucket, err := store.Open(ctx, at, nil, s3)
 	if err != nil {
 		return nil, err
 	}

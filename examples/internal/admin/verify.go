@@ -72,7 +72,7 @@ func Verify(ctx context.Context, dir store.Store, names []string, repair *Repair
 				err = errForeign
 			}
 		}
-		if repair != nil && errors.As(err, new(*tarball.DamageError)) { // it is known, but wrong
+		if repair != nil && v.Info != nil && errors.Is(err, tarball.ErrDigest) { // it is known, but wrong
 			err = repair.fetch(ctx, dir, v, r, out)
 			if r.Outcome = repaired; err != nil {
 				r.Outcome, err = damaged, fmt.Errorf("%w; it cannot be repaired: %w", v.Err, err)

@@ -32,8 +32,8 @@ type Store interface {
 }
 
 // Open opens a directory, or the bucket that an address means: of the options those that a
-// bucket has too. Nil options are the defaults.
-func Open(ctx context.Context, at string, o *cache.Options) (Store, error) {
+// bucket has too, and those of s3. Nil options are the defaults.
+func Open(ctx context.Context, at string, o *cache.Options, s3 *S3) (Store, error) {
 	if !IsBucket(at) {
 		dir, err := cache.Open(at, o)
 		if err != nil { // no nil *Dir in the interface
@@ -44,7 +44,12 @@ func Open(ctx context.Context, at string, o *cache.Options) (Store, error) {
 	if o == nil {
 		o = &cache.Options{}
 	}
-	b, err := bucket.Open(ctx, at, &bucket.Options{Connections: o.Connections, MinRangeRate: o.MinRangeRate, TrustFor: o.TrustFor, Logger: o.Logger})
+	var options bucket.Options
+	if s3 != nil {
+		options = s3.options
+	}
+	options.Connections, options.MinRangeRate, options.TrustFor, options.Logger = o.Connections, o.MinRangeRate, o.TrustFor, o.Logger
+	b, err := bucket.Open(ctx, at, &options)
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +80,15 @@ func Split(address string) (at, name string) {
 var directoryFlags = []string{"quota", "mode", "group", "dir-mode", "grace", "take-over", "foreign", "sample"}
 
 // Dir returns the directory or the address that was given with -dir, or the default
-// directory. The error is that of [Check], or that a flag of the set was given that is not
-// for a bucket.
-func Dir(given string, set *flag.FlagSet) (string, error) {
+// directory. The error is that of [S3.Check], or that a flag of the set was given that is not
+// for a bucket, or not for a directory.
+func (s *S3) Dir(given string, set *flag.FlagSet) (string, error) {
 	at, err := cli.Dir(given)
 	if err == nil {
-		err = Check("dir", at)
+		err = s.check(at, set)
+	}
+	if err == nil {
+		err = s.Check("dir", at)
 	}
 	if err != nil || !IsBucket(at) {
 		return at, err
@@ -93,17 +101,19 @@ func Dir(given string, set *flag.FlagSet) (string, error) {
 	return at, err
 }
 
-// Check returns what is wrong with the address that a flag has; nothing with that of a
-// directory.
-func Check(flag, at string) error {
+// Check returns what is wrong with the address that a flag has, or with the flags for buckets;
+// nothing with that of a directory.
+func (s *S3) Check(flag, at string) error {
 	if !IsBucket(at) {
 		if scheme, _, ok := strings.Cut(at, "://"); ok && !strings.Contains(scheme, "/") {
 			return fmt.Errorf("-%s %s: want a directory, or s3://BUCKET/PREFIX", flag, at)
 		}
 		return nil
 	}
-	// With a configuration it reads none, so what is wrong is the address.
-	if _, err := bucket.Open(context.Background(), at, &bucket.Options{Config: &aws.Config{}}); err != nil {
+	// With a configuration it reads none, so what is wrong was given.
+	options := s.options
+	options.Config = &aws.Config{}
+	if _, err := bucket.Open(context.Background(), at, &options); err != nil {
 		return fmt.Errorf("-%s: %w", flag, err)
 	}
 	return nil

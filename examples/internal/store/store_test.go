@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,19 +24,19 @@ import (
 
 func TestOpen(t *testing.T) {
 	path := t.TempDir()
-	dir, err := Open(t.Context(), path, nil)
+	dir, err := Open(t.Context(), path, nil, nil)
 	require.NoError(t, err)
 	assert.IsType(t, &cache.Dir{}, dir)
-	missing, err := Open(t.Context(), filepath.Join(path, "missing"), nil)
+	missing, err := Open(t.Context(), filepath.Join(path, "missing"), nil, nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.Nil(t, missing)
 
 	setEnv(t, buckettest.New(t, "bucket"))
-	b, err := Open(t.Context(), "s3://bucket/images/", nil)
+	b, err := Open(t.Context(), "s3://bucket/images/", nil, nil)
 	require.NoError(t, err)
 	assert.IsType(t, &bucket.Bucket{}, b)
 	assert.Equal(t, "s3://bucket/images", b.Path())
-	bad, err := Open(t.Context(), "s3://", &cache.Options{})
+	bad, err := Open(t.Context(), "s3://", &cache.Options{}, nil)
 	require.ErrorContains(t, err, "it has no bucket")
 	assert.Nil(t, bad)
 }
@@ -63,21 +64,21 @@ func TestDir(t *testing.T) {
 		return set
 	}
 	for _, name := range directoryFlags {
-		_, err := Dir("s3://b", parse("-"+name, "1"))
+		_, err := new(S3).Dir("s3://b", parse("-"+name, "1"))
 		require.EqualError(t, err, "-"+name+" is for directories, and -dir s3://b is a bucket: leave it out")
-		at, err := Dir("dir", parse("-"+name, "1"))
+		at, err := new(S3).Dir("dir", parse("-"+name, "1"))
 		require.NoError(t, err)
 		assert.Equal(t, "dir", at)
 	}
-	at, err := Dir("s3://b/p", parse("-verify", "1"))
+	at, err := new(S3).Dir("s3://b/p", parse("-verify", "1"))
 	require.NoError(t, err)
 	assert.Equal(t, "s3://b/p", at)
 	for _, at := range []string{"s3://", "s3:///p", "s3://b/../c", "s3://b?x", "gs://b", "https://b.s3.amazonaws.com/p"} {
-		_, err := Dir(at, parse())
+		_, err := new(S3).Dir(at, parse())
 		require.ErrorContains(t, err, "-dir", at)
 	}
 	t.Setenv("HOME", "/home/runner")
-	at, err = Dir("", parse("-quota", "1"))
+	at, err = new(S3).Dir("", parse("-quota", "1"))
 	require.NoError(t, err)
 	assert.Equal(t, "/home/runner/pytorch-data/docker", at)
 }
@@ -99,7 +100,7 @@ func TestFillFromBucket(t *testing.T) {
 	require.NoError(t, err)
 	server := buckettest.New(t, "bucket")
 	setEnv(t, server)
-	from, err := Open(t.Context(), "s3://bucket/images", nil)
+	from, err := Open(t.Context(), "s3://bucket/images", nil, nil)
 	require.NoError(t, err)
 	_, err = From(t.Context(), from, ref, names)
 	require.ErrorIs(t, err, stocked.ErrMissing)
@@ -130,7 +131,7 @@ func TestFillFromBucket(t *testing.T) {
 	assert.Equal(t, first, found.ProvenanceFor(tarball.Run{ID: 4, Attempt: 1}))
 	assert.Equal(t, tarball.Run{ID: 7, Attempt: 1}, found.ProvenanceFor(tarball.Run{ID: 7, Attempt: 1}).Run)
 
-	dir, err := Open(t.Context(), t.TempDir(), nil)
+	dir, err := Open(t.Context(), t.TempDir(), nil, nil)
 	require.NoError(t, err)
 	result, err := dir.Stock(t.Context(), names.Tarball, names.RepoTag, found, &cache.PutOptions{Provenance: found.ProvenanceFor(tarball.Run{})})
 	require.NoError(t, err)
@@ -146,7 +147,12 @@ func TestFillFromBucket(t *testing.T) {
 	}
 	assert.Less(t, read, int64(len(want))*11/10, "the bucket is read once")
 
-	names.RepoTag = "registry.test/ci/image:jammy-2"
+	// What metadata says of another image is not believed.
+	const lie = "registry.test/ci/image:jammy-2"
+	server.Put("images/"+names.Tarball, want, map[string]string{
+		"dockercache-digest": "sha256:" + strings.Repeat("0", 64), "dockercache-reference": lie, "dockercache-verified": "2026-11-26T12:00:00Z",
+	})
+	names.RepoTag = lie
 	_, err = From(t.Context(), from, names.RepoTag, names)
 	require.ErrorIs(t, err, stocked.ErrMissing)
 	require.ErrorContains(t, err, "holds "+ref)
