@@ -136,11 +136,8 @@ func mountPoint(at string) (string, error) {
 
 // used records that a template was used, for [Template.LastUsed].
 func (d *Dir) used(f *os.File) {
-	info, err := f.Stat()
-	if err == nil {
-		err = os.Chtimes(f.Name(), time.Now(), info.ModTime())
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	now := time.Now()
+	if err := os.Chtimes(f.Name(), now, now); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.log.Warn("the use of a template is not recorded", "template", f.Name(), "error", err)
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,15 +31,6 @@ func createNameless(dir string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-func lastUsed(info os.FileInfo) time.Time {
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		if at := time.Unix(s.Atim.Unix()); at.After(info.ModTime()) {
-			return at
-		}
-	}
-	return info.ModTime()
 }
 
 func clones() ([]Clone, error) {

@@ -98,7 +98,8 @@ type Template struct {
 	Record *Record
 	// Allocated is how many bytes of the disk the file has. Space that it shares counts.
 	Allocated int64
-	// LastUsed is when it was built, refreshed, found to be unchanged, or cloned.
+	// LastUsed is when it was built, refreshed, found to be unchanged, or cloned: the file's
+	// modification time. When it was built is in Record.
 	LastUsed time.Time
 	// Err says why the file cannot be used: it wraps [ErrNotTemplate] or an error in reading.
 	Err error
@@ -156,7 +157,7 @@ func (d *Dir) open(name string) (*os.File, Template, error) {
 	}
 	info, err := f.Stat()
 	if err == nil {
-		t.Allocated, t.LastUsed = sys.Allocated(info), lastUsed(info)
+		t.Allocated, t.LastUsed = sys.Allocated(info), info.ModTime()
 		// Who may write to it may let the kernel read a file system that it made.
 		if err = sys.IsAlone(info); err != nil || !sys.OnlyTrustedWrite(info) {
 			err = fmt.Errorf("%w: it is not a regular file that root or this user alone may write", ErrNotTemplate)

@@ -5,7 +5,6 @@ package dataroot
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/dockercache/dockercache/cache/tarball"
 )
@@ -21,8 +20,6 @@ func copyTemplate(context.Context, *os.File, *os.File, int64, bool) (Way, int64,
 func mountFile(*os.File, int64, string, bool) error { return unsupported() }
 
 func createNameless(string) (*os.File, error) { return nil, unsupported() }
-
-func lastUsed(info os.FileInfo) time.Time { return info.ModTime() }
 
 func discard(context.Context, string) error { return unsupported() }
 

@@ -5,7 +5,7 @@
 //	engine-root clone -mount /var/lib/docker IMAGE
 //	engine-root discard /var/lib/docker
 //
-// The other commands are refresh, list, verify and remove. See "engine-root help" for them,
+// The other commands are refresh, list, verify, prune and remove. See "engine-root help" for them,
 // and "engine-root help COMMAND" for the flags of each.
 package main
 
@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/dataroot"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
@@ -54,6 +55,7 @@ On XFS and btrfs a clone takes no time and no space.
   discard DIR...    unmount clones, which removes them
   list              the templates, and the clones that are mounted
   verify [NAME...]  check templates by the engine's own account, all by default
+  prune             remove templates beyond limits, and what killed builds have left
   remove NAME...    remove templates; clones of them go on
 
 Run "engine-root help COMMAND" for the flags of a command.
@@ -78,6 +80,13 @@ Run "engine-root help COMMAND" for the flags of a command.
 		command("discard", " DIR...", func(*options, *cli.FlagSet) {}, (*options).discard),
 		command("list", "", func(*options, *cli.FlagSet) {}, (*options).list),
 		command("verify", " [NAME...]", func(*options, *cli.FlagSet) {}, (*options).verify),
+		command("prune", "", func(o *options, f *cli.FlagSet) {
+			f.IntVar(&o.limits.Count, "count", 0, "how many templates may stay, `N`; 0 is no limit")
+			f.Var((*cli.Duration)(&o.limits.MaxAge), "age", "how long a template may stay unused, `DURATION`, such as 30d or 36h")
+			f.Var((*cli.Size)(&o.limits.MaxBytes), "bytes", "how much of the disk all templates may have, `SIZE`, such as 500GB or 500GiB; what they share with clones counts")
+			f.BoolVar(&o.limits.RemoveNewest, "newest", false, "let the newest template of an image go too; those of all engines belong to one image")
+			f.BoolVar(&o.limits.DryRun, "dry-run", false, "remove nothing, and print what would be removed")
+		}, (*options).prune),
 		command("remove", " NAME...", func(*options, *cli.FlagSet) {}, (*options).remove),
 	},
 }
@@ -95,6 +104,7 @@ type options struct {
 	root                                            dataroot.Options
 	build                                           dataroot.BuildOptions
 	clone                                           dataroot.CloneOptions
+	limits                                          cache.PruneOptions
 	run                                             func(o *options, ctx context.Context, out *cli.Output) error
 }
 
@@ -389,6 +399,24 @@ func (o *options) verify(ctx context.Context, out *cli.Output) error {
 		out.Print(record, record.Text())
 		return nil
 	})
+}
+
+func (o *options) prune(ctx context.Context, out *cli.Output) error {
+	roots, err := dataroot.Open(o.roots, &o.root)
+	if err != nil {
+		return err
+	}
+	r, err := roots.Prune(ctx, &o.limits)
+	outcome := report.Removed
+	if o.limits.DryRun {
+		outcome = report.WouldRemove
+	}
+	for _, p := range r.Removed {
+		record := report.NewRoot(o.roots, &dataroot.Template{Name: p.Entry.Name, Allocated: p.Entry.Allocated})
+		record.Outcome = outcome
+		out.Print(record, record.Text())
+	}
+	return err
 }
 
 func (o *options) remove(_ context.Context, out *cli.Output) error {

@@ -15,13 +15,16 @@ const (
 	Verified = "verified"
 	Cloned   = "cloned"
 	Mounted  = "mounted"
+
+	Removed     = "removed"
+	WouldRemove = "would-remove"
 )
 
 // Root is what engine-root prints for a template or a clone.
 type Root struct {
 	Template       string      `json:"template"` // path, "" for a clone that was found mounted
 	Mount          string      `json:"mount"`    // where a clone is mounted, "" for a template
-	Outcome        string      `json:"outcome"`  // built, refreshed, unchanged, listed, verified, cloned, mounted
+	Outcome        string      `json:"outcome"`  // built, refreshed, unchanged, listed, verified, removed, would-remove, cloned, mounted
 	Engine         string      `json:"engine"`   // kind
 	Version        string      `json:"version"`  // of the engine
 	Driver         string      `json:"driver"`   // storage driver or snapshotter
@@ -84,7 +87,10 @@ func (r *Root) Text() string {
 	case Mounted:
 		return fmt.Sprintf("%-9s  %s  %s for %s %s", r.Outcome, r.Mount, images, r.Engine, r.Version)
 	}
-	text := fmt.Sprintf("%-9s  %s  %s on the disk: %s", r.Outcome, name, cli.Bytes(r.BytesAllocated), images)
+	text := fmt.Sprintf("%-9s  %s  %s on the disk", r.Outcome, name, cli.Bytes(r.BytesAllocated))
+	if images != "" {
+		text += ": " + images
+	}
 	if r.Seconds > 0 {
 		text += fmt.Sprintf(", in %.1f s", r.Seconds)
 	}
