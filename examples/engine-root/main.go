@@ -100,6 +100,7 @@ type options struct {
 	arguments                                       []string
 	flags                                           *cli.FlagSet
 	naming                                          naming.Flags
+	s3                                              store.S3
 	engine                                          dataroot.Engine
 	root                                            dataroot.Options
 	build                                           dataroot.BuildOptions
@@ -116,6 +117,7 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 			o := &options{command: name, takes: takes, run: run, flags: f}
 			if name != "discard" {
 				f.StringVar(&o.dir, "dir", "", store.Usage)
+				o.s3.RegisterReads(f.FlagSet)
 				f.StringVar(&o.roots, "roots", "", "the directory with the templates, `DIR`, which no other user may write to (default: that of the tarballs)")
 			}
 			switch name {
@@ -183,7 +185,7 @@ func (o *options) Check(args []string) (err error) {
 			return err
 		}
 	}
-	o.dir, err = store.Dir(o.dir, o.flags.FlagSet)
+	o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet)
 	if err == nil && o.roots == "" {
 		if o.roots = o.dir; store.IsBucket(o.dir) {
 			return errors.New("-dir is a bucket: -roots DIR says where the templates are")
@@ -218,7 +220,7 @@ func (o *options) base() (string, error) {
 }
 
 func (o *options) buildImages(ctx context.Context, out *cli.Output) error {
-	dir, err := store.Open(ctx, o.dir, nil)
+	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
 	}
@@ -266,7 +268,7 @@ func (o *options) make(ctx context.Context, base string, images []*tarball.Tarba
 }
 
 func (o *options) refresh(ctx context.Context, out *cli.Output) error {
-	dir, err := store.Open(ctx, o.dir, nil)
+	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
 	}
