@@ -214,6 +214,48 @@ func (c *containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
 	return "", nil
 }
 
+// Remove implements [Remover]. containerd removes a reference whatever uses it, so the
+// containers are looked at before. In the namespace of Kubernetes its plugin for that gives each
+// image a second name, made of the digest of its config, and keeps that when the reference goes:
+// it is removed too when it is the last.
+func (c *containerd) Remove(ctx context.Context, reference string) error {
+	out, err := c.run(ctx, nil, "images", "ls") // REF TYPE DIGEST ...
+	if err != nil {
+		return err
+	}
+	digests := map[string]string{}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 2 {
+			digests[fields[0]] = fields[2]
+		}
+	}
+	digest, ok := digests[reference]
+	if !ok {
+		return nil
+	}
+	if out, err = c.run(ctx, nil, "containers", "ls"); err != nil { // CONTAINER IMAGE RUNTIME
+		return err
+	}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 1 && digests[fields[1]] == digest {
+			return fmt.Errorf("%w: %s has %s", ErrInUse, fields[0], fields[1])
+		}
+	}
+	remove, last := []string{"images", "rm", reference}, true
+	for name, other := range digests {
+		if other == digest && strings.HasPrefix(name, "sha256:") {
+			remove = append(remove, name)
+		} else if other == digest && name != reference {
+			last = false
+		}
+	}
+	if !last {
+		remove = remove[:3]
+	}
+	_, err = c.run(ctx, nil, remove...)
+	return err
+}
+
 // Pulls implements [Puller].
 func (c *containerd) Pulls(context.Context) bool { return runtime.GOOS == "linux" }
 

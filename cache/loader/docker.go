@@ -298,6 +298,16 @@ func (d *docker) Name(ctx context.Context, name string, id v1.Hash) error {
 	return d.call(ctx, http.MethodPost, "/images/"+id.String()+"/tag", query, nil, nil)
 }
 
+// Remove implements [Remover]. Without "force" the engine itself refuses to remove the last
+// reference of an image that a container uses.
+func (d *docker) Remove(ctx context.Context, reference string) error {
+	err := d.Name(ctx, reference, v1.Hash{})
+	if isStatus(err, http.StatusConflict) {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	return err
+}
+
 // Load implements [Engine].
 func (d *docker) Load(ctx context.Context, archive io.Reader, size int64) error {
 	return d.load(ctx, archive, size, nil)

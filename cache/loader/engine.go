@@ -16,7 +16,7 @@ import (
 // for Docker, podman and containerd. It must be safe for concurrent use.
 //
 // What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
-// [EarlyNamer], [ZstdReader], [Reporter], [Describer].
+// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover].
 type Engine interface {
 	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
@@ -105,7 +105,19 @@ type Describer interface {
 	Describe(ctx context.Context) (string, error)
 }
 
+// A Remover is an [Engine] that can remove images.
+type Remover interface {
+	Engine
+	// Remove removes the reference, and the image with its last one. Nil is also returned
+	// when nothing has the reference. The error wraps [ErrInUse] when a container uses the
+	// image, be it running or not; then nothing is removed. An image that has another
+	// reference may lose this one all the same: the container keeps it.
+	Remove(ctx context.Context, reference string) error
+}
+
 var (
+	// ErrInUse is wrapped when an image is not removed, since a container uses it.
+	ErrInUse = errors.New("a container uses the image")
 	// ErrEngine is wrapped by what an engine answers when it refuses or fails.
 	ErrEngine = errors.New("engine failed")
 	// ErrUnreachable is wrapped when no engine answers.
