@@ -217,7 +217,7 @@ func (c *containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
 // Remove implements [Remover]. containerd removes a reference whatever uses it, so the
 // containers are looked at before. In the namespace of Kubernetes its plugin for that gives each
 // image a second name, made of the digest of its config, and keeps that when the reference goes:
-// it is removed too when it is the last.
+// it is removed too when it is the last. What has no name containerd removes by itself.
 func (c *containerd) Remove(ctx context.Context, reference string) error {
 	out, err := c.run(ctx, nil, "images", "ls") // REF TYPE DIGEST ...
 	if err != nil {
@@ -253,6 +253,17 @@ func (c *containerd) Remove(ctx context.Context, reference string) error {
 		remove = remove[:3]
 	}
 	_, err = c.run(ctx, nil, remove...)
+	return err
+}
+
+// pinnedLabel is what Kubernetes' plugin of containerd 1.7 and later reports as a pinned image
+// (https://github.com/containerd/containerd/blob/v1.7.0/pkg/cri/labels/labels.go); the kubelet
+// does not remove those.
+const pinnedLabel = "io.cri-containerd.pinned=pinned"
+
+// Pin implements [Pinner].
+func (c *containerd) Pin(ctx context.Context, reference string) error {
+	_, err := c.run(ctx, nil, "images", "label", reference, pinnedLabel)
 	return err
 }
 

@@ -190,6 +190,16 @@ func TestRemove(t *testing.T) {
 		require.NoError(t, docker.Remove(t.Context(), other))
 		assert.NotContains(t, engine.IDs(), id.String())
 		require.NoError(t, docker.Remove(t.Context(), other), "it is gone already")
+
+		// By its identity an image goes that has no name, and only then.
+		_, err = Load(t.Context(), docker, file, opts)
+		require.NoError(t, err)
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
+		assert.Contains(t, engine.Names(), testRef)
+		engine.Unname(testRef)
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
+		assert.NotContains(t, engine.IDs(), id.String())
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 // for Docker, podman and containerd. It must be safe for concurrent use.
 //
 // What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
-// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover].
+// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover], [Pinner].
 type Engine interface {
 	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
@@ -112,7 +112,18 @@ type Remover interface {
 	// when nothing has the reference. The error wraps [ErrInUse] when a container uses the
 	// image, be it running or not; then nothing is removed. An image that has another
 	// reference may lose this one all the same: the container keeps it.
+	//
+	// In place of a reference it may be the identity that [Engine.Find] has returned: then
+	// the image is removed if it has no reference, as one whose reference was given to another.
 	Remove(ctx context.Context, reference string) error
+}
+
+// A Pinner is an [Engine] in which an image can be marked as one that is not to be removed
+// by those who make room, such as Kubernetes' kubelet.
+type Pinner interface {
+	Engine
+	// Pin marks the image under this reference. A load removes the mark.
+	Pin(ctx context.Context, reference string) error
 }
 
 var (

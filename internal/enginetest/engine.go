@@ -212,6 +212,13 @@ func (e *Engine) Use(reference string) (release func(), err error) {
 	}, nil
 }
 
+// Unname takes a reference from its image, and keeps the image.
+func (e *Engine) Unname(reference string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.store.names, reference)
+}
+
 // Names returns what the references name: the identity of each image.
 func (e *Engine) Names() map[string]string {
 	e.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/tarball"
 )
 
 // What a container uses stays, with its reference; what none uses goes.
@@ -15,8 +16,10 @@ func TestRemove(t *testing.T) {
 		s := newStore(t)
 		stocked := s.stock("a_main.tar", "team/image:a-1", "one", "two")
 		other := s.stock("b_main.tar", "team/image:b-1", "one", "three")
-		requireLoad(t, e, s, stocked, loader.Loaded)
-		requireLoad(t, e, s, other, loader.Delta)
+		for _, image := range []*tarball.Tarball{stocked, other} {
+			_, err := loader.Load(t.Context(), e, image, s.options())
+			require.NoError(t, err)
+		}
 		remover := e.Engine.(loader.Remover)
 		reference := stocked.Image.Reference()
 
@@ -24,7 +27,7 @@ func TestRemove(t *testing.T) {
 		err := remover.Remove(t.Context(), reference)
 		require.ErrorIs(t, err, loader.ErrInUse)
 		t.Log(err)
-		requireLoad(t, e, s, stocked, loader.Present)
+		requireNamed(t, e, reference)
 
 		release()
 		require.NoError(t, remover.Remove(t.Context(), reference))
