@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -30,9 +32,10 @@ const containerdScheme = "containerd"
 // The namespace, such as k8s.io, and the snapshotter are ctr's: the variables
 // CONTAINERD_NAMESPACE and, from 2.0 on, CONTAINERD_SNAPSHOTTER say which.
 type containerd struct {
-	socket  string
-	ctr     string
-	version string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
+	socket    string
+	ctr       string
+	verifiers string // see [verifierDir]
+	version   string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
 }
 
 // openContainerd connects to the containerd at containerd:///PATH, with the errors of
@@ -52,7 +55,7 @@ func openContainerd(ctx context.Context, address string) (*containerd, error) {
 		return nil, fmt.Errorf("engine at %s: %w", address, unreachable(ctx, err))
 	}
 	_ = conn.Close()
-	c := &containerd{socket: socket, ctr: ctr}
+	c := &containerd{socket: socket, ctr: ctr, verifiers: verifierDir}
 	out, err := c.run(ctx, nil, "version")
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
@@ -267,8 +270,22 @@ func (c *containerd) Pin(ctx context.Context, reference string) error {
 	return err
 }
 
-// Pulls implements [Puller].
-func (c *containerd) Pulls(context.Context) bool { return runtime.GOOS == "linux" }
+// verifierDir is where containerd 2 looks for programs that judge pulls, by default
+// (https://github.com/containerd/containerd/blob/main/docs/image-verification.md).
+const verifierDir = "/opt/containerd/image-verifier/bin"
+
+// Pulls implements [Puller]. Where verifiers judge what is pulled, none is: they would be given
+// the name that the image has on loopback, which no policy can know. containerd does not say
+// whether it has any, so that is found out where they are by default.
+func (c *containerd) Pulls(context.Context) bool {
+	return runtime.GOOS == "linux" && !hasFiles(c.verifiers)
+}
+
+// hasFiles reports whether there is anything in a directory, or may be.
+func hasFiles(dir string) bool {
+	files, err := os.ReadDir(dir)
+	return len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist)
+}
 
 // Pull implements [Puller].
 func (c *containerd) Pull(ctx context.Context, reference string) error {

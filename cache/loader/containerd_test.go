@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -148,4 +149,19 @@ esac`)
 		got, _ := os.ReadFile(removed)
 		assert.Equal(t, c.removed, string(got), name)
 	}
+}
+
+// Where programs judge pulls, an archive is sent.
+func TestContainerdVerifiers(t *testing.T) {
+	fakeCtr(t, "exit 0")
+	containerd, err := openContainerd(t.Context(), fakeSocket(t))
+	require.NoError(t, err)
+	assert.Equal(t, verifierDir, containerd.verifiers)
+	containerd.verifiers = filepath.Join(t.TempDir(), "bin")
+	pulls := runtime.GOOS == "linux"
+	assert.Equal(t, pulls, containerd.Pulls(t.Context()))
+	require.NoError(t, os.Mkdir(containerd.verifiers, 0o700))
+	assert.Equal(t, pulls, containerd.Pulls(t.Context()))
+	require.NoError(t, os.WriteFile(filepath.Join(containerd.verifiers, "policy"), nil, 0o700))
+	assert.False(t, containerd.Pulls(t.Context()))
 }

@@ -16,7 +16,8 @@ import (
 // for Docker, podman and containerd. It must be safe for concurrent use.
 //
 // What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
-// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover], [Pinner].
+// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover], [Pinner],
+// [Adviser].
 type Engine interface {
 	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
@@ -124,6 +125,14 @@ type Pinner interface {
 	Engine
 	// Pin marks the image under this reference. A load removes the mark.
 	Pin(ctx context.Context, reference string) error
+}
+
+// An Adviser is an [Engine] that may know why loads take longer than they need to.
+type Adviser interface {
+	Engine
+	// Advice returns what the owner of the machine can do about it, a sentence each for
+	// people; none if nothing is known. It may be as slow as 100 ms.
+	Advice(ctx context.Context) []string
 }
 
 var (

@@ -120,6 +120,9 @@ func (e *Engine) info(w http.ResponseWriter, q Quirks) {
 		answer["ID"] = fmt.Sprintf("new-each-time-%d", e.lastID)
 		answer["Driver"] = "overlay"
 	}
+	if q.Driver != "" {
+		answer["Driver"] = q.Driver
+	}
 	if q.OldVersion {
 		answer["ServerVersion"] = map[Kind]string{Classic: "19.03.15", Containerd: "24.0.9", Podman: "4.2.1"}[e.options.Kind]
 	}
