@@ -188,11 +188,6 @@ type builder struct {
 	removed []string
 }
 
-// A remover is an engine that removes an image, by its reference or its identity.
-type remover interface {
-	Remove(ctx context.Context, reference string) error
-}
-
 // load makes the engine have the images and no others.
 func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 	options := loader.Options{}
@@ -241,7 +236,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 
 // remove removes a reference, and the image if it has no other one.
 func remove(ctx context.Context, engine loader.Engine, reference string) error {
-	if r, ok := engine.(remover); ok {
+	if r, ok := engine.(loader.Remover); ok {
 		return r.Remove(ctx, reference)
 	}
 	return engine.Name(ctx, reference, v1.Hash{})

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -30,9 +32,10 @@ const containerdScheme = "containerd"
 // The namespace, such as k8s.io, and the snapshotter are ctr's: the variables
 // CONTAINERD_NAMESPACE and, from 2.0 on, CONTAINERD_SNAPSHOTTER say which.
 type containerd struct {
-	socket  string
-	ctr     string
-	version string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
+	socket    string
+	ctr       string
+	verifiers string // see [verifierDir]
+	version   string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
 }
 
 // openContainerd connects to the containerd at containerd:///PATH, with the errors of
@@ -52,7 +55,7 @@ func openContainerd(ctx context.Context, address string) (*containerd, error) {
 		return nil, fmt.Errorf("engine at %s: %w", address, unreachable(ctx, err))
 	}
 	_ = conn.Close()
-	c := &containerd{socket: socket, ctr: ctr}
+	c := &containerd{socket: socket, ctr: ctr, verifiers: verifierDir}
 	out, err := c.run(ctx, nil, "version")
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
@@ -214,8 +217,75 @@ func (c *containerd) nameOf(ctx context.Context, id v1.Hash) (string, error) {
 	return "", nil
 }
 
-// Pulls implements [Puller].
-func (c *containerd) Pulls(context.Context) bool { return runtime.GOOS == "linux" }
+// Remove implements [Remover]. containerd removes a reference whatever uses it, so the
+// containers are looked at before. In the namespace of Kubernetes its plugin for that gives each
+// image a second name, made of the digest of its config, and keeps that when the reference goes:
+// it is removed too when it is the last. What has no name containerd removes by itself.
+func (c *containerd) Remove(ctx context.Context, reference string) error {
+	out, err := c.run(ctx, nil, "images", "ls") // REF TYPE DIGEST ...
+	if err != nil {
+		return err
+	}
+	digests := map[string]string{}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 2 {
+			digests[fields[0]] = fields[2]
+		}
+	}
+	digest, ok := digests[reference]
+	if !ok {
+		return nil
+	}
+	if out, err = c.run(ctx, nil, "containers", "ls"); err != nil { // CONTAINER IMAGE RUNTIME
+		return err
+	}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); len(fields) > 1 && digests[fields[1]] == digest {
+			return fmt.Errorf("%w: %s has %s", ErrInUse, fields[0], fields[1])
+		}
+	}
+	remove, last := []string{"images", "rm", reference}, true
+	for name, other := range digests {
+		if other == digest && strings.HasPrefix(name, "sha256:") {
+			remove = append(remove, name)
+		} else if other == digest && name != reference {
+			last = false
+		}
+	}
+	if !last {
+		remove = remove[:3]
+	}
+	_, err = c.run(ctx, nil, remove...)
+	return err
+}
+
+// pinnedLabel is what Kubernetes' plugin of containerd 1.7 and later reports as a pinned image
+// (https://github.com/containerd/containerd/blob/v1.7.0/pkg/cri/labels/labels.go); the kubelet
+// does not remove those.
+const pinnedLabel = "io.cri-containerd.pinned=pinned"
+
+// Pin implements [Pinner].
+func (c *containerd) Pin(ctx context.Context, reference string) error {
+	_, err := c.run(ctx, nil, "images", "label", reference, pinnedLabel)
+	return err
+}
+
+// verifierDir is where containerd 2 looks for programs that judge pulls, by default
+// (https://github.com/containerd/containerd/blob/main/docs/image-verification.md).
+const verifierDir = "/opt/containerd/image-verifier/bin"
+
+// Pulls implements [Puller]. Where verifiers judge what is pulled, none is: they would be given
+// the name that the image has on loopback, which no policy can know. containerd does not say
+// whether it has any, so that is found out where they are by default.
+func (c *containerd) Pulls(context.Context) bool {
+	return runtime.GOOS == "linux" && !hasFiles(c.verifiers)
+}
+
+// hasFiles reports whether there is anything in a directory, or may be.
+func hasFiles(dir string) bool {
+	files, err := os.ReadDir(dir)
+	return len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist)
+}
 
 // Pull implements [Puller].
 func (c *containerd) Pull(ctx context.Context, reference string) error {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -104,4 +105,63 @@ func TestContainerdFind(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = containerd.Find(t.Context(), "registry.test/a:1")
 	require.ErrorIs(t, err, ErrEngine)
+}
+
+// ctr removes a reference only when no container has the image by any of its names, and with
+// the last one that which Kubernetes' plugin has made.
+func TestContainerdRemove(t *testing.T) {
+	const images = `echo "REF TYPE DIGEST
+r/a:1 type sha256:aa x
+r/a:2 type sha256:aa x
+sha256:11 type sha256:aa x
+r/b:1 type sha256:bb x
+sha256:22 type sha256:bb x"`
+	for name, c := range map[string]struct {
+		reference, containers string
+		removed               string // the arguments of ctr images rm
+		inUse                 bool
+	}{
+		"the last reference":    {"r/b:1", "c1 r/a:1 runc", "r/b:1 sha256:22", false},
+		"not the last":          {"r/a:1", "", "r/a:1", false},
+		"used":                  {"r/b:1", "c1 r/a:1 runc\nc2 r/b:1 runc", "", true},
+		"used by another name":  {"r/a:1", "c1 r/a:2 runc", "", true},
+		"used by the digest":    {"r/b:1", "c1 sha256:22 runc", "", true},
+		"none":                  {"r/c:1", "", "", false},
+		"a container, no image": {"r/c:1", "c1 r/c:1 runc", "", false},
+		"an image unknown":      {"r/b:1", "c1 r/c:1 runc", "r/b:1 sha256:22", false},
+	} {
+		removed := filepath.Join(t.TempDir(), "removed")
+		fakeCtr(t, `shift 2
+case "$1 $2" in
+"images ls") `+images+` ;;
+"containers ls") echo "CONTAINER IMAGE RUNTIME
+`+c.containers+`" ;;
+"images rm") shift 2; echo -n "$*" >`+removed+` ;;
+esac`)
+		containerd, err := openContainerd(t.Context(), fakeSocket(t))
+		require.NoError(t, err)
+		err = containerd.Remove(t.Context(), c.reference)
+		if c.inUse {
+			require.ErrorIs(t, err, ErrInUse, name)
+		} else {
+			require.NoError(t, err, name)
+		}
+		got, _ := os.ReadFile(removed)
+		assert.Equal(t, c.removed, string(got), name)
+	}
+}
+
+// Where programs judge pulls, an archive is sent.
+func TestContainerdVerifiers(t *testing.T) {
+	fakeCtr(t, "exit 0")
+	containerd, err := openContainerd(t.Context(), fakeSocket(t))
+	require.NoError(t, err)
+	assert.Equal(t, verifierDir, containerd.verifiers)
+	containerd.verifiers = filepath.Join(t.TempDir(), "bin")
+	pulls := runtime.GOOS == "linux"
+	assert.Equal(t, pulls, containerd.Pulls(t.Context()))
+	require.NoError(t, os.Mkdir(containerd.verifiers, 0o700))
+	assert.Equal(t, pulls, containerd.Pulls(t.Context()))
+	require.NoError(t, os.WriteFile(filepath.Join(containerd.verifiers, "policy"), nil, 0o700))
+	assert.False(t, containerd.Pulls(t.Context()))
 }

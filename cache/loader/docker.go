@@ -155,8 +155,9 @@ func (i info) knownToTakeDeltas() bool {
 
 // imageJSON is what is used of GET /images/{name}/json.
 type imageJSON struct {
-	ID     string `json:"Id"`
-	RootFS struct{ Layers []v1.Hash }
+	ID       string `json:"Id"`
+	RepoTags []string
+	RootFS   struct{ Layers []v1.Hash }
 	// Manifests is there with containerd's store since API 1.48.
 	Manifests []struct {
 		ID        string
@@ -296,6 +297,26 @@ func (d *docker) Name(ctx context.Context, name string, id v1.Hash) error {
 	}
 	query := url.Values{"repo": {named.Name()}, "tag": {tag}}
 	return d.call(ctx, http.MethodPost, "/images/"+id.String()+"/tag", query, nil, nil)
+}
+
+// Remove implements [Remover]. Without "force" the engine itself refuses to remove the last
+// reference of an image that a container uses.
+func (d *docker) Remove(ctx context.Context, reference string) error {
+	if _, err := v1.NewHash(reference); err == nil {
+		var found imageJSON
+		err := d.inspect(ctx, reference, &found)
+		if isStatus(err, http.StatusNotFound) || err == nil && len(found.RepoTags) > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := d.Name(ctx, reference, v1.Hash{})
+	if isStatus(err, http.StatusConflict) {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	return err
 }
 
 // Load implements [Engine].

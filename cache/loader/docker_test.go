@@ -164,6 +164,45 @@ func TestFindAndName(t *testing.T) {
 	})
 }
 
+func TestRemove(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		engine, docker, file := prepared(t, o)
+		opts, _ := options(t)
+		_, err := Load(t.Context(), docker, file, opts)
+		require.NoError(t, err)
+		release, err := engine.Use(testRef)
+		require.NoError(t, err)
+		err = docker.Remove(t.Context(), testRef)
+		require.ErrorIs(t, err, ErrInUse)
+		require.ErrorIs(t, err, ErrEngine)
+		assert.Contains(t, engine.Names(), testRef)
+
+		// The container keeps the image by the other name.
+		const other = "localhost:5000/team/image:1.0"
+		id, _, err := docker.Find(t.Context(), testRef)
+		require.NoError(t, err)
+		require.NoError(t, docker.Name(t.Context(), other, id))
+		require.NoError(t, docker.Remove(t.Context(), testRef))
+		assert.NotContains(t, engine.Names(), testRef)
+		require.ErrorIs(t, docker.Remove(t.Context(), other), ErrInUse)
+
+		release()
+		require.NoError(t, docker.Remove(t.Context(), other))
+		assert.NotContains(t, engine.IDs(), id.String())
+		require.NoError(t, docker.Remove(t.Context(), other), "it is gone already")
+
+		// By its identity an image goes that has no name, and only then.
+		_, err = Load(t.Context(), docker, file, opts)
+		require.NoError(t, err)
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
+		assert.Contains(t, engine.Names(), testRef)
+		engine.Unname(testRef)
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
+		assert.NotContains(t, engine.IDs(), id.String())
+		require.NoError(t, docker.Remove(t.Context(), id.String()))
+	})
+}
+
 // As Docker 28 answers.
 func TestFindStates(t *testing.T) {
 	const id = "sha256:0b0af7e7a3ee9b3d2ddc5e7e44a6ad5e2a7ac9e1c4bb6e12a51e24c3dd8bb1a5"

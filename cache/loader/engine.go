@@ -16,7 +16,8 @@ import (
 // for Docker, podman and containerd. It must be safe for concurrent use.
 //
 // What an engine can do more are optional interfaces: [Puller], [LayerVerifier],
-// [EarlyNamer], [ZstdReader], [Reporter], [Describer].
+// [EarlyNamer], [ZstdReader], [Reporter], [Describer], [Remover], [Pinner],
+// [Adviser].
 type Engine interface {
 	// ID distinguishes the engines that a machine can reach.
 	ID(ctx context.Context) (string, error)
@@ -105,7 +106,38 @@ type Describer interface {
 	Describe(ctx context.Context) (string, error)
 }
 
+// A Remover is an [Engine] that can remove images.
+type Remover interface {
+	Engine
+	// Remove removes the reference, and the image with its last one. Nil is also returned
+	// when nothing has the reference. The error wraps [ErrInUse] when a container uses the
+	// image, be it running or not; then nothing is removed. An image that has another
+	// reference may lose this one all the same: the container keeps it.
+	//
+	// In place of a reference it may be the identity that [Engine.Find] has returned: then
+	// the image is removed if it has no reference, as one whose reference was given to another.
+	Remove(ctx context.Context, reference string) error
+}
+
+// A Pinner is an [Engine] in which an image can be marked as one that is not to be removed
+// by those who make room, such as Kubernetes' kubelet.
+type Pinner interface {
+	Engine
+	// Pin marks the image under this reference. A load removes the mark.
+	Pin(ctx context.Context, reference string) error
+}
+
+// An Adviser is an [Engine] that may know why loads take longer than they need to.
+type Adviser interface {
+	Engine
+	// Advice returns what the owner of the machine can do about it, a sentence each for
+	// people; none if nothing is known. It may be as slow as 100 ms.
+	Advice(ctx context.Context) []string
+}
+
 var (
+	// ErrInUse is wrapped when an image is not removed, since a container uses it.
+	ErrInUse = errors.New("a container uses the image")
 	// ErrEngine is wrapped by what an engine answers when it refuses or fails.
 	ErrEngine = errors.New("engine failed")
 	// ErrUnreachable is wrapped when no engine answers.

@@ -57,7 +57,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
 		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which this user's processes that load the same image find each other (default: one of this user's, below XDG_RUNTIME_DIR or the temporary one)")
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
-		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback")
+		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback: where a policy judges pulls by their names, as containerd's verifiers do")
 		f.JSONFlag("print one JSON object for each image")
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage)
@@ -84,6 +84,7 @@ type options struct {
 	host                           loader.Host
 	openDir                        func() (store.Store, error) // once for all images
 	engine                         loader.Engine
+	sent                           bool // anything to the engine
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -148,13 +149,26 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		case err != nil:
 			out.Fail(fmt.Errorf("%q: %w", image, err))
 		}
+		o.sent = o.sent || r.BytesStreamed > 0
 		r.End(err, outcome, out.Advice(err))
 		out.Print(r, r.Text())
 	}
+	o.advise(ctx, out)
 	if code := out.Code(ctx); code != cli.OK || missing == 0 {
 		return code
 	}
 	return noTarball
+}
+
+// advise prints what would make loads faster, if anything was loaded.
+func (o *options) advise(ctx context.Context, out *cli.Output) {
+	adviser, ok := o.engine.(loader.Adviser)
+	if !ok || !o.sent || ctx.Err() != nil {
+		return
+	}
+	for _, advice := range adviser.Advice(ctx) {
+		out.Remind(advice)
+	}
 }
 
 func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Output) error {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Kind is what an engine keeps images in.
@@ -48,7 +50,7 @@ type Engine struct {
 	mu         sync.Mutex
 	quirks     Quirks
 	store      *store
-	containers map[string]bool
+	containers map[string]v1.Hash // the images that they use
 	lastID     int
 	requests   []*Request
 }
@@ -72,7 +74,7 @@ func Start(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{options: o, dir: dir, closed: make(chan struct{}), store: newStore(o.Kind), containers: map[string]bool{}}
+	e := &Engine{options: o, dir: dir, closed: make(chan struct{}), store: newStore(o.Kind), containers: map[string]v1.Hash{}}
 	e.server.Handler = http.HandlerFunc(e.serve)
 	e.server.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that must fail
 	l, err := net.Listen("unix", filepath.Join(dir, "engine.sock"))
@@ -192,6 +194,29 @@ func (e *Engine) Containers() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.containers)
+}
+
+// Use creates a container of an image, which release removes.
+func (e *Engine) Use(reference string) (release func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	img, err := e.store.find(reference)
+	if err != nil {
+		return nil, err
+	}
+	id := e.newContainer(img)
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.containers, id)
+	}, nil
+}
+
+// Unname takes a reference from its image, and keeps the image.
+func (e *Engine) Unname(reference string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.store.names, reference)
 }
 
 // Names returns what the references name: the identity of each image.

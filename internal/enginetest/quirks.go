@@ -5,6 +5,8 @@ type Quirks struct {
 	// OldVersion states a version that is older than any that is known to load an
 	// archive without some layers.
 	OldVersion bool
+	// Driver, when not empty, is the storage driver that it reports.
+	Driver string
 	// DenyInfo answers GET /info with 403, as an authorization plugin does.
 	DenyInfo bool
 	// NotAnEngine answers everything with a web page and 200.

@@ -60,12 +60,12 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 	case isImage && strings.HasSuffix(image, "/tag") && r.Method == http.MethodPost:
 		e.tag(w, strings.TrimSuffix(image, "/tag"), r.URL.Query().Get("repo")+":"+r.URL.Query().Get("tag"), q)
 	case isImage && r.Method == http.MethodDelete:
-		e.remove(w, image, q)
+		e.remove(w, image, r.URL.Query().Has("force"), q)
 	case path == "/containers/create" && r.Method == http.MethodPost:
 		e.create(w, r, q)
 	case strings.HasPrefix(path, "/containers/") && r.Method == http.MethodDelete:
 		id := strings.TrimPrefix(path, "/containers/")
-		if !e.containers[id] {
+		if _, ok := e.containers[id]; !ok {
 			fail(w, http.StatusNotFound, "No such container: "+id)
 			return
 		}
@@ -119,6 +119,9 @@ func (e *Engine) info(w http.ResponseWriter, q Quirks) {
 		e.lastID++
 		answer["ID"] = fmt.Sprintf("new-each-time-%d", e.lastID)
 		answer["Driver"] = "overlay"
+	}
+	if q.Driver != "" {
+		answer["Driver"] = q.Driver
 	}
 	if q.OldVersion {
 		answer["ServerVersion"] = map[Kind]string{Classic: "19.03.15", Containerd: "24.0.9", Podman: "4.2.1"}[e.options.Kind]
@@ -189,10 +192,18 @@ func (e *Engine) tag(w http.ResponseWriter, name, to string, q Quirks) {
 	}
 }
 
-func (e *Engine) remove(w http.ResponseWriter, name string, q Quirks) {
+func (e *Engine) remove(w http.ResponseWriter, name string, force bool, q Quirks) {
 	if q.TagFails {
 		fail(w, http.StatusConflict, "image is in use")
 		return
+	}
+	if img, err := e.store.find(name); err == nil && !force && len(e.store.namesOf(img)) < 2 {
+		for id, used := range e.containers {
+			if used == img.id {
+				fail(w, http.StatusConflict, "conflict: unable to remove repository reference "+name+" (must force) - container "+id+" is using its referenced image")
+				return
+			}
+		}
 	}
 	if err := e.store.remove(name); err != nil {
 		fail(w, http.StatusNotFound, err.Error())
@@ -224,8 +235,13 @@ func (e *Engine) create(w http.ResponseWriter, r *http.Request, q Quirks) {
 		fail(w, http.StatusInternalServerError, err.Error())
 		return
 	}
+	say(w, http.StatusCreated, map[string]any{"Id": e.newContainer(img), "Warnings": slices.Clip([]string{})})
+}
+
+// newContainer returns the ID of a new container of an image.
+func (e *Engine) newContainer(img *stored) string {
 	e.lastID++
 	id := fmt.Sprintf("%064x", e.lastID)
-	e.containers[id] = true
-	say(w, http.StatusCreated, map[string]any{"Id": id, "Warnings": slices.Clip([]string{})})
+	e.containers[id] = img.id
+	return id
 }

@@ -50,14 +50,33 @@ func (a *api) call(t *testing.T, method, path string, request any, read func(io.
 // files gives what a container of an image has in its file system.
 func (a *api) files(t *testing.T, reference string) map[string]string {
 	t.Helper()
+	id := a.create(t, reference)
+	defer a.removeContainer(t, id)
+	found := map[string]string{}
+	a.call(t, http.MethodGet, "/containers/"+id+"/export", nil, func(r io.Reader) { readFiles(t, r, found) })
+	return found
+}
+
+// create creates a container, and does not start it.
+func (a *api) create(t *testing.T, reference string) (id string) {
+	t.Helper()
 	var created struct{ ID string }
 	a.call(t, http.MethodPost, "/containers/create", map[string]any{
 		"Image": reference, "Cmd": []string{"/x"}, "NetworkDisabled": true, "HostConfig": map[string]any{"NetworkMode": "none"},
 	}, func(r io.Reader) { require.NoError(t, json.NewDecoder(r).Decode(&created)) })
-	defer a.call(t, http.MethodDelete, "/containers/"+created.ID+"?force=1", nil, nil)
-	found := map[string]string{}
-	a.call(t, http.MethodGet, "/containers/"+created.ID+"/export", nil, func(r io.Reader) { readFiles(t, r, found) })
-	return found
+	return created.ID
+}
+
+func (a *api) removeContainer(t *testing.T, id string) {
+	t.Helper()
+	a.call(t, http.MethodDelete, "/containers/"+id+"?force=1", nil, nil)
+}
+
+// use creates a container, which release removes.
+func (a *api) use(t *testing.T, reference string) (release func()) {
+	t.Helper()
+	id := a.create(t, reference)
+	return func() { a.removeContainer(t, id) }
 }
 
 func (a *api) remove(t *testing.T, reference string) {

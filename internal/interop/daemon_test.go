@@ -83,9 +83,10 @@ var (
 	podman              = &daemon{start: startPodman}
 	containerd          = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, "") }}
 	eagerContainerd     = &daemon{start: func(t *testing.T, d *daemon) string { return startContainerd(t, d, eagerGC) }}
+	criContainerd       = &daemon{start: startCRIContainerd}
 	newDockerClassic    = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, false) }}
 	newDockerContainerd = &daemon{start: func(t *testing.T, d *daemon) string { return startNewDocker(t, d, true) }}
-	daemons             = []*daemon{docker, podman, containerd, eagerContainerd, newDockerClassic, newDockerContainerd}
+	daemons             = []*daemon{docker, podman, containerd, eagerContainerd, criContainerd, newDockerClassic, newDockerContainerd}
 )
 
 // use returns the address of the daemon, which no other test uses until this one has ended.
@@ -165,6 +166,23 @@ func startDockerd(t *testing.T, d *daemon, program, config string, more ...strin
 // returns its address.
 func startContainerd(t *testing.T, d *daemon, gc string) string {
 	t.Helper()
+	return startContainerdWith(t, d, `disabled_plugins = ["io.containerd.grpc.v1.cri"]`, gc)
+}
+
+// startCRIContainerd starts a containerd as Kubernetes has it: with its plugin, which needs
+// no network as long as no pod is made.
+func startCRIContainerd(t *testing.T, d *daemon) string {
+	t.Helper()
+	return startContainerdWith(t, d, "", `
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_port = "0"
+`)
+}
+
+// startContainerdWith starts a containerd with these lines at the beginning and the end of its
+// configuration.
+func startContainerdWith(t *testing.T, d *daemon, first, last string) string {
+	t.Helper()
 	testtool.NeedRoot(t)
 	testtool.Need(t, "ctr")
 	dir := shortDir(t, d)
@@ -173,10 +191,10 @@ func startContainerd(t *testing.T, d *daemon, gc string) string {
 version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+%[2]s
 [grpc]
   address = "%[1]s/containerd.sock"
-%[2]s`, dir, gc), 0o600))
+%[3]s`, dir, first, last), 0o600))
 	start(t, d, "containerd successfully booted", "containerd", "--config", config)
 	return "containerd://" + dir + "/containerd.sock"
 }

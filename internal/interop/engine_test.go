@@ -69,7 +69,8 @@ type engine struct {
 	// What the loader does not do:
 	files      func(t *testing.T, reference string) map[string]string // of an image
 	remove     func(t *testing.T, reference string)
-	containers func(t *testing.T) int // how many there are
+	containers func(t *testing.T) int                                // how many there are
+	use        func(t *testing.T, reference string) (release func()) // by a container that is not started
 }
 
 // afterABreak is what a load may be that comes after one which was interrupted: what
@@ -135,7 +136,7 @@ func connect(t *testing.T, d *daemon) engine {
 	t.Log(says)
 	return engine{
 		Engine: docker, address: address, byBlob: strings.Contains(says, "containerd store"), socket: strings.TrimPrefix(address, "unix://"),
-		files: api.files, remove: api.remove, containers: api.containers,
+		files: api.files, remove: api.remove, containers: api.containers, use: api.use,
 	}
 }
 
@@ -173,5 +174,9 @@ func connectContainerd(t *testing.T, d *daemon) engine {
 		},
 		remove:     func(t *testing.T, reference string) { client(t, "images", "rm", "--sync", reference) },
 		containers: func(t *testing.T) int { return len(strings.Fields(client(t, "containers", "ls", "-q"))) },
+		use: func(t *testing.T, reference string) func() {
+			client(t, "containers", "create", reference, "user", "/x")
+			return func() { client(t, "containers", "rm", "user") }
+		},
 	}
 }

@@ -165,6 +165,25 @@ func TestLoad(t *testing.T) {
 	})
 }
 
+// The classic store unpacks faster with unpigz: that it is missing is known by the daemon's
+// environment, which is that of this process.
+func TestAdvice(t *testing.T) {
+	onEngines(t, func(t *testing.T, e engine) {
+		adviser, ok := e.Engine.(loader.Adviser)
+		if !ok {
+			return
+		}
+		_, err := exec.LookPath("unpigz")
+		if says, _ := e.Engine.(loader.Describer).Describe(t.Context()); err == nil || !strings.Contains(says, "classic store") {
+			assert.Empty(t, adviser.Advice(t.Context()))
+			return
+		}
+		advice := adviser.Advice(t.Context())
+		require.Len(t, advice, 1)
+		assert.Contains(t, advice[0], "finds no program unpigz")
+	})
+}
+
 // liar is an engine that claims to have layers which it has not.
 type liar struct{ engine }
 

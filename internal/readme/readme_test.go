@@ -65,7 +65,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	documents := []string{"../../README.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md"}
 	programs, err := filepath.Glob("../../examples/*/README.md")
 	require.NoError(t, err)
-	require.Len(t, programs, 6, "one for each program")
+	require.Len(t, programs, 8, "one for each program")
 	for _, document := range append(documents, programs...) {
 		for _, m := range regexp.MustCompile(`\]\(([^)#]+)?(#[^)]+)?\)`).FindAllStringSubmatch(read(t, document), -1) {
 			if strings.Contains(m[1], "://") {

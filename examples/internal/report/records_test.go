@@ -32,6 +32,7 @@ func TestJSONFields(t *testing.T) {
 func TestJSONDocument(t *testing.T) {
 	const document = "../../JSON.md"
 	jsondoc.Check(t, document, "docker-cache", Stocked{}, string(cache.Stocked), string(cache.Unchanged), string(cache.Superseded), Failed)
+	jsondoc.Check(t, document, "keep-loaded", Loaded{}, string(loader.Present), string(loader.Loaded), string(loader.Delta), Failed)
 	jsondoc.Check(t, document, "load-image", Loaded{}, string(loader.Present), string(loader.Loaded), string(loader.Delta), Missing, Failed)
 	jsondoc.Check(t, document, "merge-artifacts", Output{})
 	jsondoc.Check(t, document, "engine-root", Root{}, string(dataroot.Built), string(dataroot.Refreshed), string(dataroot.Unchanged), Listed, Verified, Removed, WouldRemove, Cloned, Mounted, string(dataroot.Reflink), string(dataroot.Copy))
