@@ -110,7 +110,6 @@ type fill struct {
 	ready    chan struct{} // closed when there is incoming
 	incoming *cache.Incoming
 	done     chan struct{} // closed when it has ended
-	result   *cache.Result
 	err      error
 }
 
@@ -124,7 +123,7 @@ func (f *filler) close() {
 }
 
 // repository returns the repository that a question is about, "" if it may be about
-// several, or about none that is allowed.
+// several, or about one that is not allowed.
 func (f *filler) repository(q question) string {
 	names := f.means(q)
 	if q.ns != "" { // none has a repository whose name begins with its own
@@ -132,9 +131,9 @@ func (f *filler) repository(q question) string {
 	}
 	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		named, err := reference.ParseNormalizedNamed(name)
-		return err != nil || named.String() != name || !f.upstream.Allows(name)
+		return err != nil || named.Name() != name
 	})
-	if len(names) != 1 {
+	if len(names) != 1 || !f.upstream.Allows(names[0]) {
 		return ""
 	}
 	return names[0]

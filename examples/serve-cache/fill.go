@@ -34,7 +34,7 @@ func (r *repositories) Set(text string) error {
 		}
 		// One without a host is one of Docker Hub's, and "library" may be left out there:
 		// then it is not what was written.
-		if named, err := reference.ParseNormalizedNamed(sample); err != nil || named.String() != sample {
+		if named, err := reference.ParseNormalizedNamed(sample); err != nil || named.Name() != sample {
 			return fmt.Errorf("%q: want HOST/REPOSITORY, or HOST/* or HOST/PATH/* for all below, in full as docker.io/library/debian", pattern)
 		}
 		if isBelow {
