@@ -39,6 +39,8 @@ type assembly struct {
 	ready      map[v1.Hash]*transfer     // of others, with a file to take the layer from
 	tried      map[v1.Hash]bool          // was found elsewhere in the middle of a fetch
 	endLocal   func()                    // closes what the present fetch copies from
+	begin      func() *Incoming          // is called when the layers begin to come; nil: nobody reads them
+	incoming   *Incoming                 // what it returned
 
 	mu      sync.Mutex
 	since   time.Time         // when the first of the bytes was hashed
@@ -306,10 +308,11 @@ func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local ma
 	}
 	before.Reused = max(before.Done-before.Downloaded, 0)
 	sys.AtStep("write")
+	a.beginIncoming()
 	flow := a.watch.flow
 	ctx, end := a.watched(ctx, slices.DeleteFunc(a.missing(layers), func(l tarball.Segment) bool { return len(local[l.Blob]) > 0 }))
 	got, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
-		Sink: measuredFile{fetch.File{File: a.partial.file}, flow}, Layout: a.layout, Source: flow.measured(a.src),
+		Sink: measuredFile{fetch.File{File: a.partial.file}, flow, a.incoming}, Layout: a.layout, Source: flow.measured(a.src),
 		Layers: append([]tarball.Segment{}, layers...), Have: a.partial.done, Local: local,
 		Journal: a.partial.journal, Events: a, Before: before,
 		Progress: func(p tarball.Progress) {
@@ -340,6 +343,21 @@ func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local ma
 	return nil
 }
 
+// beginIncoming lets others read the layers from now on.
+func (a *assembly) beginIncoming() {
+	if a.begin == nil {
+		return
+	}
+	a.incoming = a.begin()
+	a.begin = nil
+	if a.incoming == nil {
+		return
+	}
+	for layer := range a.verified {
+		a.incoming.complete(layer)
+	}
+}
+
 // Copied implements [fetch.Events].
 func (a *assembly) Copied(layer v1.Hash, from fetch.Local, n int64) {
 	a.mu.Lock()
@@ -366,6 +384,7 @@ func (a *assembly) Restarted(layer v1.Hash) {
 	defer a.mu.Unlock()
 	delete(a.reused, layer)
 	delete(a.left, layer)
+	a.incoming.restarted(layer)
 }
 
 // Damaged implements [fetch.Events].
@@ -391,6 +410,7 @@ func (a *assembly) Verified(layer v1.Hash) {
 	a.mu.Lock()
 	a.here[layer] = true
 	a.mu.Unlock()
+	a.incoming.complete(layer)
 	if t := a.leading[layer]; t != nil {
 		a.dir.inflight.complete(t, a.watch.flow, a.partial.file, l.Offset)
 	}

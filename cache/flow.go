@@ -216,7 +216,8 @@ func (r *measuredReader) Close() error {
 // A measuredFile is the file that the layers are written into.
 type measuredFile struct {
 	fetch.File
-	flow *flow
+	flow     *flow
+	incoming *Incoming // nil if nobody reads it
 }
 
 // WriteAt implements [fetch.Sink].
@@ -231,4 +232,5 @@ func (f measuredFile) WriteAt(p []byte, at int64) (int, error) {
 func (f measuredFile) Hashed(offset, n int64) {
 	f.flow.other.Add(n)
 	f.File.Hashed(offset, n)
+	f.incoming.hashed(offset, n)
 }

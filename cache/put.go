@@ -92,6 +92,10 @@ type PutOptions struct {
 	// Progress, when not nil, is called when the layers begin to come, and whenever
 	// bytes of them were written. It is not called when nothing has to be written.
 	Progress func(tarball.Progress)
+	// Incoming, when not nil, is called when the layers begin to come, with the tarball that is
+	// being written: others can read its layers while they come. It is called once at
+	// most: not when nothing has to be fetched or copied. It is for directories alone.
+	Incoming func(*Incoming)
 	// Force lets an older build run replace the tarball of a newer one.
 	Force bool
 	// Replace lets the tarball be replaced that holds an image of another repository.
@@ -427,7 +431,7 @@ func (p *put) watch(src tarball.Source) watch {
 
 // write fills a partial file, a new one or one that an earlier attempt left, and
 // publishes it.
-func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) error {
+func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Layout, src tarball.Source) (err error) {
 	d := p.dir
 	partial, err := d.beginPartial(ctx, p.name, p.digest, layout)
 	if errors.As(err, new(*SpaceError)) {
@@ -451,6 +455,23 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite, p.watch(src))
 	defer a.release()
+	if p.Incoming != nil {
+		a.begin = func() *Incoming {
+			in := newIncoming(partial, img, layout)
+			if in != nil {
+				p.Incoming(in)
+			}
+			return in
+		}
+	}
+	// Who reads it takes what is published, or learns that it is not.
+	defer func() {
+		if err == nil && p.result.Outcome != Stocked {
+			a.incoming.end(errDone)
+		} else {
+			a.incoming.end(err)
+		}
+	}()
 	err = a.run(ctx)
 	a.account(p.result)
 	for _, path := range p.result.Damaged {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/internal/refname"
@@ -67,6 +68,27 @@ func (c *Client) Image(ctx context.Context, platform v1.Platform, references ...
 		return nil, err
 	}
 	return resolved.Image(ctx)
+}
+
+// Manifest returns what a reference names, byte by byte: an index or a manifest. It makes
+// one request, after those of the login. mediaType is what it states itself, or else what
+// it was served as. For an image of one platform see [Client.Resolve].
+//
+// The error is an [*Error], or that of ctx.
+func (c *Client) Manifest(ctx context.Context, ref string) (raw []byte, mediaType types.MediaType, err error) {
+	if c == nil || c.repositories == nil {
+		return nil, "", errors.New("read manifest: the client was not made by New")
+	}
+	named, r, err := c.parse(ref)
+	if err != nil {
+		return nil, "", err
+	}
+	m, err := r.manifest(ctx, tagOrDigest(named))
+	r.resolved(ctx, err)
+	if err != nil {
+		return nil, "", c.newError(ctx, "read manifest", named.String(), err)
+	}
+	return m.raw, m.mediaType, nil
 }
 
 // errNotResolved is for an image that the zero value or nil stands for, such as one of

@@ -354,3 +354,34 @@ func TestResolveCanceled(t *testing.T) {
 	_, err = newClient(nil).Image(t.Context(), registry.DefaultPlatform())
 	require.Error(t, err)
 }
+
+// What a reference names, as it is.
+func TestManifest(t *testing.T) {
+	server := registrytest.New(t)
+	image := randomImage(t, 1)
+	manifest, err := image.RawManifest()
+	require.NoError(t, err)
+	index := indexOf(t, map[string]v1.Image{"linux/s390x": image}, "linux/s390x")
+	indexRef, err := server.PushIndex("image:index", index)
+	require.NoError(t, err)
+	raw, err := index.RawManifest()
+	require.NoError(t, err)
+	client := newClient(nil)
+	for ref, want := range map[string][]byte{indexRef: raw, server.Host() + "/image@" + digestOf(t, image).String(): manifest} {
+		got, mediaType, err := client.Manifest(t.Context(), ref)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+		assert.Equal(t, ref == indexRef, mediaType.IsIndex())
+	}
+	for ref, kind := range map[string]error{server.Host() + "/image:other": registry.ErrNotFound, "a/../b": registry.ErrInvalidReference} {
+		_, _, err := client.Manifest(t.Context(), ref)
+		require.ErrorIs(t, err, kind)
+		require.ErrorAs(t, err, new(*registry.Error))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = client.Manifest(ctx, indexRef)
+	require.ErrorIs(t, err, context.Canceled)
+	_, _, err = new(registry.Client).Manifest(t.Context(), indexRef)
+	require.ErrorContains(t, err, "not made by New")
+}

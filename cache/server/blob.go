@@ -23,6 +23,9 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 		return err
 	}
 	content, err := s.find(r, repository, digest)
+	if s.filler != nil && isMissing(err) {
+		content, err = s.filler.blob(r, repository, digest, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -32,7 +35,12 @@ func (s *server) blob(w http.ResponseWriter, r *http.Request, repository, name s
 	w.Header().Set("Etag", `"`+digest.String()+`"`)
 	serveContent(w, r, content)
 	if l, ok := content.(*layer); ok && l.err != nil {
-		s.failed(r, l.err) // the answer ends early, which the client sees by its length
+		s.failed(r, l.err)
+		// The answer ends early, which the client sees by its length: HTTP/1 ends the
+		// connection by itself.
+		if r.ProtoMajor > 1 {
+			panic(http.ErrAbortHandler)
+		}
 	}
 	return nil
 }
@@ -105,7 +113,7 @@ func (s *server) open(ctx context.Context, i image, digest v1.Hash) (io.ReadSeek
 	if err != nil {
 		return nil, err
 	}
-	return &layer{ctx: ctx, tarball: t, done: done, digest: digest, size: segment.Length}, nil
+	return &layer{ctx: ctx, source: t, done: done, digest: digest, size: segment.Length}, nil
 }
 
 type bytesCloser struct{ *bytes.Reader }
@@ -114,11 +122,11 @@ func (bytesCloser) Close() error { return nil }
 
 // layer reads a layer of a tarball from wherever it is asked to.
 type layer struct {
-	ctx     context.Context
-	tarball *tarball.Tarball
-	done    func() // when the tarball is no longer needed
-	digest  v1.Hash
-	size    int64
+	ctx    context.Context
+	source tarball.Source
+	done   func() // when the source is no longer needed
+	digest v1.Hash
+	size   int64
 
 	at   int64
 	r    io.ReadCloser // what is at
@@ -132,7 +140,7 @@ func (l *layer) begin() error {
 		return nil
 	}
 	l.end()
-	r, err := l.tarball.ReadRange(l.ctx, l.digest, l.at, l.size-l.at)
+	r, err := l.source.ReadRange(l.ctx, l.digest, l.at, l.size-l.at)
 	if err != nil {
 		return err
 	}
@@ -176,7 +184,7 @@ func (l *layer) end() {
 	}
 }
 
-// Close gives up the tarball.
+// Close gives up the source.
 func (l *layer) Close() error {
 	l.end()
 	l.done()

@@ -4,13 +4,15 @@
 //	dir, err := cache.Open("/var/cache/images", nil)
 //	http.Serve(listener, server.New(dir, nil))
 //
-// [Options] has a prefix and a hook for authorization.
+// [Options] has a prefix, a hook for authorization, and an [Upstream] for what is not
+// stocked.
 //
 // It speaks the part of the distribution API that pulls
 // (https://github.com/opencontainers/distribution-spec, version 1.1): manifests by tag
 // and by digest, blobs, each with HEAD, ranges and conditions, the lists of tags, and
 // referrers, as far as they are stocked. /healthz, below the prefix, answers 200 as long
-// as the directory can be read, without authorization.
+// as the directory can be read, without authorization; /metrics has counts in the text
+// format of Prometheus, with it.
 // Layers are read from the tarballs where they are; nothing is unpacked, and nothing
 // is kept in memory but the beginnings of the tarballs.
 //
@@ -59,11 +61,31 @@
 // [NewOf] serves what is in a bucket, or in another [Store]. It is listed at most once in
 // [Options.ListEvery], so what has come is served a little later.
 //
+// # What is not stocked
+//
+// With [Options.Upstream] a manifest that is not stocked is taken from there, if it is clear
+// which repository is meant and the upstream allows that. Of an index nothing more is
+// fetched until a client asks for one of its manifests. Then that image is stocked, with the tag and the index that were
+// asked for before. Any number of clients cost one request for a manifest, and one
+// download. A tag is asked for again after a minute, as long as it is not stocked.
+//
+// Blobs are served while they come, each from its beginning. The answer is cut when the
+// rest does not come, and before its first byte it has a status: 404 for what the
+// upstream does not have, 502 for what it does not give now. The next request tries
+// again, with what has come. A manifest is answered when the layers begin to come, or after
+// 10 s. So an image that cannot be fetched, or for which there is no space, is
+// not promised.
+//
+// Up to 16 images are fetched at a time, also when their clients are gone; further ones
+// wait. In memory are the last 256 manifests. A blob is found if its manifest is stocked or
+// one of these.
+//
 // # Trust
 //
 // Without [Options.Authorize] every client that reaches the port reads every image, and
 // nothing is encrypted: it is meant for loopback. Bytes are not verified on the way, for
-// engines verify all that they pull.
+// engines verify all that they pull; of a layer that is being fetched the last byte is
+// sent when all of it is verified. With an upstream clients read what that may read.
 //
 // # Concurrency
 //

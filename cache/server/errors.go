@@ -21,6 +21,7 @@ var (
 	errReadOnly     = &refusal{http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read-only: it serves what a cache directory holds"}
 	errUnauthorized = &refusal{http.StatusUnauthorized, "UNAUTHORIZED", "credentials are required"}
 	errDenied       = &refusal{http.StatusForbidden, "DENIED", "access is denied"}
+	errUpstream     = &refusal{http.StatusBadGateway, "UNAVAILABLE", "the image's own registry does not give the image at the moment"}
 	errNoPath       = &refusal{http.StatusNotFound, "UNSUPPORTED", "no such path: manifests, blobs and lists of tags are served, below /v2/"}
 )
 

@@ -35,7 +35,7 @@ func TestOtherPaths(t *testing.T) {
 	s.stock("image", testRef, "a")
 	c := connect(s)
 	for _, path := range []string{
-		"/", "/v1/", "/v2x", "/v3/", "/V2/", "/image.tar", "/metrics", "/debug/pprof/",
+		"/", "/v1/", "/v2x", "/v3/", "/V2/", "/image.tar", "/debug/pprof/",
 		"/v2/registry.test/team/image", "/v2/registry.test/team/image/", "/v2/registry.test/team/image/manifests", "/v2/manifests/v1", "/v2/tags/list",
 		"/v2/_catalog/", "/v2/registry.test/team/image/tags", "/v2/registry.test/team/image/tags/list/", "/v2/registry.test/team/image/referrers", "/v2/referrers/" + absent,
 		"/healthz/", "/healthz/x", "/v2/healthz", "/v2healthz", "/Healthz",

@@ -13,6 +13,15 @@ import (
 
 // manifest serves the manifest or index that a tag or a digest names.
 func (s *server) manifest(w http.ResponseWriter, r *http.Request, repository, ref string) error {
+	err := s.stocked(w, r, repository, ref)
+	if s.filler != nil && isMissing(err) {
+		return s.filler.manifest(w, r, repository, ref, err)
+	}
+	return err
+}
+
+// stocked is manifest for what is stocked.
+func (s *server) stocked(w http.ResponseWriter, r *http.Request, repository, ref string) error {
 	find, byDigest := func(images []image) (*document, []image) { return s.byTag(images, ref) }, strings.Contains(ref, ":")
 	if byDigest {
 		digest, err := parseDigest(ref)

@@ -55,6 +55,12 @@ type Options struct {
 	// request for a manifest or a list. A directory is looked at each time. Default:
 	// [DefaultListEvery].
 	ListEvery time.Duration
+	// Upstream, when not nil, is where images are fetched that are asked for and are not
+	// stocked. They are stocked, and served while they come. A client reads what the
+	// upstream may read, in the repositories that it allows, see [Options.Authorize].
+	// [Handler.Close] must be called in the end. It is for [New] alone. Default: what
+	// is not stocked is not found.
+	Upstream Upstream
 	// Logger logs each request, and what could not be read. Default: silent.
 	Logger *slog.Logger
 	// Failed, when not nil, is called with what kept a tarball from being read, be it
@@ -78,6 +84,20 @@ func BasicAuth(check func(user, password string) bool) func(r *http.Request, rep
 	}
 }
 
+// TokenAuth returns an [Options.Authorize] that asks check about the token of each request,
+// as in the header "Authorization: Bearer TOKEN". check should compare in constant time
+// (crypto/subtle). Clients that take a token from a server, and not from their
+// configuration, cannot be given one.
+func TokenAuth(check func(token string) bool) func(r *http.Request, repository string) error {
+	return func(r *http.Request, _ string) error {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") || check == nil || !check(strings.TrimSpace(token)) {
+			return ErrUnauthorized
+		}
+		return nil
+	}
+}
+
 // ErrUnauthorized is what [Options.Authorize] returns for a request that lacks
 // credentials, or has wrong ones.
 var ErrUnauthorized = errors.New("unauthorized")
@@ -93,6 +113,9 @@ func New(dir *cache.Dir, o *Options) *Handler {
 	}
 	c := newDirCatalog(dir, s.Hold, s.notServed)
 	s.catalog = c
+	if s.Upstream != nil {
+		s.filler = newFiller(s, s.Upstream)
+	}
 	return &Handler{s, &c.holder}
 }
 
@@ -118,8 +141,13 @@ func (h *Handler) Look(ctx context.Context) (images int, err error) {
 }
 
 // Close closes the tarballs that are held, see [Options.Hold], and those that are being
-// read when that ends. The handler goes on serving, and holds none any more.
+// read when that ends. The handler goes on serving, and holds none any more. It fetches none
+// any more either, see [Options.Upstream]: what is being fetched ends, which Close waits
+// for, and what has come of it serves the next attempt.
 func (h *Handler) Close() error {
+	if h.server.filler != nil {
+		h.server.filler.close()
+	}
 	if h.holder != nil {
 		h.holder.closeAll()
 	}
@@ -140,7 +168,9 @@ func NewSingle(t *tarball.Tarball, repository, tag string, o *Options) http.Hand
 type server struct {
 	Options
 	catalog catalog
-	lists   bool // lists are given
+	lists   bool    // lists are given
+	filler  *filler // nil if nothing is fetched
+	metrics metrics
 }
 
 func newServer(o *Options) *server {
@@ -170,7 +200,9 @@ func newServer(o *Options) *server {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.Logger.DebugContext(r.Context(), "request", "method", r.Method, "url", r.URL.String(), "range", r.Header.Get("Range"), "by", r.RemoteAddr)
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0") // older clients insist on it
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	counted := &counter{ResponseWriter: w}
+	defer s.metrics.count(counted, kindOf(r.URL.Path))
+	if w = counted; r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, errReadOnly)
 		return
@@ -187,6 +219,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *server) route(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.Path == s.Prefix+"/healthz" {
 		return s.health(w, r)
+	}
+	if r.URL.Path == s.Prefix+"/metrics" && s.lists {
+		if err := s.authorize(w, r, ""); err != nil {
+			return err
+		}
+		return s.serveMetrics(w, r)
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, s.Prefix+"/v2")
 	if !ok || path != "" && path[0] != '/' {
@@ -303,6 +341,7 @@ func (s *server) failed(r *http.Request, err error) {
 
 // notServed reports a file of the directory that is not served.
 func (s *server) notServed(ctx context.Context, err error) {
+	s.metrics.skipped.Add(1)
 	s.Logger.WarnContext(ctx, "a file is not served", "error", err)
 	if s.Failed != nil {
 		s.Failed(err)

@@ -40,7 +40,7 @@ func newMirrored(t *testing.T, serve ...string) *mirrored {
 	m := &mirrored{store: newStore(t), hub: registrytest.New(t)}
 	var err error
 	// The engines take the hub's own name, and ask nobody else.
-	m.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{"registry-1.docker.io": m.hub})
+	m.net, err = fakenet.Start(t.TempDir(), map[string]http.Handler{"registry-1.docker.io": m.hub, "index.docker.io": m.hub})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.net.Close() })
 	for _, value := range m.net.Env() {
@@ -147,24 +147,22 @@ func mirrorContainerd(t *testing.T, at, more string) mirrorEngine {
 func containerdMirror(t *testing.T, registry, server, at, more string) (hosts string) {
 	hosts = t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(hosts, registry), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(hosts, registry, "hosts.toml"), fmt.Appendf(nil, `
-server = "https://%s"
-[host."http://%s"]
-  capabilities = ["pull", "resolve"]
-  %s
-`, server, at, more), 0o644))
+	writeRecipe(t, filepath.Join(hosts, registry, "hosts.toml"), "hosts.toml", more, "registry-1.docker.io", server, "127.0.0.1:5000", at)
 	return hosts
 }
 
 // podmanMirror writes podman's configuration in which a registry has a mirror.
 func podmanMirror(t *testing.T, conf, registry, at string) {
-	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
-[[registry]]
-location = "%s"
-[[registry.mirror]]
-location = "%s"
-insecure = true
-`, registry, at), 0o644))
+	writeRecipe(t, conf, "cache.conf", "", "127.0.0.1:5000/docker.io", at, "docker.io", registry)
+}
+
+// writeRecipe writes one of serve-cache's recipes to path, with more at its end and some of
+// its words replaced.
+func writeRecipe(t *testing.T, path, recipe, more string, words ...string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("../../examples/serve-cache/recipes", recipe))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, []byte(strings.NewReplacer(words...).Replace(string(content))+more+"\n"), 0o644))
 }
 
 func mirrorPodman(t *testing.T, m *mirrored) mirrorEngine {
