@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
-	"github.com/dockercache/dockercache/internal/backoff"
 	"github.com/dockercache/dockercache/internal/redact"
+	"github.com/dockercache/dockercache/internal/retryafter"
 	"github.com/dockercache/dockercache/internal/strictjson"
 )
 
@@ -197,7 +197,7 @@ func (a *answer) rateLimit(before int) (time.Duration, bool) {
 	if a.status != http.StatusForbidden && a.status != http.StatusTooManyRequests {
 		return 0, false
 	}
-	if wait, ok := backoff.RetryAfter(a.header, a.now(), longestWait); ok {
+	if wait, ok := retryafter.Delay(a.header, a.now(), longestWait); ok {
 		return bounded(wait), true
 	}
 	if a.header.Get("X-Ratelimit-Remaining") == "0" {

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dockercache/dockercache/internal/backoff"
 	"github.com/dockercache/dockercache/internal/httpretry"
+	"github.com/dockercache/dockercache/internal/retryafter"
 )
 
 // texts is how the text of an answer asks for a delay: "retry-after: 880.092µs, allowed:
@@ -27,12 +27,12 @@ var parts = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`([
 // delayOf returns the longest delay that an answer asks for, in its header Retry-After or
 // in a text of its body, bounded by [httpretry.LongestWait]; 0 if it asks for none.
 func delayOf(header http.Header, body string) time.Duration {
-	delay, _ := backoff.RetryAfter(header, time.Now(), httpretry.LongestWait)
+	delay, _ := retryafter.Delay(header, time.Now(), httpretry.LongestWait)
 	for _, text := range messages(body) {
 		for _, found := range texts().FindAllStringSubmatch(text, -1) {
 			var sum time.Duration
 			for _, part := range parts().FindAllStringSubmatch(found[1], -1) {
-				one, _ := backoff.Units(part[1], unitOf(strings.ToLower(part[2])), httpretry.LongestWait)
+				one, _ := retryafter.Units(part[1], unitOf(strings.ToLower(part[2])), httpretry.LongestWait)
 				sum = min(sum+one, httpretry.LongestWait)
 			}
 			delay = max(delay, sum)

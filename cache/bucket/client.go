@@ -16,7 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyendpoints "github.com/aws/smithy-go/endpoints"
 
-	"github.com/dockercache/dockercache/internal/backoff"
+	"github.com/dockercache/dockercache/internal/retryafter"
 )
 
 // awsAttempts is what the SDK wraps errors in after the last attempt.
@@ -118,7 +118,7 @@ func (r *obedient) IsErrorRetryable(err error) bool {
 func (r *obedient) RetryDelay(attempt int, err error) (time.Duration, error) {
 	delay, delayErr := r.Standard.RetryDelay(attempt, err)
 	if response := responseOf(err); response != nil {
-		asked, _ := backoff.RetryAfter(response.Header, time.Now(), longestDelay)
+		asked, _ := retryafter.Delay(response.Header, time.Now(), longestDelay)
 		delay = max(delay, asked)
 	}
 	return delay, delayErr

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/dockercache/dockercache/internal/backoff"
+	"github.com/dockercache/dockercache/internal/retryafter"
 )
 
 const (
@@ -66,7 +67,7 @@ func Check(ctx context.Context, resp *http.Response, err error) (bool, error) {
 // up to the limit.
 func Backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
 	if resp != nil {
-		if wait, ok := backoff.RetryAfter(resp.Header, time.Now(), limit); ok {
+		if wait, ok := retryafter.Delay(resp.Header, time.Now(), limit); ok {
 			return wait
 		}
 	}

@@ -1,4 +1,4 @@
-package backoff
+package retryafter
 
 import (
 	"net/http"
@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestRetryAfter(t *testing.T) {
+func TestDelay(t *testing.T) {
 	const most, none = time.Minute, time.Duration(-1)
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	many := strings.Repeat("9", 400)
@@ -24,10 +24,10 @@ func TestRetryAfter(t *testing.T) {
 		now.Add(7 * time.Second).Format("Monday, 02-Jan-06 15:04:05 MST"):           7 * time.Second,
 		now.Add(7 * time.Second).In(time.FixedZone("", 3600)).Format(time.RFC1123Z): none,
 	} {
-		got, ok := RetryAfter(http.Header{"Retry-After": {text}}, now, most)
+		got, ok := Delay(http.Header{"Retry-After": {text}}, now, most)
 		assert.Equal(t, want != none, ok, text)
 		assert.Equal(t, max(want, 0), got, text)
 	}
-	_, ok := RetryAfter(nil, now, most)
+	_, ok := Delay(nil, now, most)
 	assert.False(t, ok)
 }

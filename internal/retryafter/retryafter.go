@@ -1,4 +1,6 @@
-package backoff
+// Package retryafter reads how long a server asks to wait. It is apart from package backoff, which
+// packages use that know nothing of HTTP.
+package retryafter
 
 import (
 	"net/http"
@@ -7,10 +9,10 @@ import (
 	"time"
 )
 
-// RetryAfter returns how long the header Retry-After of an answer asks to wait from now on: a
+// Delay returns how long the header Retry-After of an answer asks to wait from now on: a
 // number of seconds, with a fraction or without, or a date. It is bounded by most, and not
 // negative. ok is false where the header is missing, or is neither.
-func RetryAfter(h http.Header, now time.Time, most time.Duration) (wait time.Duration, ok bool) {
+func Delay(h http.Header, now time.Time, most time.Duration) (wait time.Duration, ok bool) {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if wait, ok := Units(text, time.Second, most); ok {
 		return wait, true
