@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -277,9 +276,4 @@ func sweepPrivate() {
 		}
 		_ = lock.Close()
 	}
-}
-
-// unsupported is the error of what only Linux has.
-func unsupported() error {
-	return fmt.Errorf("dataroot: %w: it needs Linux, this is %s", ErrUnsupported, runtime.GOOS)
 }

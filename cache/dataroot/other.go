@@ -4,10 +4,17 @@ package dataroot
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/dockercache/dockercache/cache/tarball"
 )
+
+// unsupported is the error of what only Linux has.
+func unsupported() error {
+	return fmt.Errorf("%w: it needs Linux, this is %s", ErrUnsupported, runtime.GOOS)
+}
 
 func canMount() error { return unsupported() }
 
