@@ -15,8 +15,11 @@
 //     Amazon's registries; it alone links the AWS SDK.
 //   - [github.com/dockercache/dockercache/cache] is the local side: one tarball
 //     anywhere, or a directory of them that many machines share. Below it are
-//     cache/tarball, the format; cache/atomicfile; cache/loader, from a tarball
-//     into a container engine; and cache/server, the directory as a registry.
+//     cache/tarball, the format; cache/atomicfile; cache/bucket, the same promises
+//     on an object store; cache/loader, from a tarball into a container engine, and
+//     cache/loader/keep, which does so whenever there is a new one; cache/dataroot, an
+//     engine's data root with images in it; and cache/server, the directory as a
+//     registry.
 //   - [github.com/dockercache/dockercache/registry/registrytest] and
 //     artifacts/artifactstest are a registry and the Actions API in process, with
 //     named faults, for tests.
