@@ -51,7 +51,8 @@ type Options struct {
 	// 0 copies nothing. Default: 7 days.
 	TrustFor time.Duration
 	// Checksum is the algorithm by which the server verifies each part: CRC64NVME, CRC32 or
-	// CRC32C, those that S3 has of a whole object too. Default: CRC64NVME.
+	// CRC32C, those that S3 has of a whole object too. Default: CRC32C, for which processors have
+	// an instruction: here and at the server it takes a tenth of the time of CRC64NVME.
 	Checksum string
 	// Encryption is the header x-amz-server-side-encryption: AES256, aws:kms or aws:kms:dsse;
 	// KMSKey is the key of the latter two. They are for all that is written. Default: what the
@@ -120,7 +121,7 @@ func Open(ctx context.Context, address string, o *Options) (*Bucket, error) {
 	p := &b.options
 	p.Memory, p.Uploads = cmp.Or(p.Memory, defaultMemory), cmp.Or(p.Uploads, defaultUploads)
 	p.TrustFor = cmp.Or(p.TrustFor, defaultTrust)
-	p.Checksum = cmp.Or(p.Checksum, string(types.ChecksumAlgorithmCrc64nvme))
+	p.Checksum = cmp.Or(p.Checksum, string(types.ChecksumAlgorithmCrc32c))
 	switch {
 	case p.Memory < leastMemory:
 		return nil, fmt.Errorf("bucket: Options.Memory is %d bytes: it must be %d or more", p.Memory, leastMemory)

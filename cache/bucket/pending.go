@@ -30,6 +30,7 @@ type pending struct {
 	Plan     string    `json:"plan"` // see planID
 	Upload   string    `json:"upload"`
 	Token    string    `json:"token"`
+	Checksum string    `json:"checksum"` // the algorithm of all parts
 	Verified time.Time `json:"verified"`
 	Least    int64     `json:"least_part"`
 	Usual    int64     `json:"part"`
@@ -242,6 +243,10 @@ func (p *put) goOn(ctx context.Context, layout *tarball.Layout, d *pending) (*up
 	u, err := p.newUpload(layout, d)
 	if err != nil || !areWhole(d.Spans, layout) || d.Layer != "" && sha256.New().(encoding.BinaryUnmarshaler).UnmarshalBinary(d.State) != nil {
 		return nil, nil // it was not written by this package
+	}
+	if d.Checksum != p.bucket.options.Checksum {
+		u.abort(ctx)
+		return nil, nil
 	}
 	there, err := u.list(ctx)
 	if isGone(err) {

@@ -127,7 +127,8 @@ func (p *put) begin(ctx context.Context, layout *tarball.Layout) (*upload, error
 		limits = *b.limits
 	}
 	d := &pending{
-		Version: pendingVersion, Plan: planID(layout, p), Token: newToken(), Verified: verified,
+		Checksum: b.options.Checksum,
+		Version:  pendingVersion, Plan: planID(layout, p), Token: newToken(), Verified: verified,
 		Least: limits.least, Usual: limits.usual, CopyPart: limits.copied, Spans: spans, Owner: newOwner(),
 	}
 	u, err := p.newUpload(layout, d)

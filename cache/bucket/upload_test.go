@@ -244,6 +244,20 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// An upload whose parts have another checksum is begun again: the server would refuse the others.
+func TestResumeWithAnotherChecksum(t *testing.T) {
+	server := buckettest.New(t, "bucket")
+	src := newSource()
+	img := src.image(t, src.layers(1<<20)...)
+	killedAt(t, server, img, src, 700_000, nil)
+	b := open(t, server, &Options{Checksum: "CRC64NVME"})
+	result, err := b.Put(t.Context(), name, img, src, nil)
+	require.NoError(t, err)
+	assert.Zero(t, result.Resumed)
+	requireObject(t, server, name, img, src.Blobs, tarball.Provenance{})
+	requireNothingLeft(t, server)
+}
+
 // killedAt begins to store an image, is ended when so many bytes of the source were read, and
 // returns the key of what is recorded.
 func killedAt(t *testing.T, server *buckettest.Server, img *tarball.Image, src *source, at int64, o *cache.PutOptions) (key string, record map[string]any) {

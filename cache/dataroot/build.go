@@ -1,6 +1,7 @@
 package dataroot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,8 +79,8 @@ func (d *Dir) build(ctx context.Context, base string, e Engine, images []*tarbal
 		return nil, err
 	}
 	name := TemplateName(base, version)
-	if err := checkName(name); err != nil {
-		return nil, err
+	if checkName(name) != nil {
+		return nil, fmt.Errorf("a template cannot be called %s", name)
 	}
 	if err := canMount(); err != nil {
 		return nil, err
@@ -89,11 +90,15 @@ func (d *Dir) build(ctx context.Context, base string, e Engine, images []*tarbal
 		return nil, err
 	}
 	defer release()
+	whole := o.Whole
 	before, t, err := d.open(name)
 	switch {
 	case err == nil:
 		defer before.Close()
-		if t.Record.hasAll(images) {
+		if d.isSized && t.Record.Size != d.options.Size {
+			whole = true
+		}
+		if !whole && t.Record.hasAll(images) {
 			d.used(before)
 			return &Result{Template: t, Outcome: Unchanged, Took: time.Since(begun)}, nil
 		}
@@ -102,7 +107,7 @@ func (d *Dir) build(ctx context.Context, base string, e Engine, images []*tarbal
 	case !errors.Is(err, ErrNoTemplate):
 		return nil, err
 	}
-	if o.Whole || t.Record == nil {
+	if whole || t.Record == nil {
 		before = nil
 	}
 	b := &builder{dir: d, engine: e, options: o, images: images, record: Record{Engine: version}, loaded: map[string]*loader.Result{}}
@@ -136,18 +141,31 @@ func checkImages(images []*tarball.Tarball) error {
 	return nil
 }
 
+// indexesOf returns the digests of an image's indexes.
+func indexesOf(image *tarball.Image) (digests []v1.Hash) {
+	for _, raw := range image.Indexes() {
+		digest, _, _ := v1.SHA256(bytes.NewReader(raw)) // of memory
+		digests = append(digests, digest)
+	}
+	return digests
+}
+
+// Is reports whether a digest is the image's, or that of an index that it was found through.
+func (i *Image) Is(digest v1.Hash) bool {
+	return i.Digest == digest || slices.Contains(i.Indexes, digest)
+}
+
 // hasAll reports whether the record is of these images and no others.
 func (r *Record) hasAll(images []*tarball.Tarball) bool {
-	wanted := map[Image]bool{}
+	wanted := map[string]v1.Hash{}
 	for _, t := range images {
-		wanted[Image{Reference: t.Image.Reference(), Digest: t.Image.Digest()}] = true
+		wanted[t.Image.Reference()] = t.Image.Digest()
 	}
 	for _, i := range r.Images {
-		i = Image{Reference: i.Reference, Digest: i.Digest}
-		if !wanted[i] {
+		if wanted[i.Reference] != i.Digest {
 			return false
 		}
-		delete(wanted, i)
+		delete(wanted, i.Reference)
 	}
 	return len(wanted) == 0
 }
@@ -194,6 +212,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 	if b.options.Load != nil {
 		options = *b.options.Load
 	}
+	options.NoPull = true // it reaches no registry
 	wanted := map[string]bool{}
 	ids := map[v1.Hash]bool{}
 	for _, t := range b.images {
@@ -207,12 +226,15 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 			return fmt.Errorf("%s: %w", reference, err)
 		}
 		b.loaded[reference] = result
-		id, _, err := engine.Find(ctx, reference)
+		id, state, err := engine.Find(ctx, reference)
+		if err == nil && (id == v1.Hash{} || state == loader.Incomplete) {
+			err = loader.ErrNotLoaded
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", reference, err)
 		}
 		ids[id] = true
-		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id, Tarball: path.Base(t.Name())})
+		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id, Tarball: path.Base(t.Name()), Indexes: indexesOf(t.Image)})
 	}
 	sortImages(b.record.Images)
 	if b.before == nil {

@@ -11,7 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ import (
 	"github.com/dockercache/dockercache/cache/atomicfile"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // canMount returns an error where mounting cannot succeed.
@@ -46,13 +48,16 @@ func (b *builder) make(ctx context.Context, name string, before *os.File) error 
 		return err
 	}
 	b.record.OS, b.record.Architecture = runtime.GOOS, runtime.GOARCH
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.record.Tool = info.Main.Path + " " + info.Main.Version
+	}
 	b.record.FileSystem, b.record.Size = fileSystem, size
 	b.record.Made = time.Now().UTC().Truncate(time.Second)
 	if err := onDataRoot(ctx, b.engine, f.File, size, b.dir.options.Limit, b.load, b.finish); err != nil {
 		return err
 	}
 	sys.AtStep("check")
-	if err := checkFileSystem(ctx, f.Name()); err != nil {
+	if err := checkFileSystem(ctx, f.File); err != nil {
 		return err
 	}
 	end, err := b.record.encode()
@@ -92,10 +97,26 @@ func onDataRoot(ctx context.Context, e Engine, f *os.File, size int64, limit tim
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return err
 	}
-	return inNamespace(func() (err error) {
+	var loop int
+	var file unix.LoopInfo64
+	keep := append(filepath.SplitList(os.Getenv("PATH")), private)
+	if program, err := exec.LookPath(e.program()); err == nil {
+		keep = append(keep, program)
+	}
+	err = inNamespace(keep, func() (err error) {
+		// A dockerd without a containerd of its own takes the machine's, if that is there.
+		if _, err := os.Stat(machineContainerd); err == nil {
+			if err := unix.Mount("none", machineContainerd, "tmpfs", 0, "size=1m"); err != nil {
+				return fmt.Errorf("hide %s: %w", machineContainerd, err)
+			}
+		}
 		sys.AtStep("mount")
-		if err := mountFile(f, size, root, false); err != nil {
+		if loop, err = mountFile(f, size, root); err != nil {
 			return err
+		}
+		if device, info := loopOf(loop); device != nil {
+			file = info
+			_ = device.Close()
 		}
 		defer func() { err = errors.Join(err, unmountAll(ctx, root)) }()
 		sys.AtStep("start")
@@ -115,22 +136,23 @@ func onDataRoot(ctx context.Context, e Engine, f *os.File, size int64, limit tim
 		}
 		return trim(root)
 	})
+	if err == nil && !detached(ctx, loop, file) {
+		err = fmt.Errorf("%w: another mount namespace still has the file system", ErrInUse)
+	}
+	return err
 }
+
+// machineContainerd is where dockerd looks for a containerd that it did not start
+// (cmd/dockerd/daemon.go of Moby, systemContainerdRunning).
+const machineContainerd = "/run/containerd"
 
 // unmountAll unmounts what is mounted at a path and below.
 func unmountAll(ctx context.Context, at string) error {
-	all, err := mounts()
+	m, err := cloneAt(at)
 	if err != nil {
 		return err
 	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].at == at || strings.HasPrefix(all[i].at, at+"/") {
-			if err := unmount(context.WithoutCancel(ctx), all[i].at); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return unmountTree(context.WithoutCancel(ctx), m)
 }
 
 // makeFileSystem makes an empty file system in a file. What is zero is a hole: the inode
@@ -139,17 +161,18 @@ func makeFileSystem(ctx context.Context, f *os.File, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("make a sparse file of %d bytes: %w", size, err)
 	}
-	return runTool(ctx, "e2fsprogs", "mkfs.ext4", "-q", "-F", "-b", fmt.Sprint(blockSize), "-m", "0",
-		"-J", fmt.Sprintf("size=%d", min(max(size>>24, 4), 64)), "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", f.Name(), fmt.Sprint(size/blockSize))
+	return runTool(ctx, f, "mkfs.ext4", []string{"-q", "-F", "-b", fmt.Sprint(blockSize), "-m", "0",
+		"-J", fmt.Sprintf("size=%d", min(max(size>>24, 4), 64)), "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}, fmt.Sprint(size/blockSize))
 }
 
 // checkFileSystem checks a file system that is not mounted.
-func checkFileSystem(ctx context.Context, path string) error {
-	return runTool(ctx, "e2fsprogs", "e2fsck", "-f", "-n", path)
+func checkFileSystem(ctx context.Context, f *os.File) error {
+	return runTool(ctx, f, "e2fsck", []string{"-f", "-n"})
 }
 
-// runTool runs a program of a package of distributions.
-func runTool(ctx context.Context, of, name string, args ...string) error {
+// runTool runs a program of e2fsprogs with flags, an open file and more arguments: what the
+// file's name leads to may be something else.
+func runTool(ctx context.Context, f *os.File, name string, flags []string, more ...string) error {
 	path, err := exec.LookPath(name)
 	if err != nil { // sbin is not on every user's PATH
 		for _, dir := range []string{"/usr/sbin", "/sbin"} {
@@ -159,9 +182,10 @@ func runTool(ctx context.Context, of, name string, args ...string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w: install %s", ErrUnsupported, err, of)
+		return fmt.Errorf("%w: %w: install e2fsprogs", ErrUnsupported, err)
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, path, slices.Concat(flags, []string{"/dev/fd/3"}, more)...)
+	cmd.ExtraFiles = []*os.File{f}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))
 	}
@@ -193,6 +217,10 @@ func copyTemplate(ctx context.Context, dst, src *os.File, size int64, noCopy boo
 			return Copy, copied, fmt.Errorf("find the holes of %s: %w", src.Name(), err)
 		}
 		to = min(to, size)
+		if from == 0 && to == size { // the file system does not say where holes are
+			n, err := copyData(ctx, dst, src, size)
+			return Copy, n, err
+		}
 		if _, err := sys.CopyRange(ctx, dst, from, src, from, to-from); err != nil {
 			return Copy, copied, fmt.Errorf("copy %s: %w", src.Name(), err)
 		}
@@ -203,4 +231,26 @@ func copyTemplate(ctx context.Context, dst, src *os.File, size int64, noCopy boo
 		return Copy, copied, err
 	}
 	return Copy, copied, nil
+}
+
+// copyData copies what is not zero.
+func copyData(ctx context.Context, dst, src *os.File, size int64) (copied int64, err error) {
+	buf, zeros := make([]byte, 1<<20), make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(buf)) {
+		if err := wait.Err(ctx); err != nil {
+			return copied, err
+		}
+		buf = buf[:min(int64(len(buf)), size-at)]
+		if _, err := io.ReadFull(io.NewSectionReader(src, at, int64(len(buf))), buf); err != nil {
+			return copied, fmt.Errorf("read %s: %w", src.Name(), err)
+		}
+		if bytes.Equal(buf, zeros[:len(buf)]) {
+			continue
+		}
+		if _, err := dst.WriteAt(buf, at); err != nil {
+			return copied, fmt.Errorf("copy %s: %w", src.Name(), err)
+		}
+		copied += int64(len(buf))
+	}
+	return copied, nil
 }

@@ -15,6 +15,59 @@ import (
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
+// What was asked for is built again, also where the images are the same; a build that is ended
+// leaves what there was.
+func TestBuildAgain(t *testing.T) {
+	testtool.Need(t, "containerd")
+	w := newWorld(t, "xfs")
+	ctx := context.Background()
+	engine := dataroot.Engine{Kind: dataroot.Containerd}
+	one := []*tarball.Tarball{w.stock("one_main.tar", "registry.example/one:main", "a")}
+	build := func(root *dataroot.Dir, o *dataroot.BuildOptions, want dataroot.Outcome) dataroot.Template {
+		t.Helper()
+		r, err := root.Build(ctx, "one_main", engine, one, o)
+		require.NoError(t, err)
+		require.Equal(t, want, r.Outcome)
+		return r.Template
+	}
+	build(w.root, nil, dataroot.Built)
+	build(w.root, &dataroot.BuildOptions{Whole: true}, dataroot.Built)
+	build(w.root, nil, dataroot.Unchanged)
+	larger, err := dataroot.Open(w.root.Path(), &dataroot.Options{Size: 2 << 30})
+	require.NoError(t, err)
+	assert.EqualValues(t, 2<<30, build(larger, nil, dataroot.Built).Record.Size)
+	byDefault, err := dataroot.Open(w.root.Path(), nil)
+	require.NoError(t, err)
+	before := build(byDefault, nil, dataroot.Unchanged)
+
+	ended, cancel := context.WithCancel(ctx)
+	loading := &dataroot.BuildOptions{Whole: true, Load: &loader.Options{Progress: func(tarball.Progress) { cancel() }}}
+	_, err = byDefault.Build(ended, "one_main", engine, one, loading)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Zero(t, loops(t, w.root.Path(), 0))
+	after, err := byDefault.Get(before.Name)
+	require.NoError(t, err)
+	assert.Equal(t, before.Record, after.Record)
+}
+
+// What others unmount while a build goes on is gone: the build does not have it.
+func TestBuildKeepsNothingBusy(t *testing.T) {
+	testtool.Need(t, "containerd")
+	w := newWorld(t, "xfs")
+	one := []*tarball.Tarball{w.stock("one_main.tar", "registry.example/one:main", "a")}
+	other := w.clone(w.built(t).Name)
+	discarded := false
+	o := &dataroot.BuildOptions{Load: &loader.Options{Progress: func(tarball.Progress) {
+		if !discarded {
+			discarded = true
+			assert.NoError(t, dataroot.Discard(context.Background(), other.At))
+		}
+	}}}
+	_, err := w.root.Build(context.Background(), "other", dataroot.Engine{Kind: dataroot.Containerd}, one, o)
+	require.NoError(t, err)
+	assert.True(t, discarded)
+}
+
 // With each engine: built, unchanged, refreshed by a layer and a reference less, verified.
 func TestBuild(t *testing.T) {
 	w := newWorld(t, "xfs")

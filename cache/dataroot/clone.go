@@ -2,7 +2,6 @@ package dataroot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +12,6 @@ import (
 
 // CloneOptions of [Dir.Clone]. The zero value of each field works.
 type CloneOptions struct {
-	// Below is a directory on the file system that has the clone's bytes. Default: that of the
-	// templates. Blocks are shared only within one file system.
-	Below string
 	// Engine, when not nil, is the program that will run on the clone: the error wraps
 	// [ErrNoTemplate] if it has another version than the one that built the template.
 	Engine *Engine
@@ -101,11 +97,7 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 				t.Record.Engine.Kind, t.Record.Engine.Version, version.Kind, version.Version)
 		}
 	}
-	below := o.Below
-	if below == "" {
-		below = d.path
-	}
-	f, err := createNameless(below)
+	f, err := createNameless(d.options.Below)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +108,7 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 		return nil, err
 	}
 	sys.AtStep("mount")
-	if err := mountFile(f, t.Record.Size, at, false); err != nil {
+	if _, err := mountFile(f, t.Record.Size, at); err != nil {
 		return nil, err
 	}
 	sys.AtStep("done")
@@ -136,15 +128,14 @@ func mountPoint(at string) (string, error) {
 
 // used records that a template was used, for [Template.LastUsed].
 func (d *Dir) used(f *os.File) {
-	now := time.Now()
-	if err := os.Chtimes(f.Name(), now, now); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := sys.SetTime(f, time.Now()); err != nil {
 		d.log.Warn("the use of a template is not recorded", "template", f.Name(), "error", err)
 	}
 }
 
 // Discard unmounts the clone at a directory, and what is mounted below it, and so removes it. What
-// is no clone stays: the error wraps [ErrNotClone]. While a process uses the clone the error
-// wraps [ErrInUse] and names some; what was mounted below it is gone then.
+// is no clone stays: the error wraps [ErrNotClone]. While a process uses the clone, or another
+// mount namespace has it, the error wraps [ErrInUse]; what was mounted below it is gone then.
 func Discard(ctx context.Context, at string) error {
 	path, err := mountPoint(at)
 	if err == nil {

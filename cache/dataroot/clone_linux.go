@@ -40,7 +40,7 @@ func clones() ([]Clone, error) {
 	}
 	var found []Clone
 	for _, m := range all {
-		if m.major != loopMajor || !isOurs(m.minor) {
+		if !m.isOurs() {
 			continue
 		}
 		c := Clone{At: m.at}
@@ -60,6 +60,13 @@ func readRecordIn(root string) (*Record, error) {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, ErrNotTemplate
+	}
 	var r Record
 	return &r, json.NewDecoder(io.LimitReader(f, mostRecord)).Decode(&r)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -37,8 +38,11 @@ var (
 type Options struct {
 	// Size is the length of the file systems that are made, in bytes: what the engine has in
 	// a clone, images and containers together. The file is sparse. Default: 256 GiB. At least
-	// 64 MiB.
+	// 64 MiB. A template of another size is built from nothing if it is given.
 	Size int64
+	// Below is a directory on the file system that has the bytes of clones. Default: that of the
+	// templates. Blocks are shared only within one file system.
+	Below string
 	// Limit is how long an engine may take to start, and to stop. Default: 2 minutes.
 	Limit time.Duration
 	// Logger logs what goes otherwise than expected. Default: silent.
@@ -50,6 +54,7 @@ type Options struct {
 type Dir struct {
 	path    string
 	options Options
+	isSized bool // Options.Size was given
 	log     *slog.Logger
 }
 
@@ -75,7 +80,9 @@ func Open(path string, o *Options) (*Dir, error) {
 	if o != nil {
 		d.options = *o
 	}
+	d.isSized = d.options.Size != 0
 	d.options.Size, d.options.Limit = cmp.Or(d.options.Size, defaultSize), cmp.Or(d.options.Limit, defaultLimit)
+	d.options.Below = cmp.Or(d.options.Below, path)
 	d.options.Size -= d.options.Size % blockSize
 	if d.options.Size < leastSize {
 		return nil, fmt.Errorf("dataroot: Options.Size is %d bytes: it must be %d or more", d.options.Size, leastSize)
@@ -104,10 +111,19 @@ type Template struct {
 	Err error
 }
 
-// Base returns what [Dir.Build] was called with, of a template with a record.
+// Base returns what [Dir.Build] was called with, of a template with a record; "" if the file has
+// another name than Build gave it.
 func (t *Template) Base() string {
-	base, _ := strings.CutSuffix(t.Name, TemplateName("", t.Record.Engine))
+	base, ok := strings.CutSuffix(t.Name, templateName("", t.Record.Engine, t.Record.OS, t.Record.Architecture))
+	if !ok {
+		return ""
+	}
 	return base
+}
+
+// IsOfThisPlatform reports whether a template with a record was made on a machine like this one.
+func (t *Template) IsOfThisPlatform() bool {
+	return t.Record.OS == runtime.GOOS && t.Record.Architecture == runtime.GOARCH
 }
 
 // List returns the templates, sorted by name. The error is one of reading the directory.
@@ -206,7 +222,7 @@ func (d *Dir) Find(ctx context.Context, base string, e Engine) (Template, error)
 func (d *Dir) Of(base string) ([]Template, error) {
 	all, err := d.List()
 	return slices.DeleteFunc(all, func(t Template) bool {
-		return t.Record == nil || t.Name != TemplateName(base, t.Record.Engine)
+		return t.Record == nil || t.Base() != base || !t.IsOfThisPlatform()
 	}), err
 }
 
@@ -217,7 +233,10 @@ func (d *Dir) Remove(name string) error {
 		return fmt.Errorf("dataroot: %w", err)
 	}
 	path := filepath.Join(d.path, name)
-	f, err := sys.OpenToRead(path, 0)
+	f, err := sys.OpenToLock(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrNoTemplate, err)
+	}
 	if err != nil {
 		return fmt.Errorf("dataroot: %w", err)
 	}
@@ -226,7 +245,7 @@ func (d *Dir) Remove(name string) error {
 		return fmt.Errorf("dataroot: %s: %w: a clone is being made of it", path, ErrInUse)
 	}
 	if !sys.IsAt(f, path) {
-		return nil // replaced or gone meanwhile
+		return fmt.Errorf("dataroot: %s: %w: it was replaced just now, or is a link", path, ErrInUse)
 	}
 	return sys.Unlink(path)
 }
@@ -268,6 +287,11 @@ func sweepPrivate() {
 	paths, _ := filepath.Glob(filepath.Join(os.TempDir(), privatePrefix+"*"))
 	for _, path := range paths {
 		lock, err := sys.OpenOwn(filepath.Join(path, "lock"), 0)
+		if errors.Is(err, fs.ErrNotExist) { // its maker was killed before, if it is old
+			if info, err := os.Lstat(path); err == nil && sys.Age(info.ModTime(), time.Now()) > sys.AbandonedAfter {
+				_ = os.RemoveAll(path)
+			}
+		}
 		if err != nil {
 			continue
 		}

@@ -18,8 +18,8 @@
 //
 //	py3.12_main.docker-20.10.24+dfsg1.overlay2.linux-amd64.dataroot
 //
-// [Dir.Build] makes it: it starts the engine's own program on a private socket, in mount and
-// process namespaces of its own, loads by package loader, stops it, checks the file system
+// [Dir.Build] makes it: it starts the engine's own program on a private socket, in mount,
+// process and network namespaces of its own, loads by package loader, stops it, checks the file system
 // with e2fsck, and publishes the file atomically. When it is called with other images, the
 // engine runs on a clone of the template that is there, and gets what it lacks. The record of
 // what a template holds is at the end of its file, see [Record], and is read without mounting.
@@ -30,7 +30,7 @@
 // btrfs): that takes as long for 1 GiB as for 40, and no space. Elsewhere it copies what is no
 // hole, and [Clone.Way] says so. A clone's file has no name: when it is unmounted, it is
 // gone. So a process that is killed, and a machine that stops, leave nothing to clean up. A
-// build that is killed leaves a temporary file and an empty directory, which [Dir.Sweep] and
+// build that is killed leaves a temporary file and a small directory, which [Dir.Sweep] and
 // later builds remove.
 //
 // A template is only read after it has its name, so it may be replaced or removed while clones

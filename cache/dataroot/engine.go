@@ -2,7 +2,9 @@ package dataroot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"regexp"
 	"runtime"
@@ -78,9 +80,12 @@ func (e Engine) Record(ctx context.Context) (EngineRecord, error) {
 	if err := e.check(); err != nil {
 		return EngineRecord{}, err
 	}
-	out, err := exec.CommandContext(ctx, e.program(), "--version").CombinedOutput()
+	out, err := exec.CommandContext(ctx, e.program(), "--version").Output()
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
 	if err != nil {
-		return EngineRecord{}, fmt.Errorf("dataroot: %s --version: %w: %s", e.program(), err, lastLine(out))
+		return EngineRecord{}, fmt.Errorf("dataroot: %s --version: %w", e.program(), err)
 	}
 	version, err := parseVersion(string(out))
 	if err != nil {
@@ -105,25 +110,23 @@ func parseVersion(text string) (string, error) {
 	return "", fmt.Errorf("no version is in %q", first)
 }
 
-// lastLine returns the last line of what a program printed, which mostly has the reason.
-func lastLine(out []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return lines[len(lines)-1]
-}
-
 // suffix is what the names of templates end with.
 const suffix = ".dataroot"
 
 // TemplateName returns the name of the template of some engine: BASE.KIND-VERSION.DRIVER.OS-ARCH.dataroot.
 // The base is mostly a tarball's name without .tar.
 func TemplateName(base string, e EngineRecord) string {
+	return templateName(base, e, runtime.GOOS, runtime.GOARCH)
+}
+
+func templateName(base string, e EngineRecord, system, architecture string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r == '/' || r <= ' ' || r == 0x7f {
 			return '-'
 		}
 		return r
 	}, e.Version)
-	return fmt.Sprintf("%s.%s-%s.%s.%s-%s%s", base, e.Kind, clean, e.Driver, runtime.GOOS, runtime.GOARCH, suffix)
+	return fmt.Sprintf("%s.%s-%s.%s.%s-%s%s", base, e.Kind, clean, e.Driver, system, architecture, suffix)
 }
 
 // sortImages sorts images by reference.

@@ -53,14 +53,14 @@ func (e Engine) command(root, private string) (cmd *exec.Cmd, address string, er
 
 // start starts the engine. It must be called in [inNamespace], and the engine is stopped
 // before that ends: it is the first process of a process namespace, so that its children end
-// with it, and it ends with this process, however that ends.
+// with it, and it ends with this process, however that ends. It has no network but its socket.
 func (e Engine) start(ctx context.Context, root, private string, limit time.Duration) (_ *running, err error) {
 	r := &running{kind: e.Kind, program: e.program(), root: root, log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit}
 	if r.cmd, r.address, err = e.command(root, private); err != nil {
 		return nil, err
 	}
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", r.program, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -92,10 +94,21 @@ func (w *world) stock(name, reference string, layers ...string) *tarball.Tarball
 	return tb
 }
 
+// clonesBelow is what the paths of this package's clones begin with.
+var clonesBelow = filepath.Join(os.TempDir(), "dataroot-test-")
+
+// ownClones are those of this package's tests: others may run at the same time.
+func ownClones(t *testing.T) []dataroot.Clone {
+	t.Helper()
+	all, err := dataroot.Clones()
+	require.NoError(t, err)
+	return slices.DeleteFunc(all, func(c dataroot.Clone) bool { return !strings.HasPrefix(c.At, clonesBelow) })
+}
+
 // mountPoint makes an empty directory outside of the file system.
 func mountPoint(t *testing.T) string {
 	t.Helper()
-	at, err := os.MkdirTemp("", "clone")
+	at, err := os.MkdirTemp("", filepath.Base(clonesBelow))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.Remove(at)) })
 	return at

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,57 +34,54 @@ const loopMark = "dockercache-dataroot"
 // back to the file system below.
 const mountOptions = "noinit_itable,discard,errors=remount-ro"
 
-// mountFile mounts the first size bytes of a file at a directory. The loop device lasts as
-// long as the mount: when the last process ends that could see it, the kernel takes both away.
-func mountFile(f *os.File, size int64, at string, readOnly bool) error {
-	loop, err := attach(f, size, readOnly)
+// mountFile mounts the first size bytes of a file at a directory, and returns the number of the
+// loop device. That lasts as long as the mount: when the last process ends that could see it,
+// the kernel takes both away.
+func mountFile(f *os.File, size int64, at string) (n int, err error) {
+	loop, n, err := attach(f, size)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer loop.Close() // the mount keeps it
-	flags, options := uintptr(0), mountOptions
-	if readOnly {
-		flags, options = unix.MS_RDONLY, "noload"
+	if err := unix.Mount(loop.Name(), at, fileSystem, 0, mountOptions); err != nil {
+		return 0, fmt.Errorf("mount %s of %s at %s: %w%s", loop.Name(), f.Name(), at, err, advice(err))
 	}
-	if err := unix.Mount(loop.Name(), at, fileSystem, flags, options); err != nil {
-		return fmt.Errorf("mount %s of %s at %s: %w%s", loop.Name(), f.Name(), at, err, advice(err))
-	}
-	return nil
+	return n, nil
 }
 
 // attach returns an open loop device of the first size bytes of a file, which goes when it is
 // closed, if it is not mounted.
-func attach(f *os.File, size int64, readOnly bool) (*os.File, error) {
+func attach(f *os.File, size int64) (loop *os.File, n int, err error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: no loop devices: %w%s", ErrUnsupported, err, advice(err))
+		return nil, 0, fmt.Errorf("%w: no loop devices: %w%s", ErrUnsupported, err, advice(err))
 	}
 	defer control.Close()
 	config := unix.LoopConfig{Fd: uint32(f.Fd())}
 	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
-	if readOnly {
-		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
-	}
 	config.Info.Sizelimit = uint64(size)
 	copy(config.Info.File_name[:], loopMark)
 	for range 100 {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
-			return nil, fmt.Errorf("find a free loop device: %w", err)
+			return nil, 0, fmt.Errorf("find a free loop device: %w", err)
 		}
 		loop, err := openLoop(n)
 		if err != nil {
-			return nil, fmt.Errorf("%w: loop device %d: %w%s", ErrUnsupported, n, err, advice(err))
+			return nil, 0, fmt.Errorf("%w: loop device %d: %w%s", ErrUnsupported, n, err, advice(err))
 		}
 		if err = unix.IoctlLoopConfigure(int(loop.Fd()), &config); err == nil {
-			return loop, nil
+			return loop, n, nil
 		}
 		_ = loop.Close()
+		if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) {
+			err = fmt.Errorf("%w: Linux 5.8 or later is needed: %w", ErrUnsupported, err)
+		}
 		if !errors.Is(err, unix.EBUSY) { // another process was faster
-			return nil, fmt.Errorf("attach %s to loop device %d: %w", f.Name(), n, err)
+			return nil, 0, fmt.Errorf("attach %s to loop device %d: %w", f.Name(), n, err)
 		}
 	}
-	return nil, errors.New("every free loop device that was tried was taken by another process")
+	return nil, 0, errors.New("every free loop device that was tried was taken by another process")
 }
 
 // openLoop opens a loop device. In a container its file may be missing, for devices are made
@@ -111,19 +109,57 @@ func advice(err error) string {
 	return ""
 }
 
-// isOurs reports whether a loop device, by its number, was attached by this package.
-func isOurs(n int) bool {
-	loop, err := openLoop(n)
+// loopOf returns the open loop device with a number, for what is asked of it, and the file that
+// it has, if this package has attached it; else nil.
+func loopOf(n int) (loop *os.File, of unix.LoopInfo64) {
+	loop, err := os.Open("/dev/loop" + strconv.Itoa(n))
 	if err != nil {
+		return nil, of
+	}
+	info, err := unix.IoctlLoopGetStatus64(int(loop.Fd()))
+	if err != nil || unix.ByteSliceToString(info.File_name[:]) != loopMark {
+		_ = loop.Close()
+		return nil, of
+	}
+	return loop, *info
+}
+
+// isOurs reports whether a mount is all of a file that this package has attached, and no part of
+// it that is mounted once more.
+func (m *mount) isOurs() bool {
+	if m.major != loopMajor || m.root != "/" {
 		return false
 	}
-	defer loop.Close()
-	info, err := unix.IoctlLoopGetStatus64(int(loop.Fd()))
-	return err == nil && unix.ByteSliceToString(info.File_name[:]) == loopMark
+	loop, _ := loopOf(m.minor)
+	if loop == nil {
+		return false
+	}
+	return loop.Close() == nil
+}
+
+// detached waits until a loop device no longer has a file: the kernel takes it away a moment after
+// the last mount, and not as long as another mount namespace has one. It reports whether it
+// was.
+func detached(ctx context.Context, n int, file unix.LoopInfo64) bool {
+	for waited := time.Duration(0); ; waited += waitStep {
+		loop, now := loopOf(n)
+		if loop == nil {
+			return true
+		}
+		_ = loop.Close()
+		if now.Device != file.Device || now.Inode != file.Inode {
+			return true
+		}
+		if waited > unmountWait || wait.Sleep(ctx, waitStep) != nil {
+			return false
+		}
+	}
 }
 
 // A mount is a line of mountinfo.
 type mount struct {
+	id           string // no other mount has it as long as this one is there
+	root         string // what of the file system is mounted
 	at           string
 	major, minor int
 }
@@ -137,7 +173,7 @@ func readMounts(r io.Reader) (all []mount, err error) {
 		if len(fields) < 6 {
 			continue
 		}
-		m := mount{at: unescape(fields[4])}
+		m := mount{id: fields[0], root: fields[3], at: unescape(fields[4])}
 		if _, err := fmt.Sscanf(fields[2], "%d:%d", &m.major, &m.minor); err != nil {
 			continue
 		}
@@ -173,56 +209,105 @@ func mounts() ([]mount, error) {
 
 // discard unmounts the clone at a path, and what is mounted below it.
 func discard(ctx context.Context, at string) error {
+	if err := canMount(); err != nil {
+		return err
+	}
+	m, err := cloneAt(at)
+	if err != nil {
+		return err
+	}
+	loop, file := loopOf(m.minor)
+	if loop == nil {
+		return nil // another process has just discarded it
+	}
+	// One process at a time: what is below the clone is not to be taken for it.
+	for {
+		err := unix.Flock(int(loop.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if err := wait.Sleep(ctx, waitStep); err != nil {
+			_ = loop.Close()
+			return err
+		}
+	}
+	err = unmountTree(ctx, m)
+	_ = loop.Close() // as long as it is open the device stays
+	if err == nil && !detached(ctx, m.minor, file) {
+		err = fmt.Errorf("%w: it is unmounted here, but another mount namespace, as of a container that was started meanwhile, still has it", ErrInUse)
+	}
+	if err == nil {
+		sys.AtStep("done")
+	}
+	return err
+}
+
+// cloneAt returns the mount that is seen at a path, if it is a clone.
+func cloneAt(at string) (found mount, err error) {
+	all, err := mounts()
+	if err != nil {
+		return mount{}, err
+	}
+	for _, m := range all {
+		if m.at == at {
+			found = m
+		}
+	}
+	switch {
+	case found.at == "":
+		return mount{}, fmt.Errorf("%w: nothing is mounted at %s", ErrNotClone, at)
+	case !found.isOurs():
+		return mount{}, fmt.Errorf("%w: what is mounted at %s is something else, and stays", ErrNotClone, at)
+	}
+	return found, nil
+}
+
+// unmountTree unmounts what is mounted below a mount, and then that, as long as it is there.
+func unmountTree(ctx context.Context, of mount) error {
 	all, err := mounts()
 	if err != nil {
 		return err
 	}
-	last := -1
-	for i, m := range all {
-		if m.at == at {
-			last = i
-		}
+	if !slices.ContainsFunc(all, func(m mount) bool { return m.id == of.id && m.at == of.at }) {
+		return nil // another process has unmounted it
 	}
-	switch {
-	case last < 0:
-		return fmt.Errorf("%w: nothing is mounted at %s", ErrNotClone, at)
-	case all[last].major != loopMajor || !isOurs(all[last].minor):
-		return fmt.Errorf("%w: what is mounted at %s is something else, and stays", ErrNotClone, at)
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if strings.HasPrefix(all[i].at, at+"/") || i == last {
+	for _, m := range slices.Backward(all) {
+		if m.id == of.id || strings.HasPrefix(m.at, of.at+"/") {
 			sys.AtStep("unmount")
-			if err := unmount(ctx, all[i].at); err != nil {
+			if err := unmount(ctx, m); err != nil {
 				return err
 			}
 		}
 	}
-	sys.AtStep("done")
 	return nil
 }
 
-// unmountWait is how long unmounting waits for processes that have just ended: the kernel
-// closes their files a moment after they can be waited for.
-const unmountWait = 2 * time.Second
+const (
+	// unmountWait is how long unmounting waits for processes that have just ended: the kernel
+	// closes their files a moment after they can be waited for.
+	unmountWait = 2 * time.Second
+	waitStep    = 50 * time.Millisecond
+)
 
-func unmount(ctx context.Context, at string) error {
-	var err error
-	for waited := time.Duration(0); ; {
-		if err = unix.Unmount(at, unix.UMOUNT_NOFOLLOW); err == nil || errors.Is(err, unix.EINVAL) { // gone meanwhile
+// unmount unmounts what is mounted at the mount's path, which is that.
+func unmount(ctx context.Context, m mount) error {
+	for waited := time.Duration(0); ; waited += waitStep {
+		err := unix.Unmount(m.at, unix.UMOUNT_NOFOLLOW)
+		all, listErr := mounts()
+		switch isThere := slices.ContainsFunc(all, func(o mount) bool { return o.id == m.id }); {
+		case listErr != nil:
+			return listErr
+		case !isThere:
 			return nil
+		case !errors.Is(err, unix.EBUSY):
+			return fmt.Errorf("unmount %s: %w%s", m.at, err, advice(err))
+		case waited > unmountWait:
+			return fmt.Errorf("%w: %s%s", ErrInUse, m.at, users(m.at))
 		}
-		const step = 50 * time.Millisecond
-		if waited += step; !errors.Is(err, unix.EBUSY) || waited > unmountWait {
-			break
-		}
-		if err := wait.Sleep(ctx, step); err != nil {
+		if err := wait.Sleep(ctx, waitStep); err != nil {
 			return err
 		}
 	}
-	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%w: %s%s", ErrInUse, at, users(at))
-	}
-	return fmt.Errorf("unmount %s: %w%s", at, err, advice(err))
 }
 
 // users names processes that have something of a mount open, for an error.
@@ -260,23 +345,55 @@ func users(at string) string {
 
 // inNamespace calls a function in a mount namespace of its own: what it mounts is seen by it
 // and by the processes that it starts alone, and is gone when the last of these has ended,
-// however this process ends. The function must not leave its goroutine.
-func inNamespace(do func() error) error {
+// however this process ends. It has only the machine's mounts that lead to system directories and
+// to the paths to keep: what others unmount meanwhile is not kept busy. The function must not
+// leave its goroutine.
+func inNamespace(keep []string, do func() error) error {
 	done := make(chan error)
-	go func() {
-		// It is never unlocked, so the thread ends with the goroutine.
+	var run func()
+	run = func() {
+		// It is never unlocked, so the thread ends with the goroutine, but for the process's first.
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			ended := make(chan struct{})
+			go func() { defer close(ended); run() }()
+			<-ended
+			return
+		}
 		err := unix.Unshare(unix.CLONE_NEWNS)
 		if err != nil {
 			err = fmt.Errorf("%w: a mount namespace: %w%s", ErrUnsupported, err, advice(err))
-		} else if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		} else if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 			err = fmt.Errorf("make mounts private: %w", err)
-		} else {
+		} else if err = leaveMounts(keep); err == nil {
 			err = do()
 		}
 		done <- err
-	}()
+	}
+	go run()
 	return <-done
+}
+
+// systemDirectories are what a program may need of a machine.
+var systemDirectories = []string{"/proc", "/sys", "/dev", "/run", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt"}
+
+// leaveMounts unmounts, in a mount namespace of its own, what no path to keep is in.
+func leaveMounts(keep []string) error {
+	all, err := mounts()
+	if err != nil {
+		return err
+	}
+	isIn := func(path, dir string) bool {
+		return path == dir || strings.HasPrefix(path, strings.TrimRight(dir, "/")+"/")
+	}
+	for _, m := range slices.Backward(all) {
+		if !slices.ContainsFunc(keep, func(k string) bool { return isIn(k, m.at) }) &&
+			!slices.ContainsFunc(systemDirectories, func(d string) bool { return isIn(m.at, d) || isIn(d, m.at) }) {
+			_ = unix.Unmount(m.at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // or it stays busy for a while
+		}
+	}
+	return nil
 }
 
 // trim gives the blocks that the file system at a path does not use back to its file.

@@ -40,8 +40,11 @@ func (d *Dir) Prune(ctx context.Context, o *cache.PruneOptions) (*cache.PruneRes
 			return false, nil
 		}
 		err = d.Remove(e.Name)
-		if errors.Is(err, ErrInUse) {
+		switch {
+		case errors.Is(err, ErrInUse):
 			return true, nil
+		case errors.Is(err, ErrNoTemplate): // another prune has removed it
+			return false, nil
 		}
 		return false, err
 	})

@@ -26,6 +26,8 @@ type Record struct {
 	Architecture string `json:"architecture"`
 	// Made is when the template was built or refreshed.
 	Made time.Time `json:"made"`
+	// Tool is the program that made it, with its version, as Go records them.
+	Tool string `json:"tool"`
 	// FileSystem is "ext4", and Size its length in bytes, most of which are holes.
 	FileSystem string `json:"fileSystem"`
 	Size       int64  `json:"size"`
@@ -37,6 +39,8 @@ type Image struct {
 	Reference string `json:"reference"`
 	// Digest is that of its manifest, the identity of the tarball that it came from.
 	Digest v1.Hash `json:"digest"`
+	// Indexes are the digests of the indexes that it was found through.
+	Indexes []v1.Hash `json:"indexes,omitempty"`
 	// ID is what the engine calls it: the digest of its config or of its manifest.
 	ID v1.Hash `json:"id"`
 	// Tarball is the name of the tarball, without a path.

@@ -27,9 +27,11 @@ func (d *Dir) Verify(ctx context.Context, name string, e Engine, tarballs ...*ta
 func (r *Record) check(ctx context.Context, engine loader.Engine) error {
 	var all []error
 	for _, i := range r.Images {
-		id, _, err := engine.Find(ctx, i.Reference)
+		id, state, err := engine.Find(ctx, i.Reference)
 		switch {
 		case err != nil:
+		case state == loader.Incomplete:
+			err = fmt.Errorf("%w: the engine lacks parts of it", ErrWrong)
 		case id != i.ID:
 			err = fmt.Errorf("%w: the engine has %v, the record %v", ErrWrong, id, i.ID)
 		default:

@@ -30,10 +30,10 @@ func (d *Dir) verify(ctx context.Context, name string, e Engine, tarballs []*tar
 	if len(tarballs) > 0 && !t.Record.hasAll(tarballs) {
 		return fmt.Errorf("%w: the tarballs have other images than its record", ErrWrong)
 	}
-	if err := checkFileSystem(ctx, src.Name()); err != nil {
+	if err := checkFileSystem(ctx, src); err != nil {
 		return fmt.Errorf("%w: %w", ErrWrong, err)
 	}
-	f, err := createNameless(d.path)
+	f, err := createNameless(d.options.Below)
 	if err != nil {
 		return err
 	}

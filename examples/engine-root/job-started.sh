@@ -4,6 +4,9 @@
 # and the job loads the image.
 set -eu
 image=${IMAGE:?the image that jobs need}
-engine-root clone -dir "${CACHE_DIR:-/srv/cache}" -mount "${DATA_ROOT:-/var/lib/docker}" "$image" ||
+root=${DATA_ROOT:-/var/lib/docker}
+# What a job has left whose end was not noticed. 3: there is nothing.
+engine-root discard "$root" 2>/dev/null || [ $? -eq 3 ]
+engine-root clone -dir "${CACHE_DIR:-/srv/cache}" -mount "$root" "$image" ||
 	echo "the engine starts without $image"
 ${START_ENGINE:-systemctl start docker}

@@ -5,9 +5,9 @@ set -eu
 image=${IMAGE:?the image that jobs need}
 cache=${CACHE_DIR:-/srv/cache} into=${DATA_ROOT:-/var/lib/docker}
 at=$(mktemp -d)
-trap 'rmdir "$at"' EXIT
+trap 'engine-root discard "$at" || true; rmdir "$at"' EXIT
 engine-root build -dir "$cache" "$image"
 engine-root clone -dir "$cache" -mount "$at" "$image"
 mkdir -p "$into"
 cp -a --sparse=always "$at/." "$into/"
-engine-root discard "$at"
+rmdir "$into/lost+found"

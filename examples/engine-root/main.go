@@ -13,9 +13,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/dataroot"
@@ -33,13 +36,13 @@ const notes = `Environment: for a bucket the variables of AWS's SDK.
 It needs Linux, root, loop devices, and for build, refresh and verify mkfs.ext4, e2fsck
 and the engine's programs. In a container it must be privileged, with the machine's /dev.
 
-Exit codes: 0 all is well, 1 something failed, 2 wrong usage, 3 there is no such
-template, 130 interrupted.
+Exit codes: 0 all is well, 1 something failed, 2 wrong usage, 3 what was asked for is
+not there and nothing else failed: a template, a tarball, a clone; 130 interrupted.
 `
 
-// noTemplate is the exit code when all that failed is that there is no template: a job can
-// load its image.
-const noTemplate = 3
+// missing is the exit code when all that failed is that something is not there: without a
+// template a job can load its image.
+const missing = 3
 
 var program = cli.Program{
 	Name: "engine-root",
@@ -73,7 +76,6 @@ Run "engine-root help COMMAND" for the flags of a command.
 			imageFlags(o, f)
 			f.StringVar(&o.name, "template", "", "the `NAME` that the template was built with (default: the name of the image's tarball)")
 			f.StringVar(&o.mount, "mount", "", "an empty directory, `DIR`, that becomes the engine's data root")
-			f.StringVar(&o.clone.Below, "below", "", "a directory, `DIR`, on the file system that has the clone's bytes (default: that of the templates)")
 			f.BoolVar(&o.clone.NoCopy, "no-copy", false, "fail where the file system cannot share blocks, rather than copy")
 			f.BoolVar(&o.anyVersion, "any-version", false, "clone the template of another version of the engine too, where there is none of this one")
 		}, (*options).cloneImage),
@@ -121,9 +123,18 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 				f.StringVar(&o.roots, "roots", "", "the directory with the templates, `DIR`, which no other user may write to (default: that of the tarballs)")
 			}
 			switch name {
-			case "build", "refresh", "clone", "verify":
-				f.StringVar(&o.kind, "engine", string(dataroot.Docker), "the `KIND` of engine: docker, docker-containerd (with containerd's store), podman, or containerd")
+			case "build", "clone":
+				f.StringVar(&o.kind, "engine", string(dataroot.Docker), "the `KIND` of engine: "+engineUsage)
+			case "refresh", "verify":
+				f.StringVar(&o.kind, "engine", "", "only templates of this `KIND` of engine: "+engineUsage+" (default: all)")
+			}
+			switch name {
+			case "build", "clone", "refresh", "verify":
 				f.StringVar(&o.engine.Program, "program", "", "the engine's `PROGRAM` (default dockerd, podman or containerd)")
+			}
+			switch name {
+			case "clone", "verify":
+				f.StringVar(&o.root.Below, "below", "", "a directory, `DIR`, on the file system that has the bytes of clones (default: that of the templates)")
 			}
 			f.JSONFlag("print JSON, one object to a line")
 			f.VerboseFlag(cli.VerboseUsage)
@@ -133,6 +144,8 @@ func command(name, takes string, flags func(o *options, f *cli.FlagSet), run fun
 		},
 	}
 }
+
+const engineUsage = "docker, docker-containerd (with containerd's store), podman, or containerd"
 
 func imageFlags(o *options, f *cli.FlagSet) {
 	f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
@@ -167,6 +180,8 @@ func (o *options) Check(args []string) (err error) {
 		return fmt.Errorf("clone wants one IMAGE, %d were given", len(args))
 	case o.command == "clone" && o.mount == "":
 		return errors.New("clone needs -mount DIR")
+	case o.engine.Program != "" && o.kind == "":
+		return errors.New("-program needs -engine")
 	}
 	if o.engine.Kind = dataroot.Kind(o.kind); o.kind != "" && !slices.Contains(dataroot.Kinds(), o.engine.Kind) {
 		return fmt.Errorf("-engine %q: want one of %v", o.kind, dataroot.Kinds())
@@ -197,12 +212,12 @@ func (o *options) Check(args []string) (err error) {
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	o.root.Logger = out.Log
 	err := o.run(o, ctx, out)
-	if errors.Is(err, dataroot.ErrNoTemplate) || errors.Is(err, stocked.ErrMissing) {
+	if errors.Is(err, dataroot.ErrNoTemplate) || errors.Is(err, stocked.ErrMissing) || errors.Is(err, dataroot.ErrNotClone) {
 		out.Report(err)
 		if code := out.Code(ctx); code != cli.OK {
 			return code
 		}
-		return noTemplate
+		return missing
 	}
 	if err != nil {
 		out.Fail(err)
@@ -247,17 +262,17 @@ func (o *options) buildImages(ctx context.Context, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	return o.make(ctx, base, images, out)
+	return o.make(ctx, base, o.engine, images, out)
 }
 
 // make builds or refreshes a template, and prints what was done.
-func (o *options) make(ctx context.Context, base string, images []*tarball.Tarball, out *cli.Output) error {
+func (o *options) make(ctx context.Context, base string, engine dataroot.Engine, images []*tarball.Tarball, out *cli.Output) error {
 	roots, err := dataroot.Open(o.roots, &o.root)
 	if err != nil {
 		return err
 	}
 	roots.Sweep()
-	r, err := roots.Build(ctx, base, o.engine, images, &o.build)
+	r, err := roots.Build(ctx, base, engine, images, &o.build)
 	if err != nil {
 		return err
 	}
@@ -267,30 +282,65 @@ func (o *options) make(ctx context.Context, base string, images []*tarball.Tarba
 	return nil
 }
 
+// refresh builds each template again, for the engine that is here: where there are several of
+// one name and kind, the one that was made last says which images are wanted.
 func (o *options) refresh(ctx context.Context, out *cli.Output) error {
 	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
 	}
-	return o.each(ctx, out, func(t *dataroot.Template) error {
-		if t.Record.Engine.Kind != o.engine.Kind {
-			return nil // another call's
+	latest := map[string]dataroot.Template{}
+	var order []string
+	err = o.each(ctx, out, func(t *dataroot.Template) error {
+		base := t.Base()
+		if base == "" || !t.IsOfThisPlatform() {
+			return nil
 		}
-		var images []*tarball.Tarball
-		for _, i := range t.Record.Images {
-			image, err := dir.Get(ctx, i.Tarball)
-			if err != nil {
-				return fmt.Errorf("%s: %w", t.Name, err)
-			}
-			defer image.Close()
-			images = append(images, image)
+		key := base + " " + string(t.Record.Engine.Kind)
+		last, ok := latest[key]
+		if !ok {
+			order = append(order, key)
 		}
-		return o.make(ctx, t.Base(), images, out)
+		if !ok || t.Record.Made.After(last.Record.Made) {
+			latest[key] = *t
+		}
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, key := range order {
+		t := latest[key]
+		if ctx.Err() != nil {
+			break
+		}
+		if err := o.refreshOne(ctx, dir, &t, out); err != nil {
+			out.Fail(fmt.Errorf("%s: %w", t.Name, err))
+		}
+	}
+	return nil
 }
 
-// each calls a function with the templates that were named, or all. An error is reported, and
-// the next one follows.
+func (o *options) refreshOne(ctx context.Context, dir store.Store, t *dataroot.Template, out *cli.Output) error {
+	var images []*tarball.Tarball
+	for _, i := range t.Record.Images {
+		image, err := dir.Get(ctx, i.Tarball)
+		if err != nil {
+			return err
+		}
+		defer image.Close()
+		images = append(images, image)
+	}
+	return o.make(ctx, t.Base(), o.engineOf(t), images, out)
+}
+
+// engineOf is the engine of a template's kind.
+func (o *options) engineOf(t *dataroot.Template) dataroot.Engine {
+	return dataroot.Engine{Kind: t.Record.Engine.Kind, Program: o.engine.Program}
+}
+
+// each calls a function with the templates that were named, or all, of the kind that was asked
+// for. An error is reported, and the next one follows.
 func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot.Template) error) error {
 	roots, err := dataroot.Open(o.roots, &o.root)
 	if err != nil {
@@ -303,7 +353,7 @@ func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot
 	if len(o.arguments) > 0 {
 		all = nil
 		for _, name := range o.arguments {
-			t, err := roots.Get(name)
+			t, err := roots.Get(filepath.Base(name))
 			if err != nil {
 				return err
 			}
@@ -316,6 +366,8 @@ func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot
 		}
 		if t.Err != nil {
 			out.Fail(t.Err)
+		} else if o.kind != "" && t.Record.Engine.Kind != o.engine.Kind {
+			continue
 		} else if err := do(&t); err != nil {
 			out.Fail(err)
 		}
@@ -345,6 +397,9 @@ func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
+	if err := o.holds(&t); err != nil {
+		return err
+	}
 	c, err := roots.Clone(ctx, t.Name, o.mount, &o.clone)
 	if err != nil {
 		return err
@@ -354,13 +409,36 @@ func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
 	return nil
 }
 
+// holds returns an error if a template does not hold the image that was asked for: tarballs of
+// several tags have the same name.
+func (o *options) holds(t *dataroot.Template) error {
+	names, err := o.naming.Names(o.arguments[0], o.branch, registry.DefaultPlatform().String())
+	if err != nil {
+		return err
+	}
+	_, pinned, isPinned := strings.Cut(o.arguments[0], "@")
+	var has []string
+	for _, i := range t.Record.Images {
+		digest, err := v1.NewHash(pinned)
+		if i.Reference == names.RepoTag && (!isPinned || err == nil && i.Is(digest)) {
+			return nil
+		}
+		has = append(has, fmt.Sprintf("%s (%s)", i.Reference, i.Digest))
+	}
+	return fmt.Errorf("%w: %s holds %s, and not %s: refresh it", dataroot.ErrNoTemplate, t.Name, strings.Join(has, ", "), o.arguments[0])
+}
+
 func (o *options) discard(ctx context.Context, out *cli.Output) error {
+	var none error
 	for _, at := range o.arguments {
-		if err := dataroot.Discard(ctx, at); err != nil {
+		err := dataroot.Discard(ctx, at)
+		if errors.Is(err, dataroot.ErrNotClone) || errors.Is(err, os.ErrNotExist) {
+			none = errors.Join(none, err)
+		} else if err != nil {
 			out.Fail(err)
 		}
 	}
-	return nil
+	return none
 }
 
 func (o *options) list(ctx context.Context, out *cli.Output) error {
@@ -390,10 +468,10 @@ func (o *options) verify(ctx context.Context, out *cli.Output) error {
 		return err
 	}
 	return o.each(ctx, out, func(t *dataroot.Template) error {
-		if t.Record.Engine.Kind != o.engine.Kind {
-			return nil
+		if !t.IsOfThisPlatform() {
+			return fmt.Errorf("%s: it is for %s/%s", t.Name, t.Record.OS, t.Record.Architecture)
 		}
-		if err := roots.Verify(ctx, t.Name, o.engine); err != nil {
+		if err := roots.Verify(ctx, t.Name, o.engineOf(t)); err != nil {
 			return err
 		}
 		record := report.NewRoot(o.roots, t)

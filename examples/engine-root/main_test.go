@@ -1,18 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/internal/testtool"
@@ -79,7 +81,6 @@ until grep -q 'API listen on' %[1]s/log; do kill -0 $! || exit 1; sleep 0.1; don
 	assert.Contains(t, run(true, "./job-started.sh"), "no such template")
 	run(false, "docker", "-H", socket, "image", "inspect", image)
 	run(true, "./job-completed.sh")
-	run(true, "find", root, "-mindepth", "1", "-delete")
 
 	assert.Contains(t, run(true, "engine-root", "build", "-dir", cache, "-size", "1GiB", image), "built")
 	assert.Contains(t, run(true, "engine-root", "refresh", "-dir", cache), "unchanged")
@@ -87,11 +88,21 @@ until grep -q 'API listen on' %[1]s/log; do kill -0 $! || exit 1; sleep 0.1; don
 		assert.Contains(t, run(true, "./job-started.sh"), "cloned")
 		has()
 		assert.Contains(t, run(true, "engine-root", "list", "-dir", cache), "mounted")
+		run(false, "./job-started.sh") // the engine of the job before still runs
 		assert.Contains(t, run(false, "engine-root", "discard", root), "(dockerd)")
 		run(true, "./job-completed.sh")
 		assert.NotContains(t, run(true, "engine-root", "list", "-dir", cache), "mounted")
 	}
 	assert.Contains(t, run(true, "engine-root", "verify", "-json", "-dir", cache), `"outcome":"verified"`)
+
+	// A job whose end was not noticed.
+	assert.Contains(t, run(true, "engine-root", "clone", "-dir", cache, "-mount", root, image), "cloned")
+	assert.Contains(t, run(true, "./job-started.sh"), "cloned")
+	run(true, "./job-completed.sh")
+
+	// Another image whose tarball would have the same name is not in the template.
+	assert.Contains(t, run(false, "engine-root", "clone", "-dir", cache, "-mount", root, "registry.test/ci/image:jammy-2"), "and not registry.test/ci/image:jammy-2")
+	assert.Contains(t, run(false, "engine-root", "clone", "-dir", cache, "-mount", root, image+"@sha256:"+strings.Repeat("0", 64)), "and not")
 
 	// The machine's own data root.
 	run(true, "./machine-image.sh")
@@ -99,23 +110,38 @@ until grep -q 'API listen on' %[1]s/log; do kill -0 $! || exit 1; sleep 0.1; don
 	has()
 	run(true, stop)
 
-	// The commands of the pod.
-	pod, err := os.ReadFile("pod.yml")
+	// The pod: its first container clones, the second one discards when it is to end.
+	at := filepath.Join(dir, "pod")
+	require.NoError(t, os.Mkdir(at, 0o755))
+	raw, err := os.ReadFile("pod.yml")
 	require.NoError(t, err)
-	for _, line := range regexp.MustCompile(`command: \[(engine-root, [^]]+)\]`).FindAllStringSubmatch(string(pod), -1) {
-		args := strings.Split(line[1], ", ")
-		for i, a := range args {
-			args[i] = strings.NewReplacer("/srv/cache", cache, "/roots/docker", mount(t, dir), "registry.example/", "registry.test/").Replace(a)
+	var pod struct {
+		Spec struct {
+			InitContainers []struct{ Command, Args []string }
 		}
-		run(true, args[0], args[1:]...)
 	}
+	require.NoError(t, yaml.Unmarshal(raw, &pod))
+	for range 2 { // the second one finds what the first has left
+		clone := pod.Spec.InitContainers[0].Command
+		assert.Contains(t, run(true, clone[0], clone[1], inTest(clone[2], cache, at)), "cloned")
+	}
+	discard := pod.Spec.InitContainers[1].Command
+	cmd := exec.Command(discard[0], discard[1], strings.Replace(inTest(discard[2], cache, at), "sleep", "echo ready; sleep", 1))
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	printed, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(printed).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_, err = cmd.Process.Wait() // not for the pipe, which sleep has too
+	require.NoError(t, err)
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // sleep
 	assert.NotContains(t, run(true, "engine-root", "list", "-dir", cache), "mounted")
 }
 
-// mount is an empty directory.
-func mount(t *testing.T, dir string) string {
-	t.Helper()
-	at := filepath.Join(dir, "pod")
-	require.NoError(t, os.MkdirAll(at, 0o755))
-	return at
+// inTest is a command of the pod with the paths of the test.
+func inTest(command, cache, at string) string {
+	return strings.NewReplacer("/srv/cache", cache, "/roots/docker", at, "registry.example/", "registry.test/").Replace(command)
 }
