@@ -133,6 +133,9 @@ func TestBuildIsKilled(t *testing.T) {
 	steps := []string{"create", "mount", "start", "load", "stop", "finish", "check", "sync", "close", "rename"}
 	for round, layers := range [][]string{{"a", "b"}, {"a", "b", "c"}} {
 		one := w.stock("one_main.tar", "registry.example/one:main", layers...)
+		if round == 1 { // the rest does not differ
+			steps = []string{"create", "load", "rename"}
+		}
 		for _, step := range steps {
 			w.killed("build", "", step)
 			assert.Zero(t, loops(t, w.root.Path(), 0), "%s", step)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ import (
 // templateFile is the smallest file that looks like a template.
 func templateFile(t *testing.T, change func(r *Record)) []byte {
 	t.Helper()
-	r := Record{Engine: EngineRecord{Docker, "1.2.3", "overlay2"}, Made: time.Unix(1, 0).UTC(), FileSystem: fileSystem, Size: blockSize}
+	r := Record{Engine: EngineRecord{Docker, "1.2.3", "overlay2"}, Made: time.Unix(1, 0).UTC(), OS: runtime.GOOS, Architecture: runtime.GOARCH, FileSystem: fileSystem, Size: blockSize}
 	if change != nil {
 		change(&r)
 	}

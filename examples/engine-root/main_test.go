@@ -117,7 +117,7 @@ until grep -q 'API listen on' %[1]s/log; do kill -0 $! || exit 1; sleep 0.1; don
 	require.NoError(t, err)
 	var pod struct {
 		Spec struct {
-			InitContainers []struct{ Command, Args []string }
+			InitContainers []struct{ Command []string } `yaml:"initContainers"`
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(raw, &pod))
