@@ -88,13 +88,8 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 	defer src.Close()
 	sys.LockShared(src) // see Remove
 	if o.Engine != nil {
-		version, err := o.Engine.Record(ctx)
-		if err != nil {
+		if err := t.Record.isFor(ctx, *o.Engine); err != nil {
 			return nil, err
-		}
-		if version != t.Record.Engine {
-			return nil, fmt.Errorf("%w: it was built by %s %s, the engine here is %s %s: build one for that", ErrNoTemplate,
-				t.Record.Engine.Kind, t.Record.Engine.Version, version.Kind, version.Version)
 		}
 	}
 	f, err := createNameless(d.options.Below)

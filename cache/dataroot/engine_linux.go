@@ -21,8 +21,6 @@ type running struct {
 	loader.Engine
 	kind    Kind
 	program string
-	root    string
-	address string // that [loader.ParseHost] takes
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when cmd was waited for
 	log     *tail
@@ -55,10 +53,12 @@ func (e Engine) command(root, private string) (cmd *exec.Cmd, address string, er
 // before that ends: it is the first process of a process namespace, so that its children end
 // with it, and it ends with this process, however that ends. It has no network but its socket.
 func (e Engine) start(ctx context.Context, root, private string, limit time.Duration) (_ *running, err error) {
-	r := &running{kind: e.Kind, program: e.program(), root: root, log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit}
-	if r.cmd, r.address, err = e.command(root, private); err != nil {
+	r := &running{kind: e.Kind, program: e.program(), log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit}
+	cmd, address, err := e.command(root, private)
+	if err != nil {
 		return nil, err
 	}
+	r.cmd = cmd
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
@@ -84,7 +84,7 @@ func (e Engine) start(ctx context.Context, root, private string, limit time.Dura
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	host, err := loader.ParseHost(r.address)
+	host, err := loader.ParseHost(address)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package dataroot
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -80,6 +81,17 @@ const (
 	// blockSize is that of the file system.
 	blockSize = 4096
 )
+
+// isFor returns an error if another program, or another version of it, unpacked the images: it
+// wraps [ErrNoTemplate].
+func (r *Record) isFor(ctx context.Context, e Engine) error {
+	here, err := e.Record(ctx)
+	if err == nil && here != r.Engine {
+		err = fmt.Errorf("%w: it was built by %s %s, the engine here is %s %s: build one for that", ErrNoTemplate,
+			r.Engine.Kind, r.Engine.Version, here.Kind, here.Version)
+	}
+	return err
+}
 
 // isSame reports whether two records say the same.
 func (r *Record) isSame(as *Record) bool {

@@ -19,13 +19,8 @@ func (d *Dir) verify(ctx context.Context, name string, e Engine, tarballs []*tar
 	}
 	defer src.Close()
 	sys.LockShared(src)
-	version, err := e.Record(ctx)
-	if err != nil {
+	if err := t.Record.isFor(ctx, e); err != nil {
 		return err
-	}
-	if version != t.Record.Engine {
-		return fmt.Errorf("%w: it was built by %s %s, the engine here is %s %s", ErrNoTemplate,
-			t.Record.Engine.Kind, t.Record.Engine.Version, version.Kind, version.Version)
 	}
 	if len(tarballs) > 0 && !t.Record.hasAll(tarballs) {
 		return fmt.Errorf("%w: the tarballs have other images than its record", ErrWrong)

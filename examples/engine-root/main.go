@@ -105,6 +105,7 @@ type options struct {
 	s3                                              store.S3
 	engine                                          dataroot.Engine
 	root                                            dataroot.Options
+	templates                                       *dataroot.Dir // not for discard
 	build                                           dataroot.BuildOptions
 	clone                                           dataroot.CloneOptions
 	limits                                          cache.PruneOptions
@@ -210,8 +211,14 @@ func (o *options) Check(args []string) (err error) {
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
+	err := error(nil)
 	o.root.Logger = out.Log
-	err := o.run(o, ctx, out)
+	if o.command != "discard" {
+		o.templates, err = dataroot.Open(o.roots, &o.root)
+	}
+	if err == nil {
+		err = o.run(o, ctx, out)
+	}
 	if errors.Is(err, dataroot.ErrNoTemplate) || errors.Is(err, stocked.ErrMissing) || errors.Is(err, dataroot.ErrNotClone) {
 		out.Report(err)
 		if code := out.Code(ctx); code != cli.OK {
@@ -235,6 +242,7 @@ func (o *options) base() (string, error) {
 }
 
 func (o *options) buildImages(ctx context.Context, out *cli.Output) error {
+	o.templates.Sweep()
 	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
@@ -267,12 +275,7 @@ func (o *options) buildImages(ctx context.Context, out *cli.Output) error {
 
 // make builds or refreshes a template, and prints what was done.
 func (o *options) make(ctx context.Context, base string, engine dataroot.Engine, images []*tarball.Tarball, out *cli.Output) error {
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
-	roots.Sweep()
-	r, err := roots.Build(ctx, base, engine, images, &o.build)
+	r, err := o.templates.Build(ctx, base, engine, images, &o.build)
 	if err != nil {
 		return err
 	}
@@ -285,6 +288,7 @@ func (o *options) make(ctx context.Context, base string, engine dataroot.Engine,
 // refresh builds each template again, for the engine that is here: where there are several of
 // one name and kind, the one that was made last says which images are wanted.
 func (o *options) refresh(ctx context.Context, out *cli.Output) error {
+	o.templates.Sweep()
 	dir, err := store.Open(ctx, o.dir, nil, &o.s3)
 	if err != nil {
 		return err
@@ -342,18 +346,14 @@ func (o *options) engineOf(t *dataroot.Template) dataroot.Engine {
 // each calls a function with the templates that were named, or all, of the kind that was asked
 // for. An error is reported, and the next one follows.
 func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot.Template) error) error {
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
-	all, err := roots.List()
+	all, err := o.templates.List()
 	if err != nil {
 		return err
 	}
 	if len(o.arguments) > 0 {
 		all = nil
 		for _, name := range o.arguments {
-			t, err := roots.Get(filepath.Base(name))
+			t, err := o.templates.Get(filepath.Base(name))
 			if err != nil {
 				return err
 			}
@@ -380,13 +380,9 @@ func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
 	if err != nil {
 		return err
 	}
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
-	t, err := roots.Find(ctx, base, o.engine)
+	t, err := o.templates.Find(ctx, base, o.engine)
 	if o.anyVersion && errors.Is(err, dataroot.ErrNoTemplate) {
-		others, listErr := roots.Of(base)
+		others, listErr := o.templates.Of(base)
 		for _, other := range others {
 			if other.Record.Engine.Kind == o.engine.Kind && (err != nil || other.Record.Made.After(t.Record.Made)) {
 				t, err = other, nil
@@ -400,7 +396,7 @@ func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
 	if err := o.holds(&t); err != nil {
 		return err
 	}
-	c, err := roots.Clone(ctx, t.Name, o.mount, &o.clone)
+	c, err := o.templates.Clone(ctx, t.Name, o.mount, &o.clone)
 	if err != nil {
 		return err
 	}
@@ -463,15 +459,11 @@ func (o *options) list(ctx context.Context, out *cli.Output) error {
 }
 
 func (o *options) verify(ctx context.Context, out *cli.Output) error {
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
 	return o.each(ctx, out, func(t *dataroot.Template) error {
 		if !t.IsOfThisPlatform() {
 			return fmt.Errorf("%s: it is for %s/%s", t.Name, t.Record.OS, t.Record.Architecture)
 		}
-		if err := roots.Verify(ctx, t.Name, o.engineOf(t)); err != nil {
+		if err := o.templates.Verify(ctx, t.Name, o.engineOf(t)); err != nil {
 			return err
 		}
 		record := report.NewRoot(o.roots, t)
@@ -482,11 +474,7 @@ func (o *options) verify(ctx context.Context, out *cli.Output) error {
 }
 
 func (o *options) prune(ctx context.Context, out *cli.Output) error {
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
-	r, err := roots.Prune(ctx, &o.limits)
+	r, err := o.templates.Prune(ctx, &o.limits)
 	outcome := report.Removed
 	if o.limits.DryRun {
 		outcome = report.WouldRemove
@@ -500,12 +488,8 @@ func (o *options) prune(ctx context.Context, out *cli.Output) error {
 }
 
 func (o *options) remove(_ context.Context, out *cli.Output) error {
-	roots, err := dataroot.Open(o.roots, &o.root)
-	if err != nil {
-		return err
-	}
 	for _, name := range o.arguments {
-		if err := roots.Remove(filepath.Base(name)); err != nil {
+		if err := o.templates.Remove(filepath.Base(name)); err != nil {
 			out.Fail(err)
 		}
 	}
