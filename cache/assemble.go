@@ -13,6 +13,7 @@ import (
 	"github.com/dockercache/dockercache/cache/internal/fetch"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 )
 
 // An assembly brings the layers of one tarball into its partial file, each from the
@@ -25,6 +26,7 @@ type assembly struct {
 	layout   *tarball.Layout
 	src      tarball.Source
 	progress func(tarball.Progress)
+	observer timing.Observer
 	warn     func(msg string, args ...any)
 	watch    watch
 
@@ -107,6 +109,7 @@ func (a *assembly) cloneVerified(ctx context.Context, layers []tarball.Segment) 
 	if !a.trust {
 		return layers
 	}
+	timing.Begin(a.observer, timing.Copy)
 	a.sure, a.endSure = a.dir.findVerified(layers, a.relied)
 	for _, l := range layers {
 		for _, from := range a.sure[l.Blob] {
@@ -161,6 +164,7 @@ func (a *assembly) join(layers []tarball.Segment) (now []tarball.Segment, later 
 // brought: those that are complete by then, which are taken from there, and the rest.
 func (a *assembly) await(ctx context.Context, later []awaited, failed error) (todo []tarball.Segment, err error) {
 	if err = failed; err == nil && len(later) > 0 {
+		timing.Begin(a.observer, timing.Lock)
 		err = a.dir.inflight.wait(ctx, later)
 	}
 	for _, l := range later {
@@ -234,6 +238,7 @@ func (a *assembly) gaps(l tarball.Segment) []sys.Interval {
 
 // prepare clones what tarballs in the directory have, and makes room for the rest.
 func (a *assembly) prepare(ctx context.Context, layers []tarball.Segment, local map[v1.Hash][]fetch.Local) error {
+	timing.Begin(a.observer, timing.Copy)
 	for _, l := range a.missing(layers) {
 		for _, from := range local[l.Blob] {
 			if a.clone(ctx, l, from) {
@@ -314,7 +319,7 @@ func (a *assembly) fetch(ctx context.Context, layers []tarball.Segment, local ma
 	got, err := a.dir.fetcher.Fetch(ctx, fetch.Job{
 		Sink: measuredFile{fetch.File{File: a.partial.file}, flow, a.incoming}, Layout: a.layout, Source: flow.measured(a.src),
 		Layers: append([]tarball.Segment{}, layers...), Have: a.partial.done, Local: local,
-		Journal: a.partial.journal, Events: a, Before: before,
+		Journal: a.partial.journal, Events: a, Observer: a.observer, Before: before,
 		Progress: func(p tarball.Progress) {
 			flow.lacking.Store(p.Total-p.Done > before.Total-before.Done)
 			if a.progress != nil {

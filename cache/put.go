@@ -20,6 +20,7 @@ import (
 	"github.com/dockercache/dockercache/cache/atomicfile"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
@@ -92,6 +93,9 @@ type PutOptions struct {
 	// Progress, when not nil, is called when the layers begin to come, and whenever
 	// bytes of them were written. It is not called when nothing has to be written.
 	Progress func(tarball.Progress)
+	// Observer, when not nil, is told what Put does, see the phases of [timing]. The last phase
+	// has ended when Put returns.
+	Observer timing.Observer
 	// Incoming, when not nil, is called when the layers begin to come, with the tarball that is
 	// being written: others can read its layers while they come. It is called once at
 	// most: not when nothing has to be fetched or copied. It is for directories alone.
@@ -174,9 +178,11 @@ func (d *Dir) Stock(ctx context.Context, name, ref string, remote Remote, o *Put
 	}
 	p.digest, p.reference, p.indexes = remote.Digest(), named.String(), indexesOf(remote)
 	p.result.Digest = p.digest
+	defer timing.End(p.Observer)
 	if done, err := p.isDone(ctx); done || err != nil {
 		return p.result, err
 	}
+	timing.Begin(p.Observer, timing.Resolve)
 	manifest, config, err := remote.Content(ctx)
 	if err != nil {
 		return p.result, err
@@ -291,6 +297,7 @@ func (o *PutOptions) Check(name string) error {
 func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) error {
 	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
 	p.result.Digest = p.digest
+	defer timing.End(p.Observer)
 	if done, err := p.isDone(ctx); done || err != nil {
 		return err
 	}
@@ -298,6 +305,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 	if err != nil {
 		return err
 	}
+	timing.Begin(p.Observer, timing.Lock)
 	lock, ctx, err := p.dir.lock(ctx, p.name, p.Provenance.Run, p.Preempt)
 	if err != nil {
 		return withNeed(err, p.dir.path, layout)
@@ -334,6 +342,7 @@ func (p *put) plan(img *tarball.Image) (*tarball.Layout, error) {
 
 // isDone reports whether nothing is to be done, and fills in the result.
 func (p *put) isDone(ctx context.Context) (bool, error) {
+	timing.Begin(p.Observer, timing.Look)
 	d := p.dir
 	current, info, err := d.current(p.path)
 	if current != nil {
@@ -454,6 +463,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		return err
 	}
 	a := newAssembly(ctx, d, partial, layout, src, p.Progress, !p.Verify && !p.Rewrite, p.watch(src))
+	a.observer = p.Observer
 	defer a.release()
 	if p.Incoming != nil {
 		a.begin = func() *Incoming {
@@ -492,6 +502,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 			errors.Is(err, tarball.ErrDigest) || errors.Is(err, tarball.ErrSize) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrOtherImage)
 		return err
 	}
+	timing.Begin(p.Observer, timing.Publish)
 	if err := d.setAccess(partial.file); err != nil {
 		return err
 	}
@@ -511,6 +522,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		partial.discard = done || errors.Is(err, ErrReplaced) || errors.Is(err, ErrOtherImage)
 		return err
 	}
+	timing.Begin(p.Observer, timing.Publish)
 	if d.grace > 0 {
 		keepPrevious(p.path, d.now())
 	}

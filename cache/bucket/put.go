@@ -15,6 +15,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/refname"
 	"github.com/dockercache/dockercache/internal/wait"
 )
@@ -75,9 +76,11 @@ func (b *Bucket) Stock(ctx context.Context, name, ref string, remote cache.Remot
 	}
 	p.digest, p.reference, p.indexes = remote.Digest(), named.String(), indexes()
 	p.result.Digest = p.digest
+	defer timing.End(p.Observer)
 	if done, err := p.isDone(ctx); done || err != nil {
 		return p.result, err
 	}
+	timing.Begin(p.Observer, timing.Resolve)
 	manifest, config, err := remote.Content(ctx)
 	if err != nil {
 		return p.result, err
@@ -116,6 +119,7 @@ func (b *Bucket) Put(ctx context.Context, name string, img *tarball.Image, src t
 	}
 	p.digest, p.reference, p.indexes = img.Digest(), img.Reference(), img.Indexes()
 	p.result.Digest = p.digest
+	defer timing.End(p.Observer)
 	if done, err := p.isDone(ctx); done || err != nil {
 		return p.result, err
 	}
@@ -124,6 +128,7 @@ func (b *Bucket) Put(ctx context.Context, name string, img *tarball.Image, src t
 
 // isDone looks at what has the name, and reports whether nothing is to be done.
 func (p *put) isDone(ctx context.Context) (bool, error) {
+	timing.Begin(p.Observer, timing.Look)
 	b := p.bucket
 	current, err := b.head(ctx, p.name)
 	if err != nil {
@@ -221,6 +226,7 @@ func (p *put) run(ctx context.Context, img *tarball.Image, src tarball.Source) e
 			return err
 		}
 	}
+	timing.Begin(p.Observer, timing.Lock)
 	leading, err := b.join(ctx, pendingName(p.name, p.digest), layout.Layers())
 	if err != nil {
 		return fmt.Errorf("stock %s: %w", p.name, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/internal/fetch"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -83,6 +84,7 @@ func (p *put) write(ctx context.Context, img *tarball.Image, layout *tarball.Lay
 		err = wait.Err(ctx) // the caller gave up: do not publish
 	}
 	if err == nil {
+		timing.Begin(p.Observer, timing.Publish)
 		if done, err = u.publish(ctx); done {
 			return true, err
 		}
@@ -246,10 +248,12 @@ func (u *upload) transfer(ctx context.Context, src tarball.Source, leading *lead
 	if err != nil {
 		cancel(err)
 	}
+	timing.Begin(u.put.Observer, timing.Copy)
 	// Of several errors the first one ends the others, by ctx.
 	if others := group.Wait(); err == nil {
 		err = others
 	}
+	timing.Begin(u.put.Observer, timing.Send)
 	if err := u.sink.end(err); err != nil {
 		return err
 	}
@@ -277,7 +281,7 @@ func (u *upload) sendLiterals() error {
 func (u *upload) fetch(ctx context.Context, src tarball.Source, leading *leader) error {
 	p := u.put
 	job := fetch.Job{
-		Sink: u.sink, Layout: u.layout, Source: src, Layers: []tarball.Segment{}, Hashed: map[v1.Hash]fetch.HashState{},
+		Observer: p.Observer, Sink: u.sink, Layout: u.layout, Source: src, Layers: []tarball.Segment{}, Hashed: map[v1.Hash]fetch.HashState{},
 		Events: events{sink: u.sink, damaged: func(layer v1.Hash) {
 			u.bucket.log.WarnContext(ctx, "what an earlier attempt has stored of a layer is damaged, it is fetched again", "tarball", p.path, "layer", layer.String())
 		}},

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -58,6 +59,9 @@ type Options struct {
 	// [tarball.Unpacking], from when an engine has all that it was sent, or asks for
 	// nothing more for now. It and Progress are called by one goroutine at a time.
 	Unpacking func(tarball.Progress)
+	// Observer, when not nil, is told what Load does, see the phases of [timing]. The last phase
+	// has ended when Load returns.
+	Observer timing.Observer
 	// Logger logs what went otherwise than expected. Default: silent.
 	Logger *slog.Logger
 }
@@ -79,6 +83,7 @@ func Load(ctx context.Context, engine Engine, t *tarball.Tarball, o *Options) (*
 	if o == nil {
 		o = &Options{}
 	}
+	defer timing.End(o.Observer)
 	l := newLoad(engine, t, o)
 	if err := l.run(ctx); err != nil {
 		l.result.Outcome = ""
@@ -117,6 +122,7 @@ func (l *load) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	timing.Begin(l.options.Observer, timing.Lock)
 	unlock, err := lock(ctx, l.options.LockDir, id+" "+l.image.Reference(), l.log)
 	if err != nil {
 		return err
@@ -127,12 +133,14 @@ func (l *load) run(ctx context.Context) error {
 
 // isPresent reports whether the engine has the image, and what has its reference.
 func (l *load) isPresent(ctx context.Context) (bool, v1.Hash, error) {
+	timing.Begin(l.options.Observer, timing.Find)
 	id, state, err := l.engine.Find(ctx, l.image.Reference())
 	if err != nil || !is(l.image, id) || state == Incomplete {
 		return false, id, err
 	}
 	// Stores that name an image by its config keep no incomplete ones.
 	if state == Unknown && id != l.image.ConfigDigest() {
+		timing.Begin(l.options.Observer, timing.Verify)
 		if err := l.engine.Verify(ctx, id); err != nil {
 			l.log.WarnContext(ctx, "the image is there and cannot be used: loading it again", "image", l.image.Reference(), "error", err)
 			l.doubtful = errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), noSpace)
@@ -222,13 +230,18 @@ func (l *load) send(ctx context.Context, before v1.Hash, omit func(v1.Hash) bool
 		return err
 	}
 	u := newUnpacking(l.options.Unpacking, archive)
-	b := &body{total: archive.Size(), progress: l.options.Progress, sent: u.begin}
+	b := &body{total: archive.Size(), progress: l.options.Progress, sent: func() {
+		timing.Begin(l.options.Observer, timing.Engine)
+		u.begin()
+	}}
+	timing.Begin(l.options.Observer, timing.Stream)
 	r, verified := l.open(ctx, archive, b)
 	err = u.engine(l.engine).Load(ctx, b, archive.Size())
 	u.end()
 	sent, failed := b.end()
 	_ = r.Close()
 	l.result.Streamed += sent
+	timing.Begin(l.options.Observer, timing.Verify)
 	if failed == nil {
 		failed = verified(err == nil)
 	}
@@ -286,6 +299,7 @@ func (l *load) open(ctx context.Context, archive *tarball.Archive, b *body) (r i
 // accept verifies that the engine has the image under the name that it was sent or pulled
 // by, and gives it its reference, if that is another.
 func (l *load) accept(ctx context.Context, name string) error {
+	timing.Begin(l.options.Observer, timing.Verify)
 	id, err := l.named(ctx, name)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -29,7 +30,8 @@ var errNotAsked = errors.New("the engine has not asked the registry on loopback 
 // pull lets the engine pull, and verifies the result. If that is not the image,
 // the reference names again what it did before.
 func (l *load) pull(ctx context.Context, engine Puller, before v1.Hash) error {
-	r, err := serve(l.tarball, l.options.Progress, l.options.Unpacking)
+	timing.Begin(l.options.Observer, timing.Stream)
+	r, err := serve(l.tarball, l.options)
 	if err != nil {
 		return err
 	}
@@ -112,6 +114,7 @@ type registry struct {
 	total     int64
 	progress  func(tarball.Progress) // nil: none
 	unpacking func(tarball.Progress) // nil: none
+	observer  timing.Observer        // nil: none
 
 	mu        sync.Mutex
 	requests  int
@@ -122,7 +125,7 @@ type registry struct {
 	ended     bool
 }
 
-func serve(t *tarball.Tarball, progress, unpacking func(tarball.Progress)) (*registry, error) {
+func serve(t *tarball.Tarball, o *Options) (*registry, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -130,7 +133,7 @@ func serve(t *tarball.Tarball, progress, unpacking func(tarball.Progress)) (*reg
 	tag := randomTag()
 	r := &registry{
 		reference: listener.Addr().String() + "/" + pulledAs + ":" + tag,
-		total:     t.Layout.Size(), progress: progress, unpacking: unpacking,
+		total:     t.Layout.Size(), progress: o.Progress, unpacking: o.Unpacking, observer: o.Observer,
 	}
 	config := "/" + t.Image.ConfigDigest().String()
 	images := server.NewSingle(t, pulledAs, tag, &server.Options{Failed: r.failed})
@@ -138,7 +141,9 @@ func serve(t *tarball.Tarball, progress, unpacking func(tarball.Progress)) (*reg
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			r.mu.Lock()
 			r.requests++
-			r.answering++
+			if r.answering++; r.answering == 1 && !r.ended {
+				timing.Begin(r.observer, timing.Stream)
+			}
 			r.mu.Unlock()
 			defer r.answered()
 			layer := strings.Contains(req.URL.Path, "/blobs/") && !strings.HasSuffix(req.URL.Path, config)
@@ -162,7 +167,11 @@ func (r *registry) failed(err error) {
 func (r *registry) answered() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.answering--; r.answering == 0 && r.layers > 0 && r.unpacking != nil && !r.ended {
+	if r.answering--; r.answering > 0 || r.layers == 0 || r.ended {
+		return
+	}
+	timing.Begin(r.observer, timing.Engine)
+	if r.unpacking != nil {
 		r.unpacking(tarball.Progress{Phase: tarball.Unpacking})
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/wait"
 )
 
@@ -98,6 +99,9 @@ type Job struct {
 	// Progress, when not nil, is called at the beginning and whenever bytes of layers
 	// were written, by one goroutine at a time.
 	Progress func(tarball.Progress)
+	// Observer, when not nil, is told what the job does: waits for the first byte, fetches,
+	// copies, or hashes what is there. It and Progress are called by one goroutine at a time.
+	Observer timing.Observer
 	// Before is the progress of the layout's layers that are not among Layers.
 	Before tarball.Progress
 }

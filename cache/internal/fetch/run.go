@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 )
 
 // run is one call of Fetch. What is not set at its beginning is guarded by the fetcher's
@@ -36,7 +37,8 @@ type run struct {
 	measured    time.Time
 	progress    tarball.Progress
 
-	reporting sync.Mutex // is held while Job.Progress is called
+	reporting sync.Mutex // is held while Job.Progress and Job.Observer are called
+	phase     timing.Phase
 }
 
 func newRun(f *Fetcher, job Job) *run {
@@ -101,17 +103,42 @@ func (r *run) result() Result {
 	return result
 }
 
-// report calls Progress with how far it is.
+// report calls Progress and Observer with how far it is.
 func (r *run) report() {
-	if r.Progress == nil {
+	if r.Progress == nil && r.Observer == nil {
 		return
 	}
 	r.reporting.Lock()
 	defer r.reporting.Unlock()
 	r.mu.Lock()
 	p := r.progress
+	phase := r.phase
+	if r.Observer != nil {
+		phase = r.doing()
+	}
 	r.mu.Unlock()
-	r.Progress(p)
+	if phase != r.phase {
+		r.phase = phase
+		timing.Begin(r.Observer, phase)
+	}
+	if r.Progress != nil {
+		r.Progress(p)
+	}
+}
+
+// doing returns the phase: what the end of the job waits for.
+func (r *run) doing() timing.Phase {
+	toFetch, _ := r.missing()
+	switch {
+	case toFetch > 0 && r.progress.Downloaded == r.Before.Downloaded:
+		return timing.FirstByte
+	case toFetch > 0:
+		return timing.Fetch
+	case slices.ContainsFunc(r.layers, func(l *layer) bool { return l.prefix() < l.size }):
+		return timing.Copy
+	default:
+		return timing.Hash
+	}
 }
 
 // stopOn ends all others when one fails.
