@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -32,8 +33,17 @@ type SummaryRow struct {
 	// Error is why it failed, "" if it did not. Advice is what can be done about it, ""
 	// for nothing.
 	Error, Advice string
+	// Phases is what the work on the image consisted of, in order, each once at most; it is
+	// shown in a table of its own, and in the chart.
+	Phases []SummaryPhase
 	// Sources is what each source of the image gave; it is shown in a table of its own.
 	Sources []SummarySource
+}
+
+// A SummaryPhase is a part of the work on an image, and how long it took.
+type SummaryPhase struct {
+	Name     string
+	Duration time.Duration
 }
 
 // A SummarySource is what one source of an image gave.
@@ -61,10 +71,10 @@ const MaxSummary = 1 << 20
 // maxCell is how much of a text is shown in a cell of a table, in bytes.
 const maxCell = 500
 
-// AppendSummary appends the [Summary] of rows to a file, such as
+// AppendSummary appends the [Summary] of rows and notes to a file, such as
 // $GITHUB_STEP_SUMMARY, which is created if it does not exist. The whole file is
 // then at most [MaxSummary] bytes long, unless it was longer before.
-func AppendSummary(path string, rows []SummaryRow) error {
+func AppendSummary(path string, rows []SummaryRow, notes []string) error {
 	room := int64(MaxSummary - 1) // appendTo may add a line's end
 	switch info, err := os.Stat(path); {
 	case err == nil:
@@ -72,15 +82,15 @@ func AppendSummary(path string, rows []SummaryRow) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	return appendTo(path, []byte(Summary(rows, int(max(room, 0)))))
+	return appendTo(path, []byte(Summary(rows, notes, int(max(room, 0)))))
 }
 
 // Summary describes images in Markdown, in at most limit bytes: a heading with how many
-// there are of each outcome, a table, what failed with its advice, and a Mermaid chart of
-// when each was worked on. Rows that do not fit are left out and
-// counted; if nothing fits, the result is empty. Names and errors may be text that
+// there are of each outcome, a table, what failed with its advice, the notes, where the time
+// went, and a Mermaid chart of when each was worked on. Rows that do not fit are left out and
+// counted; if nothing fits, the result is empty. Names, errors and notes may be text that
 // is not trusted: no markup in them takes effect.
-func Summary(rows []SummaryRow, limit int) string {
+func Summary(rows []SummaryRow, notes []string, limit int) string {
 	head := heading(rows) + "\n\n| image | outcome | source | size | downloaded | reused | kept | seconds | rate |\n" +
 		"|---|---|---|--:|--:|--:|--:|--:|--:|\n"
 	chart := gantt(rows)
@@ -116,7 +126,17 @@ func Summary(rows []SummaryRow, limit int) string {
 	if failures.Len() > 0 {
 		text += "\n" + failures.String()
 	}
-	text += sources(rows[:shown], room)
+	for i, n := range notes {
+		line := "- " + escapeMarkdown(n) + "\n"
+		if i == 0 {
+			line = "\n" + line
+		}
+		if room -= len(line); room >= 0 {
+			text += line
+		}
+	}
+	times := phases(rows[:shown], room)
+	text += times + sources(rows[:shown], room-len(times))
 	if chart != "" {
 		text += "\n" + chart
 	}
@@ -152,6 +172,49 @@ func (r *SummaryRow) cells() string {
 	return fmt.Sprintf("| %s | %s%s | %s | %s | %s | %s | %s | %.1f | %s |\n",
 		escapeMarkdown(r.Image), icon, escapeMarkdown(r.Outcome), escapeMarkdown(cmp.Or(r.Source, "–")),
 		bytesText(r.Size), bytesText(r.Downloaded), bytesText(r.Reused), bytesText(r.Resumed), r.Duration.Seconds(), rate)
+}
+
+// phases is a table of where the time went, as far as there is room; "" if nothing is known.
+func phases(rows []SummaryRow, room int) string {
+	var names []string
+	for _, r := range rows {
+		for _, p := range r.Phases {
+			if !slices.Contains(names, p.Name) {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	text, line := "\n#### Where the time went\n\n| image | seconds |", "\n|---|--:|"
+	for _, n := range names {
+		text += " " + escapeMarkdown(n) + " |"
+		line += "--:|"
+	}
+	text += line + "\n"
+	head := len(text)
+	for _, r := range rows {
+		if len(r.Phases) == 0 {
+			continue
+		}
+		line := fmt.Sprintf("| %s | %.1f |", escapeMarkdown(r.Image), r.Duration.Seconds())
+		for _, n := range names {
+			line += " "
+			if i := slices.IndexFunc(r.Phases, func(p SummaryPhase) bool { return p.Name == n }); i >= 0 {
+				line += fmt.Sprintf("%.1f ", r.Phases[i].Duration.Seconds())
+			}
+			line += "|"
+		}
+		if line += "\n"; len(text)+len(line) > room {
+			break
+		}
+		text += line
+	}
+	if len(text) == head || len(text) > room {
+		return ""
+	}
+	return text
 }
 
 // sources is a table of what sources gave, as far as there is room; "" if there are none.
@@ -197,15 +260,15 @@ func escapeMarkdown(s string) string {
 }
 
 const (
-	// maxBars is how many images a chart has at most: more would be illegible.
-	maxBars = 50
+	// maxBars is how many bars a chart has at most: more would be illegible.
+	maxBars = 60
 	// maxBarName is how long a name in it may be, in bytes.
 	maxBarName = 60
 )
 
-// gantt draws when each image was worked on, in seconds since the first began;
-// "" if there is nothing to draw. Mermaid colours failed images red (crit), stocked
-// ones blue (active) and unchanged ones grey (done).
+// gantt draws when each image was worked on, in seconds since the first began, with a bar for
+// each phase that is known; "" if there is nothing to draw. Mermaid colours failed images red
+// (crit), stocked ones blue (active) and unchanged ones grey (done).
 // https://mermaid.js.org/syntax/gantt.html
 func gantt(rows []SummaryRow) string {
 	var first time.Time
@@ -217,29 +280,55 @@ func gantt(rows []SummaryRow) string {
 	if first.IsZero() {
 		return ""
 	}
-	// Mermaid reads and shows times in the reader's time zone, so any date will
-	// do to count from 0:00:00.
-	zero := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	var b strings.Builder
 	b.WriteString("```mermaid\ngantt\n    title Time since the first image was begun\n" +
 		"    dateFormat YYYY-MM-DD HH:mm:ss\n    axisFormat %H:%M:%S\n")
+	sections := slices.ContainsFunc(rows, func(r SummaryRow) bool { return len(r.Phases) > 0 })
 	bars := 0
 	for i, r := range rows {
 		if r.Start.IsZero() {
 			continue
 		}
-		if bars++; bars > maxBars {
+		lines := r.bars(i+1, r.Start.Sub(first), sections)
+		if bars += len(lines); bars > maxBars {
 			break
 		}
-		state := map[string]string{"failed": "crit, ", "stocked": "active, ", "unchanged": "done, "}[r.Outcome]
-		start := zero.Add(r.Start.Sub(first))
-		// Mermaid does not draw a bar of length 0.
-		end := start.Add(max(r.Duration, time.Second))
-		const layout = "2006-01-02 15:04:05"
-		fmt.Fprintf(&b, "    %d %s :%s%s, %s\n", i+1, barName(r.Image), state, start.Format(layout), end.Format(layout))
+		for _, l := range lines {
+			b.WriteString("    " + l + "\n")
+		}
 	}
 	b.WriteString("```\n")
 	return b.String()
+}
+
+// bars are the lines of a chart for a row, which began so long after the first: a bar, or, in a
+// section if the chart has some, one for each phase that took at least a second. Phases may
+// alternate; each is drawn once, after those that began before it.
+func (r *SummaryRow) bars(number int, began time.Duration, sections bool) (lines []string) {
+	state := map[string]string{"failed": "crit, ", "stocked": "active, ", "unchanged": "done, "}[r.Outcome]
+	bar := func(name string, at, length time.Duration) string {
+		// Mermaid reads and shows times in the reader's time zone, so any date will
+		// do to count from 0:00:00.
+		start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(at)
+		end := start.Add(max(length, time.Second)) // Mermaid does not draw a bar of length 0
+		const layout = "2006-01-02 15:04:05"
+		return fmt.Sprintf("%s :%s%s, %s", name, state, start.Format(layout), end.Format(layout))
+	}
+	name := fmt.Sprintf("%d %s", number, barName(r.Image))
+	at := began
+	for i, p := range r.Phases {
+		if p.Duration >= time.Second {
+			lines = append(lines, bar(fmt.Sprintf("%d.%d %s", number, i+1, barName(p.Name)), at, p.Duration))
+		}
+		at += p.Duration
+	}
+	if len(lines) == 0 {
+		lines = []string{bar(name, began, r.Duration)}
+	}
+	if !sections {
+		return lines
+	}
+	return append([]string{"section " + name}, lines...)
 }
 
 // barName is the last part of a reference, without anything that Mermaid reads as

@@ -47,8 +47,8 @@ gantt
     1 ci-image jammy-2f5e :active, 2000-01-01 00:00:15, 2000-01-01 00:02:45
     2 ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
     3 ci-image bad-2f5e :crit, 2000-01-01 00:00:00, 2000-01-01 00:00:05
-`+"```\n", workflow.Summary(rows(), workflow.MaxSummary))
-	assert.NotContains(t, workflow.Summary(rows()[3:], workflow.MaxSummary), "mermaid", "nothing to draw")
+`+"```\n", workflow.Summary(rows(), nil, workflow.MaxSummary))
+	assert.NotContains(t, workflow.Summary(rows()[3:], nil, workflow.MaxSummary), "mermaid", "nothing to draw")
 }
 
 // What sources gave is in a table of its own, which does not crowd the images out.
@@ -64,25 +64,63 @@ func TestSummaryOfSources(t *testing.T) {
 | ecr.example/ci-image&#58;jammy-2f5e | ghcr.io/x | 10 GiB | 70 MiB/s | 0.25 s | 900 | 3 | 100 MiB | 14.2, at most 24 |
 | ecr.example/ci-image&#58;jammy-2f5e | – | 3.0 GiB | 20 MiB/s | 0.00 s | 200 | 0 | 0 B | 4.0, at most 4 |
 `
-	assert.Contains(t, workflow.Summary(all, workflow.MaxSummary), table)
-	without := workflow.Summary(rows()[:2], workflow.MaxSummary)
+	assert.Contains(t, workflow.Summary(all, nil, workflow.MaxSummary), table)
+	without := workflow.Summary(rows()[:2], nil, workflow.MaxSummary)
 	assert.NotContains(t, without, "read from")
 	for limit := range 3000 {
-		text := workflow.Summary(all, limit)
+		text := workflow.Summary(all, nil, limit)
 		require.LessOrEqual(t, len(text), limit)
 		if strings.Contains(text, "read from") {
 			require.Contains(t, text, "noble-2f5e | ➖ unchanged", "images go first")
 		}
 	}
 	all[0].Sources[0].Name = "a|b<script>"
-	assert.NotContains(t, workflow.Summary(all, workflow.MaxSummary), "<script>")
+	assert.NotContains(t, workflow.Summary(all, nil, workflow.MaxSummary), "<script>")
+}
+
+// Where the time went is in a table and in the chart: a bar for each phase.
+func TestSummaryOfPhases(t *testing.T) {
+	all := rows()
+	all[0].Phases = []workflow.SummaryPhase{{"resolve", 400 * time.Millisecond}, {"fetch", 120 * time.Second}, {"publish", 29600 * time.Millisecond}}
+	all[1].Phases = []workflow.SummaryPhase{{"resolve", 250 * time.Millisecond}, {"lo|ok", 50 * time.Millisecond}}
+	notes := []string{"Loads of the last week took 1 h in place of 3 h.", "<b>"}
+	text := workflow.Summary(all, notes, workflow.MaxSummary)
+	assert.Contains(t, text, `
+- Loads of the last week took 1 h in place of 3 h.
+- &#60;b&#62;
+
+#### Where the time went
+
+| image | seconds | resolve | fetch | publish | lo&#124;ok |
+|---|--:|--:|--:|--:|--:|
+| ecr.example/ci-image&#58;jammy-2f5e | 150.0 | 0.4 | 120.0 | 29.6 | |
+| ecr.example/ci-image&#58;noble-2f5e | 0.3 | 0.2 | | | 0.1 |
+`)
+	assert.Contains(t, text, `
+    section 1 ci-image jammy-2f5e
+    1.2 fetch :active, 2000-01-01 00:00:15, 2000-01-01 00:02:15
+    1.3 publish :active, 2000-01-01 00:02:15, 2000-01-01 00:02:45
+    section 2 ci-image noble-2f5e
+    2 ci-image noble-2f5e :done, 2000-01-01 00:00:00, 2000-01-01 00:00:01
+`)
+	for limit := range 4000 {
+		text := workflow.Summary(all, notes, limit)
+		require.LessOrEqual(t, len(text), limit)
+		if strings.Contains(text, "Where the time went") {
+			require.Contains(t, text, "noble-2f5e | ➖ unchanged", "images go first")
+		}
+	}
+	for i := range 100 {
+		all[0].Phases = append(all[0].Phases, workflow.SummaryPhase{Name: fmt.Sprint("p", i), Duration: time.Minute})
+	}
+	assert.NotContains(t, workflow.Summary(all, nil, workflow.MaxSummary), "p99 :", "a chart of so many bars is illegible")
 }
 
 // Names and errors are text, not Markdown, HTML or Mermaid.
 func TestSummaryShowsText(t *testing.T) {
 	const evil = "x/a|b\n| c | `d` <script>e</script> [f](https://g) ![h](i) **j** #k; l: m, n %% o \"p\" &amp; \\ ``` $q$ @r ~~s~~\u2028t\x1b[31m"
 	start := time.Now()
-	text := workflow.Summary([]workflow.SummaryRow{{Image: evil, Outcome: evil, Source: evil, Error: evil, Advice: evil, Start: start}, {Image: "section:y", Start: start}}, workflow.MaxSummary)
+	text := workflow.Summary([]workflow.SummaryRow{{Image: evil, Outcome: evil, Source: evil, Error: evil, Advice: evil, Start: start}, {Image: "section:y", Start: start}}, nil, workflow.MaxSummary)
 	table, chart, found := strings.Cut(text, "```mermaid\n")
 	require.True(t, found)
 	for line := range strings.SplitSeq(table, "\n") {
@@ -107,25 +145,25 @@ func TestSummaryIsBounded(t *testing.T) {
 	for i := range 4000 {
 		many = append(many, workflow.SummaryRow{Image: fmt.Sprintf("image-%d", i), Outcome: "failed", Error: strings.Repeat("|", 600), Start: time.Unix(int64(i), 0)})
 	}
-	full := workflow.Summary(many, workflow.MaxSummary)
+	full := workflow.Summary(many, nil, workflow.MaxSummary)
 	assert.Less(t, len(full), workflow.MaxSummary)
 	assert.Greater(t, len(full), workflow.MaxSummary*9/10)
 	assert.Regexp(t, `\n\d+ of 4000 images are left out here\.\n`, full)
 	for limit := 0; limit < 5000; limit += 7 {
-		require.LessOrEqual(t, len(workflow.Summary(many[:3], limit)), limit)
+		require.LessOrEqual(t, len(workflow.Summary(many[:3], nil, limit)), limit)
 	}
 
 	path := filepath.Join(t.TempDir(), "summary")
 	require.NoError(t, os.WriteFile(path, []byte("# before"), 0o644))
-	require.NoError(t, workflow.AppendSummary(path, rows()))
+	require.NoError(t, workflow.AppendSummary(path, rows(), nil))
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, "# before\n"+workflow.Summary(rows(), workflow.MaxSummary), string(content))
+	assert.Equal(t, "# before\n"+workflow.Summary(rows(), nil, workflow.MaxSummary), string(content))
 	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), workflow.MaxSummary/2), 0o644))
-	require.NoError(t, workflow.AppendSummary(path, many))
+	require.NoError(t, workflow.AppendSummary(path, many, nil))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.LessOrEqual(t, info.Size(), int64(workflow.MaxSummary))
 	require.NoError(t, os.Remove(path))
-	require.NoError(t, workflow.AppendSummary(path, rows()))
+	require.NoError(t, workflow.AppendSummary(path, rows(), nil))
 }

@@ -126,7 +126,7 @@ func Summarize(out *cli.Output, results []*Stocked, file string) {
 	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
 		len(rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[Failed]))
 	if file != "" {
-		if err := workflow.AppendSummary(file, rows); err != nil {
+		if err := workflow.AppendSummary(file, rows, nil); err != nil {
 			out.Warn(fmt.Sprintf("write the summary: %v", err))
 		}
 	}
