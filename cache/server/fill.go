@@ -350,19 +350,19 @@ func (f *filler) start(o *original) *fill {
 		return started
 	}
 	f.running[key] = started
-	f.metrics.fillsRunning.Add(1)
+	f.counts.fillsRunning.Add(1)
 	f.group.Go(func() {
 		err := f.run(started, o)
 		f.mu.Lock()
 		delete(f.running, key) // it is in the directory by now, or is to be tried again
 		f.mu.Unlock()
-		f.metrics.fillsRunning.Add(-1)
+		f.counts.fillsRunning.Add(-1)
 		if err != nil {
-			f.metrics.fillsFailed.Add(1)
+			f.counts.fillsFailed.Add(1)
 			f.notFilled(key, err)
 			started.err = errors.Join(errUpstream, err)
 		} else {
-			f.metrics.fillsDone.Add(1)
+			f.counts.fillsDone.Add(1)
 		}
 		close(started.done)
 	})
@@ -384,7 +384,7 @@ func (f *filler) run(running *fill, o *original) error {
 		close(running.ready)
 	})
 	if result != nil {
-		f.metrics.fetched.Add(result.Downloaded)
+		f.counts.fetched.Add(result.Downloaded)
 	}
 	if err == nil {
 		f.Logger.InfoContext(f.context, "fetched an image", "repository", o.Repository, "tag", o.Tag, "digest", o.Digest, "bytes", result.Downloaded, "took", time.Since(begun).Round(time.Millisecond))

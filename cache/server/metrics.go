@@ -1,18 +1,19 @@
 package server
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/dockercache/dockercache/internal/metrics"
 )
 
-// metrics are what a server has done since it was made.
-type metrics struct {
+// counts are what a server has done since it was made.
+type counts struct {
 	fillsRunning, fillsDone, fillsFailed atomic.Int64
 	fetched                              atomic.Int64 // bytes
 	skipped                              atomic.Int64
@@ -70,7 +71,7 @@ func kindOf(path string) string {
 }
 
 // count counts an answer that was given.
-func (m *metrics) count(c *counter, kind string) {
+func (m *counts) count(c *counter, kind string) {
 	if c.code == 0 {
 		c.code = http.StatusOK
 	}
@@ -83,46 +84,35 @@ func (m *metrics) count(c *counter, kind string) {
 	m.sent[kind] += c.sent
 }
 
-// serveMetrics serves the metrics
-// (https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format). They have
-// no names of images.
+// serveMetrics serves the counts, for Prometheus. They have no names of images.
 func (s *server) serveMetrics(w http.ResponseWriter, r *http.Request) error {
 	known, err := s.catalog.images(r.Context(), true)
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	head := func(name, kind, help string) {
-		fmt.Fprintf(&text, "# HELP dockercache_%s %s\n# TYPE dockercache_%s %s\n", name, help, name, kind)
-	}
-	one := func(name, kind, help string, value int64) {
-		head(name, kind, help)
-		fmt.Fprintf(&text, "dockercache_%s %d\n", name, value)
-	}
-	m := &s.metrics
+	m := &s.counts
 	m.mu.Lock()
 	requests, sent := maps.Clone(m.requests), maps.Clone(m.sent)
 	m.mu.Unlock()
-	one("images", "gauge", "Images that are served.", int64(len(known.all)))
-	one("skipped_files_total", "counter", "Files that were found not to be served.", m.skipped.Load())
-	head("requests_total", "counter", "Answers, by what was asked for and the status.")
-	for _, a := range slices.SortedFunc(maps.Keys(requests), func(a, b answered) int {
-		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
-	}) {
-		fmt.Fprintf(&text, "dockercache_requests_total{kind=%q,code=\"%d\"} %d\n", a.kind, a.code, requests[a])
+	var set metrics.Set
+	set.Gauge("dockercache_images", "Images that are served.").Set(float64(len(known.all)))
+	set.Counter("dockercache_skipped_files_total", "Files that were found not to be served.").Set(float64(m.skipped.Load()))
+	answers := set.Counter("dockercache_requests_total", "Answers, by what was asked for and the status.", "kind", "code")
+	for a, n := range requests {
+		answers.Set(float64(n), a.kind, strconv.Itoa(a.code))
 	}
-	head("sent_bytes_total", "counter", "Bytes of answers, by what was asked for.")
-	for _, kind := range slices.Sorted(maps.Keys(sent)) {
-		fmt.Fprintf(&text, "dockercache_sent_bytes_total{kind=%q} %d\n", kind, sent[kind])
+	bytes := set.Counter("dockercache_sent_bytes_total", "Bytes of answers, by what was asked for.", "kind")
+	for kind, n := range sent {
+		bytes.Set(float64(n), kind)
 	}
 	if s.filler != nil {
-		one("fills_running", "gauge", "Images that are being fetched from their own registries.", m.fillsRunning.Load())
-		head("fills_total", "counter", "Images that were to be fetched, by how that ended.")
-		fmt.Fprintf(&text, "dockercache_fills_total{result=\"stocked\"} %d\n", m.fillsDone.Load())
-		fmt.Fprintf(&text, "dockercache_fills_total{result=\"failed\"} %d\n", m.fillsFailed.Load())
-		one("fetched_bytes_total", "counter", "Bytes of layers that came from registries, of images that are not being fetched any more.", m.fetched.Load())
+		set.Gauge("dockercache_fills_running", "Images that are being fetched from their own registries.").Set(float64(m.fillsRunning.Load()))
+		fills := set.Counter("dockercache_fills_total", "Images that were to be fetched, by how that ended.", "result")
+		fills.Set(float64(m.fillsDone.Load()), "stocked")
+		fills.Set(float64(m.fillsFailed.Load()), "failed")
+		set.Counter("dockercache_fetched_bytes_total", "Bytes of layers that came from registries, of images that are not being fetched any more.").Set(float64(m.fetched.Load()))
 	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = io.WriteString(w, text.String())
+	w.Header().Set("Content-Type", metrics.ContentType)
+	_, _ = set.WriteTo(w)
 	return nil
 }

@@ -170,7 +170,7 @@ type server struct {
 	catalog catalog
 	lists   bool    // lists are given
 	filler  *filler // nil if nothing is fetched
-	metrics metrics
+	counts  counts
 }
 
 func newServer(o *Options) *server {
@@ -201,7 +201,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.Logger.DebugContext(r.Context(), "request", "method", r.Method, "url", r.URL.String(), "range", r.Header.Get("Range"), "by", r.RemoteAddr)
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0") // older clients insist on it
 	counted := &counter{ResponseWriter: w}
-	defer s.metrics.count(counted, kindOf(r.URL.Path))
+	defer s.counts.count(counted, kindOf(r.URL.Path))
 	if w = counted; r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, errReadOnly)
@@ -341,7 +341,7 @@ func (s *server) failed(r *http.Request, err error) {
 
 // notServed reports a file of the directory that is not served.
 func (s *server) notServed(ctx context.Context, err error) {
-	s.metrics.skipped.Add(1)
+	s.counts.skipped.Add(1)
 	s.Logger.WarnContext(ctx, "a file is not served", "error", err)
 	if s.Failed != nil {
 		s.Failed(err)

@@ -78,6 +78,7 @@ func TestPackagesAreLean(t *testing.T) {
 		"registry":              {"github.com/aws/", "testing"},
 		"artifacts/workflow":    {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
 		"examples/tarball-name": {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
+		"internal/metrics":      {"net", "net/http"},
 		"examples/internal/cli": {"net/http", "github.com/hashicorp/", "golang.org/x/text/"},
 	} {
 		p := list(t, "./"+dir)[0]

@@ -6,11 +6,11 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/internal/metrics"
 )
 
 // Status is what a [Keeper] has done, and how it is.
@@ -94,9 +94,8 @@ func (s Status) Problems() (problems []string) {
 }
 
 // ServeHTTP answers GET /healthz: 200, or 503 and a line for each of [Status.Problems]; and
-// GET /metrics, in the text format of Prometheus
-// (https://prometheus.io/docs/instrumenting/exposition_formats/). It has no passwords, and
-// errors have the paths of files and addresses of servers.
+// GET /metrics, in the text format of Prometheus. It has no passwords, and errors have the paths of
+// files and addresses of servers.
 func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -115,79 +114,48 @@ func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintln(w, "ok")
 	case "/metrics":
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		fmt.Fprint(w, s.metrics())
+		w.Header().Set("Content-Type", metrics.ContentType)
+		_, _ = s.metrics().WriteTo(w)
 	default:
 		http.NotFound(w, r)
 	}
 }
 
-// prefix begins the names of all metrics.
-const prefix = "dockercache_keep_loaded_"
-
 // metrics is the status for Prometheus. The only label that grows with what is watched is the
 // tarball's name.
-func (s Status) metrics() string {
-	var b strings.Builder
-	family := func(name, kind, help string) func(labels string, value float64) {
-		fmt.Fprintf(&b, "# HELP %s%s %s\n# TYPE %[1]s%[2]s %[4]s\n", prefix, name, help, kind)
-		return func(labels string, value float64) {
-			fmt.Fprintf(&b, "%s%s%s %s\n", prefix, name, labels, strconv.FormatFloat(value, 'g', -1, 64))
-		}
+func (s Status) metrics() *metrics.Set {
+	set := new(metrics.Set)
+	const prefix = "dockercache_keep_loaded_"
+	counter := func(name, help string, value int) { set.Counter(prefix+name, help).Set(float64(value)) }
+	gauge := func(name, help string, labels ...string) *metrics.Family {
+		return set.Gauge(prefix+name, help, labels...)
 	}
-	one := func(name, kind, help string, value float64) { family(name, kind, help)("", value) }
-	one("looks_total", "counter", "Looks at the directory or bucket.", float64(s.Looks))
-	one("look_failures_total", "counter", "Looks that failed.", float64(s.LookFailures))
-	one("last_look_timestamp_seconds", "gauge", "When the last look succeeded; 0 for never.", stamp(s.Looked))
-	one("engine_failures_total", "counter", "How often the engine could not be used.", float64(s.EngineFailures))
-	one("engine_up", "gauge", "1 if the engine could be used when it was last asked.", number(s.EngineError == nil))
-	one("busy", "gauge", "1 while nothing is loaded, since a job runs.", number(s.Busy != ""))
-	one("removed_total", "counter", "Older versions that were removed.", float64(s.Removed))
-	one("remove_failures_total", "counter", "Failed attempts to remove an older version; one in use is none.", float64(s.RemoveFailures))
-	each := func(name, kind, help string, value func(i Image) float64) {
-		add := family(name, kind, help)
-		for _, i := range s.Images {
-			add(label(i.Name), value(i))
-		}
-	}
-	each("image_ready", "gauge", "1 if the engine has what the tarball holds.", func(i Image) float64 { return number(i.Ready) })
-	each("image_failures", "gauge", "Loads that failed in a row.", func(i Image) float64 { return float64(i.Failures) })
-	each("image_loaded_timestamp_seconds", "gauge", "When the last load succeeded; 0 for never.", func(i Image) float64 { return stamp(i.Loaded) })
-	each("image_delay_seconds", "gauge", "Time from the publication to the begin of the last load that succeeded.", func(i Image) float64 { return i.Delay.Seconds() })
-	each("load_seconds_total", "counter", "Time of all loads.", func(i Image) float64 { return i.Seconds })
-	each("streamed_bytes_total", "counter", "Bytes that the engine was sent.", func(i Image) float64 { return float64(i.Streamed) })
-	add := family("loads_total", "counter", "Loads by their outcome.")
+	counter("looks_total", "Looks at the directory or bucket.", s.Looks)
+	counter("look_failures_total", "Looks that failed.", s.LookFailures)
+	gauge("last_look_timestamp_seconds", "When the last look succeeded; 0 for never.").SetTime(s.Looked)
+	counter("engine_failures_total", "How often the engine could not be used.", s.EngineFailures)
+	gauge("engine_up", "1 if the engine could be used when it was last asked.").SetBool(s.EngineError == nil)
+	gauge("busy", "1 while nothing is loaded, since a job runs.").SetBool(s.Busy != "")
+	counter("removed_total", "Older versions that were removed.", s.Removed)
+	counter("remove_failures_total", "Failed attempts to remove an older version; one in use is none.", s.RemoveFailures)
+	ready := gauge("image_ready", "1 if the engine has what the tarball holds.", "image")
+	failures := gauge("image_failures", "Loads that failed in a row.", "image")
+	loaded := gauge("image_loaded_timestamp_seconds", "When the last load succeeded; 0 for never.", "image")
+	delay := gauge("image_delay_seconds", "Time from the publication to the begin of the last load that succeeded.", "image")
+	seconds := set.Counter(prefix+"load_seconds_total", "Time of all loads.", "image")
+	streamed := set.Counter(prefix+"streamed_bytes_total", "Bytes that the engine was sent.", "image")
+	loads := set.Counter(prefix+"loads_total", "Loads by their outcome.", "image", "outcome")
 	for _, i := range s.Images {
+		ready.SetBool(i.Ready, i.Name)
+		failures.Set(float64(i.Failures), i.Name)
+		loaded.SetTime(i.Loaded, i.Name)
+		delay.Set(i.Delay.Seconds(), i.Name)
+		seconds.Set(i.Seconds, i.Name)
+		streamed.Set(float64(i.Streamed), i.Name)
 		for _, o := range []loader.Outcome{loader.Present, loader.Loaded, loader.Delta} {
-			add(label(i.Name, string(o)), float64(i.Loads[o]))
+			loads.Set(float64(i.Loads[o]), i.Name, string(o))
 		}
-		add(label(i.Name, "failed"), float64(i.Failed))
+		loads.Set(float64(i.Failed), i.Name, "failed")
 	}
-	return b.String()
-}
-
-// escaper escapes the value of a label.
-var escaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-
-// label returns the labels of an image, and of an outcome.
-func label(image string, outcome ...string) string {
-	text := `{image="` + escaper.Replace(strings.ToValidUTF8(image, "?")) + `"`
-	for _, o := range outcome {
-		text += `,outcome="` + o + `"`
-	}
-	return text + "}"
-}
-
-func number(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func stamp(t time.Time) float64 {
-	if t.IsZero() {
-		return 0
-	}
-	return float64(t.UnixMilli()) / 1000
+	return set
 }
