@@ -173,25 +173,36 @@ func (r *Record) hasAll(images []*tarball.Tarball) bool {
 // lock waits until no other build of the name goes on, on this machine or another one that the
 // locks of the file system reach. Elsewhere both build, and the last one stays.
 func (d *Dir) lock(ctx context.Context, name string) (release func(), err error) {
-	at := filepath.Join(d.path, "."+name+".lock")
+	for {
+		if release, err = d.tryLock(name); release != nil || err != nil {
+			return release, err
+		}
+		if err := wait.Sleep(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// tryLock is lock without waiting: release is nil if another process has it. The file is removed
+// while it is locked, so who has opened it before sees that it is not the lock any more.
+func (d *Dir) tryLock(name string) (release func(), err error) {
+	at := filepath.Join(d.path, "."+name+lockSuffix)
 	f, err := sys.OpenOwn(at, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		if f, err = sys.CreateOwn(at); errors.Is(err, os.ErrExist) { // another process has
-			f, err = sys.OpenOwn(at, 0)
+			return nil, nil
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	for {
-		if held, _ := sys.TryLock(f); !held {
-			return func() { _ = f.Close() }, nil
-		}
-		if err := wait.Sleep(ctx, 200*time.Millisecond); err != nil {
-			_ = f.Close()
-			return nil, err
-		}
+	if held, _ := sys.TryLock(f); held || !sys.IsAt(f, at) {
+		return nil, f.Close()
 	}
+	return func() {
+		_ = sys.Unlink(at)
+		_ = f.Close()
+	}, nil
 }
 
 // A builder is one call of [Dir.Build].

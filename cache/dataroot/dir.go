@@ -250,13 +250,17 @@ func (d *Dir) Remove(name string) error {
 	return sys.Unlink(path)
 }
 
+// lockSuffix is what the names of the locks of builds end with, .NAME.dataroot.lock.
+const lockSuffix = ".lock"
+
 // Sweep removes what builds have left that were killed: files in the directory, and directories
 // below [os.TempDir]. Clones leave nothing.
 func (d *Dir) Sweep() {
 	entries, _ := os.ReadDir(d.path)
 	var left []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), suffix+".") && strings.HasSuffix(e.Name(), ".tmp") {
+		isTemporary := strings.Contains(e.Name(), suffix+".") && strings.HasSuffix(e.Name(), ".tmp")
+		if strings.HasPrefix(e.Name(), ".") && (isTemporary || strings.HasSuffix(e.Name(), suffix+lockSuffix)) {
 			left = append(left, filepath.Join(d.path, e.Name()))
 		}
 	}
