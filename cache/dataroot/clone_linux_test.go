@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -244,6 +245,34 @@ func TestCloneOfAClone(t *testing.T) {
 	require.NoError(t, dataroot.Discard(ctx, c.At))
 	requireNoClones(t)
 	assert.Zero(t, loops(t, w.root.Path(), 0))
+}
+
+// Prune leaves a template of which a clone is mounted, also where tarballs go.
+func TestPruneLeavesWhatIsCloned(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, "xfs")
+	template := w.built(t)
+	c := w.clone(template.Name)
+	for _, dryRun := range []bool{true, false} {
+		o := &cache.PruneOptions{MaxBytes: 1, RemoveNewest: true, DryRun: dryRun}
+		r, err := w.root.Prune(ctx, o)
+		require.NoError(t, err)
+		assert.Empty(t, r.Removed)
+		o.Others = w.root
+		r, err = w.dir.Prune(ctx, o)
+		require.NoError(t, err)
+		assert.True(t, slices.ContainsFunc(r.Kept, func(p cache.PruneAction) bool {
+			return p.Entry.Name == template.Name && p.Kept == cache.KeepInUse
+		}))
+		_, err = w.root.Get(template.Name)
+		require.NoError(t, err)
+	}
+	require.NoError(t, dataroot.Discard(ctx, c.At))
+	r, err := w.root.Prune(ctx, &cache.PruneOptions{MaxBytes: 1, RemoveNewest: true})
+	require.NoError(t, err)
+	require.Len(t, r.Removed, 1)
+	_, err = w.root.Get(template.Name)
+	assert.ErrorIs(t, err, dataroot.ErrNoTemplate)
 }
 
 // fakeVersion is a program that only prints its version.

@@ -228,7 +228,9 @@ func (d *Dir) Of(base string) ([]Template, error) {
 
 // Remove removes a template. Clones of it go on. The error wraps [ErrInUse] while one is being
 // made of it.
-func (d *Dir) Remove(name string) error {
+func (d *Dir) Remove(name string) error { return d.remove(name, false) }
+
+func (d *Dir) remove(name string, dryRun bool) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("dataroot: %w", err)
 	}
@@ -246,6 +248,9 @@ func (d *Dir) Remove(name string) error {
 	}
 	if !sys.IsAt(f, path) {
 		return fmt.Errorf("dataroot: %s: %w: it was replaced just now, or is a link", path, ErrInUse)
+	}
+	if dryRun {
+		return nil
 	}
 	return sys.Unlink(path)
 }
