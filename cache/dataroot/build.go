@@ -226,6 +226,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 	options.NoPull = true // it reaches no registry
 	wanted := map[string]bool{}
 	ids := map[v1.Hash]bool{}
+	byReference := map[string]v1.Hash{}
 	for _, t := range b.images {
 		reference := t.Image.Reference()
 		if wanted[reference] {
@@ -244,7 +245,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", reference, err)
 		}
-		ids[id] = true
+		ids[id], byReference[reference] = true, id
 		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id, Tarball: path.Base(t.Name()), Indexes: indexesOf(t.Image)})
 	}
 	sortImages(b.record.Images)
@@ -258,7 +259,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 			}
 			b.removed = append(b.removed, old.Reference)
 		} else if !ids[old.ID] { // another image has its reference now
-			if err := b.removeUnnamed(ctx, engine, old.ID); err != nil {
+			if err := b.removeUnnamed(ctx, engine, old.ID, byReference[old.Reference]); err != nil {
 				return fmt.Errorf("remove %s, which %s was: %w", old.ID, old.Reference, err)
 			}
 		}
@@ -275,10 +276,15 @@ func remove(ctx context.Context, engine loader.Engine, reference string) error {
 	return engine.Name(ctx, reference, v1.Hash{})
 }
 
-// removeUnnamed removes an image that has lost its reference. containerd does so itself.
-func (b *builder) removeUnnamed(ctx context.Context, engine loader.Engine, id v1.Hash) error {
-	if b.engine.Kind == Containerd {
-		return nil
+// removeUnnamed removes an image that has lost its reference to the image with another identity.
+func (b *builder) removeUnnamed(ctx context.Context, engine loader.Engine, id, by v1.Hash) error {
+	if b.engine.Kind != Containerd {
+		return remove(ctx, engine, id.String())
 	}
-	return remove(ctx, engine, id.String())
+	// containerd removes it itself, some time after, and at once when a name is removed.
+	const name = "dockercache.invalid/removed:now"
+	if err := engine.Name(ctx, name, by); err != nil {
+		return err
+	}
+	return remove(ctx, engine, name)
 }
