@@ -45,10 +45,23 @@ type PruneOptions struct {
 	// is in use, and on a network file system what was written in the last 2 minutes.
 	// Default: they count for nothing and stay.
 	Foreign bool
+	// Others, when not nil, is what else is in the directory, counts, and may go: limits, Filter
+	// and Group are for both. A bucket has none.
+	Others Prunable
 	// DryRun removes nothing, and reports what it would remove.
 	DryRun bool
 	// LeftoverAge is [SweepOptions.Age].
 	LeftoverAge time.Duration
+}
+
+// A Prunable is what is in a directory beside tarballs, such as the templates of the package
+// dataroot.
+type Prunable interface {
+	// Entries lists it. No tarball can have the name of one.
+	Entries() ([]Entry, error)
+	// RemoveEntry removes one, or with dryRun only looks, and reports whether it stays since it is in
+	// use.
+	RemoveEntry(e *Entry, dryRun bool) (stays bool, err error)
 }
 
 // A PruneResult says what [Dir.Prune] did, or with [PruneOptions.DryRun] would do.
@@ -128,7 +141,23 @@ func (d *Dir) Prune(ctx context.Context, o *PruneOptions) (*PruneResult, error) 
 		how = removeNothing
 	}
 	err = errors.Join(err, d.pruneForeign(ctx, foreign, how, r))
-	return r, errors.Join(err, PruneEntries(ctx, all, o, r, d.now(), func(e *Entry) (bool, error) { return d.removeTarball(ctx, e, how) }))
+	isOther := map[string]bool{}
+	if o.Others != nil {
+		others, listErr := o.Others.Entries()
+		if listErr != nil {
+			return r, errors.Join(err, fmt.Errorf("prune: %w", listErr))
+		}
+		for _, e := range others {
+			isOther[e.Name] = true
+		}
+		all = append(all, others...)
+	}
+	return r, errors.Join(err, PruneEntries(ctx, all, o, r, d.now(), func(e *Entry) (bool, error) {
+		if isOther[e.Name] {
+			return o.Others.RemoveEntry(e, o.DryRun)
+		}
+		return d.removeTarball(ctx, e, how)
+	}))
 }
 
 // PruneEntries removes those of all tarballs that are beyond the limits, as [Dir.Prune] does, and fills

@@ -173,25 +173,36 @@ func (r *Record) hasAll(images []*tarball.Tarball) bool {
 // lock waits until no other build of the name goes on, on this machine or another one that the
 // locks of the file system reach. Elsewhere both build, and the last one stays.
 func (d *Dir) lock(ctx context.Context, name string) (release func(), err error) {
-	at := filepath.Join(d.path, "."+name+".lock")
+	for {
+		if release, err = d.tryLock(name); release != nil || err != nil {
+			return release, err
+		}
+		if err := wait.Sleep(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// tryLock is lock without waiting: release is nil if another process has it. The file is removed
+// while it is locked, so who has opened it before sees that it is not the lock any more.
+func (d *Dir) tryLock(name string) (release func(), err error) {
+	at := filepath.Join(d.path, "."+name+lockSuffix)
 	f, err := sys.OpenOwn(at, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		if f, err = sys.CreateOwn(at); errors.Is(err, os.ErrExist) { // another process has
-			f, err = sys.OpenOwn(at, 0)
+			return nil, nil
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	for {
-		if held, _ := sys.TryLock(f); !held {
-			return func() { _ = f.Close() }, nil
-		}
-		if err := wait.Sleep(ctx, 200*time.Millisecond); err != nil {
-			_ = f.Close()
-			return nil, err
-		}
+	if held, _ := sys.TryLock(f); held || !sys.IsAt(f, at) {
+		return nil, f.Close()
 	}
+	return func() {
+		_ = sys.Unlink(at)
+		_ = f.Close()
+	}, nil
 }
 
 // A builder is one call of [Dir.Build].
@@ -215,6 +226,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 	options.NoPull = true // it reaches no registry
 	wanted := map[string]bool{}
 	ids := map[v1.Hash]bool{}
+	byReference := map[string]v1.Hash{}
 	for _, t := range b.images {
 		reference := t.Image.Reference()
 		if wanted[reference] {
@@ -233,7 +245,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", reference, err)
 		}
-		ids[id] = true
+		ids[id], byReference[reference] = true, id
 		b.record.Images = append(b.record.Images, Image{Reference: reference, Digest: t.Image.Digest(), ID: id, Tarball: path.Base(t.Name()), Indexes: indexesOf(t.Image)})
 	}
 	sortImages(b.record.Images)
@@ -247,7 +259,7 @@ func (b *builder) load(ctx context.Context, engine loader.Engine) error {
 			}
 			b.removed = append(b.removed, old.Reference)
 		} else if !ids[old.ID] { // another image has its reference now
-			if err := b.removeUnnamed(ctx, engine, old.ID); err != nil {
+			if err := b.removeUnnamed(ctx, engine, old.ID, byReference[old.Reference]); err != nil {
 				return fmt.Errorf("remove %s, which %s was: %w", old.ID, old.Reference, err)
 			}
 		}
@@ -264,10 +276,15 @@ func remove(ctx context.Context, engine loader.Engine, reference string) error {
 	return engine.Name(ctx, reference, v1.Hash{})
 }
 
-// removeUnnamed removes an image that has lost its reference. containerd does so itself.
-func (b *builder) removeUnnamed(ctx context.Context, engine loader.Engine, id v1.Hash) error {
-	if b.engine.Kind == Containerd {
-		return nil
+// removeUnnamed removes an image that has lost its reference to the image with another identity.
+func (b *builder) removeUnnamed(ctx context.Context, engine loader.Engine, id, by v1.Hash) error {
+	if b.engine.Kind != Containerd {
+		return remove(ctx, engine, id.String())
 	}
-	return remove(ctx, engine, id.String())
+	// containerd removes it itself, some time after, and at once when a name is removed.
+	const name = "dockercache.invalid/removed:now"
+	if err := engine.Name(ctx, name, by); err != nil {
+		return err
+	}
+	return remove(ctx, engine, name)
 }

@@ -104,12 +104,6 @@ func onDataRoot(ctx context.Context, e Engine, f *os.File, size int64, limit tim
 		keep = append(keep, program)
 	}
 	err = inNamespace(keep, func() (err error) {
-		// A dockerd without a containerd of its own takes the machine's, if that is there.
-		if _, err := os.Stat(machineContainerd); err == nil {
-			if err := unix.Mount("none", machineContainerd, "tmpfs", 0, "size=1m"); err != nil {
-				return fmt.Errorf("hide %s: %w", machineContainerd, err)
-			}
-		}
 		sys.AtStep("mount")
 		if loop, err = mountFile(f, size, root); err != nil {
 			return err
@@ -125,7 +119,7 @@ func onDataRoot(ctx context.Context, e Engine, f *os.File, size int64, limit tim
 			return err
 		}
 		sys.AtStep("load")
-		err = work(ctx, engine)
+		err = work(ctx, engine.engine)
 		sys.AtStep("stop")
 		if err := errors.Join(err, engine.stop()); err != nil {
 			return err
@@ -142,10 +136,6 @@ func onDataRoot(ctx context.Context, e Engine, f *os.File, size int64, limit tim
 	return err
 }
 
-// machineContainerd is where dockerd looks for a containerd that it did not start
-// (cmd/dockerd/daemon.go of Moby, systemContainerdRunning).
-const machineContainerd = "/run/containerd"
-
 // unmountAll unmounts what is mounted at a path and below.
 func unmountAll(ctx context.Context, at string) error {
 	m, err := cloneAt(at)
@@ -155,14 +145,16 @@ func unmountAll(ctx context.Context, at string) error {
 	return unmountTree(context.WithoutCancel(ctx), m)
 }
 
-// makeFileSystem makes an empty file system in a file. What is zero is a hole: the inode
-// tables and the journal too, which the kernel takes for initialised.
+// makeFileSystem makes an empty file system in a file. What is zero is a hole: the inode tables
+// too, which the kernel takes for initialised. It has no journal, which would be written for each
+// change, and grow a template with each refresh: after a crash nobody reads a clone, and what a
+// build has begun is not published.
 func makeFileSystem(ctx context.Context, f *os.File, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("make a sparse file of %d bytes: %w", size, err)
 	}
 	return runTool(ctx, f, "mkfs.ext4", []string{"-q", "-F", "-b", fmt.Sprint(blockSize), "-m", "0",
-		"-J", fmt.Sprintf("size=%d", min(max(size>>24, 4), 64)), "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}, fmt.Sprint(size/blockSize))
+		"-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=1"}, fmt.Sprint(size/blockSize))
 }
 
 // checkFileSystem checks a file system that is not mounted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -68,6 +69,16 @@ func TestBuildKeepsNothingBusy(t *testing.T) {
 	assert.True(t, discarded)
 }
 
+// used returns how many bytes of its file system a template uses.
+func (w *world) used(name string) int64 {
+	w.t.Helper()
+	c := w.clone(name)
+	var s syscall.Statfs_t
+	require.NoError(w.t, syscall.Statfs(c.At, &s))
+	require.NoError(w.t, dataroot.Discard(context.Background(), c.At))
+	return int64(s.Blocks-s.Bfree) * s.Bsize
+}
+
 // With each engine: built, unchanged, refreshed by a layer and a reference less, verified.
 func TestBuild(t *testing.T) {
 	w := newWorld(t, "xfs")
@@ -106,6 +117,16 @@ func TestBuild(t *testing.T) {
 			require.NoError(t, w.root.Verify(ctx, r.Template.Name, e, newer))
 			assert.ErrorIs(t, w.root.Verify(ctx, r.Template.Name, e, one), dataroot.ErrWrong)
 			t.Log(r.Template.Allocated, r.Took)
+
+			// What is not wanted any more is gone, also what only the image before had.
+			used, allocated := w.used(r.Template.Name), r.Template.Allocated
+			for _, layer := range []string{"e", "f", "g"} {
+				newer = w.stock("one_main.tar", "registry.example/one:main", "a", "b", layer)
+				r, err = w.root.Build(ctx, "pair", e, []*tarball.Tarball{newer}, nil)
+				require.NoError(t, err)
+				assert.Less(t, w.used(r.Template.Name), used+1<<20)
+			}
+			assert.Less(t, r.Template.Allocated, allocated+2<<20) // of three layers of a MiB
 		})
 	}
 }

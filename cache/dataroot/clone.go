@@ -2,7 +2,9 @@ package dataroot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -52,6 +54,10 @@ type Clone struct {
 // the template's own refresh, go on side by side. It must be root, and a job's engine is
 // stopped before [Discard].
 //
+// A clone is no template: it has no name and no record, so that nothing is cloned that is being
+// written. But a directory in a clone is one like others: clones are mounted there, and
+// templates kept.
+//
 // The errors wrap [ErrNoTemplate], [ErrNotTemplate], [ErrUnsupported]; after an error nothing is
 // mounted.
 func (d *Dir) Clone(ctx context.Context, name, at string, o *CloneOptions) (*Clone, error) {
@@ -70,17 +76,11 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 	if err := canMount(); err != nil {
 		return nil, err
 	}
-	at, err := mountPoint(at)
+	dir, at, err := openMountPoint(at)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(at)
-	if err != nil {
-		return nil, err
-	}
-	if len(entries) > 0 {
-		return nil, fmt.Errorf("the directory is not empty: it has %s", entries[0].Name())
-	}
+	defer dir.Close()
 	src, t, err := d.open(name)
 	if err != nil {
 		return nil, err
@@ -103,13 +103,32 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 		return nil, err
 	}
 	sys.AtStep("mount")
-	if _, err := mountFile(f, t.Record.Size, at); err != nil {
+	if err := mountAt(ctx, f, t.Record.Size, dir, at); err != nil {
 		return nil, err
 	}
 	sys.AtStep("done")
 	d.used(src)
 	c.Took = time.Since(begun)
 	return c, nil
+}
+
+// openMountPoint opens an empty directory to mount something at, and returns the path that the
+// kernel calls it by. What its path leads to later may be something else.
+func openMountPoint(path string) (dir *os.File, at string, err error) {
+	if at, err = mountPoint(path); err != nil {
+		return nil, "", err
+	}
+	if dir, err = os.Open(at); err != nil {
+		return nil, "", err
+	}
+	names, err := dir.Readdirnames(1)
+	if err == nil {
+		err = fmt.Errorf("the directory is not empty: it has %s", names[0])
+	} else if errors.Is(err, io.EOF) {
+		return dir, at, nil
+	}
+	_ = dir.Close()
+	return nil, "", err
 }
 
 // mountPoint returns the path that the kernel calls a directory by.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/dataroot"
+	"github.com/dockercache/dockercache/cache/internal/sys"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
@@ -145,6 +147,132 @@ func TestCloneIsRefused(t *testing.T) {
 	_, err = w.root.Clone(ctx, template.Name, at, nil)
 	assert.Error(t, err)
 	requireNoClones(t)
+}
+
+// The directory that was found to be empty is the one that is mounted at, whatever its path leads
+// to by then.
+func TestCloneAtWhatIsReplaced(t *testing.T) {
+	w := newWorld(t, "xfs")
+	template := w.built(t)
+	for name, replace := range map[string]func(at, other string){
+		"renamed": func(at, other string) {
+			require.NoError(t, os.Rename(at, filepath.Join(other, "moved")))
+			require.NoError(t, os.Mkdir(at, 0o700))
+		},
+		"a link": func(at, other string) {
+			require.NoError(t, os.Remove(at))
+			require.NoError(t, os.Symlink(other, at))
+		},
+		"mounted at": func(at, other string) {
+			run(t, "mount", "-t", "tmpfs", "over", at)
+			require.NoError(t, os.WriteFile(filepath.Join(at, "file"), nil, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at, other := filepath.Join(t.TempDir(), "at"), t.TempDir()
+			require.NoError(t, os.Mkdir(at, 0o700))
+			before := sys.AtStep
+			defer func() { sys.AtStep = before }()
+			sys.AtStep = func(step string) {
+				if step == "mount" {
+					replace(at, other)
+				}
+			}
+			_, err := w.root.Clone(context.Background(), template.Name, at, nil)
+			require.Error(t, err)
+			assert.Zero(t, loops(t, w.root.Path(), 0))
+			if name == "mounted at" {
+				assert.FileExists(t, filepath.Join(at, "file"))
+				run(t, "umount", at)
+			}
+		})
+	}
+}
+
+// What a clone has become cannot be cloned, by whatever name; and in a clone there may be clones,
+// and templates of others.
+func TestCloneOfAClone(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, "xfs")
+	template := w.built(t)
+	c := w.clone(template.Name)
+	require.NoError(t, os.WriteFile(filepath.Join(c.At, "file"), []byte("written"), 0o600))
+
+	inside, err := dataroot.Open(c.At, nil)
+	require.NoError(t, err)
+	_, err = inside.Clone(ctx, template.Name, mountPoint(t), nil)
+	assert.ErrorIs(t, err, dataroot.ErrNoTemplate)
+	_, err = w.root.Clone(ctx, c.At, mountPoint(t), nil)
+	assert.ErrorIs(t, err, dataroot.ErrNoTemplate)
+
+	// Its device as a template: as a link, as a device, and its bytes.
+	device := strings.TrimSpace(run(t, "findmnt", "-n", "-o", "SOURCE", c.At))
+	var info unix.Stat_t
+	require.NoError(t, unix.Stat(device, &info))
+	path := filepath.Join(w.root.Path(), "clone.dataroot")
+	for _, named := range []func() error{
+		func() error { return os.Symlink(device, path) },
+		func() error { return unix.Mknod(path, unix.S_IFBLK|0o600, int(info.Rdev)) },
+		func() error { return exec.Command("cp", "--sparse=always", device, path).Run() },
+	} {
+		require.NoError(t, named())
+		_, err = w.root.Clone(ctx, "clone.dataroot", mountPoint(t), nil)
+		assert.Error(t, err)
+		assert.NotErrorIs(t, err, dataroot.ErrNoTemplate)
+		require.Len(t, ownClones(t), 1)
+		require.NoError(t, os.Remove(path))
+	}
+
+	// A clone at a directory in a clone goes with that.
+	below := filepath.Join(c.At, "below")
+	require.NoError(t, os.Mkdir(below, 0o700))
+	_, err = w.root.Clone(ctx, template.Name, below, nil)
+	require.NoError(t, err)
+	assert.NoFileExists(t, filepath.Join(below, "file"))
+	require.Len(t, ownClones(t), 2)
+
+	// A template in a clone is one; what was cloned from it keeps that clone in use.
+	run(t, "cp", "--sparse=always", filepath.Join(w.root.Path(), template.Name), c.At)
+	at := mountPoint(t)
+	deep, err := inside.Clone(ctx, template.Name, at, nil)
+	require.NoError(t, err)
+	assert.Equal(t, dataroot.Copy, deep.Way)
+	assert.Equal(t, template.Record.Images, deep.Template.Record.Images)
+	assert.NoFileExists(t, filepath.Join(at, "file"))
+	assert.ErrorIs(t, dataroot.Discard(ctx, c.At), dataroot.ErrInUse)
+	assert.FileExists(t, filepath.Join(c.At, "file"))
+	require.NoError(t, dataroot.Discard(ctx, at))
+	require.NoError(t, dataroot.Discard(ctx, c.At))
+	requireNoClones(t)
+	assert.Zero(t, loops(t, w.root.Path(), 0))
+}
+
+// Prune leaves a template of which a clone is mounted, also where tarballs go.
+func TestPruneLeavesWhatIsCloned(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, "xfs")
+	template := w.built(t)
+	c := w.clone(template.Name)
+	for _, dryRun := range []bool{true, false} {
+		o := &cache.PruneOptions{MaxBytes: 1, RemoveNewest: true, DryRun: dryRun}
+		r, err := w.root.Prune(ctx, o)
+		require.NoError(t, err)
+		assert.Empty(t, r.Removed)
+		o.Others = w.root
+		r, err = w.dir.Prune(ctx, o)
+		require.NoError(t, err)
+		assert.True(t, slices.ContainsFunc(r.Kept, func(p cache.PruneAction) bool {
+			return p.Entry.Name == template.Name && p.Kept == cache.KeepInUse
+		}))
+		_, err = w.root.Get(template.Name)
+		require.NoError(t, err)
+	}
+	require.NoError(t, dataroot.Discard(ctx, c.At))
+	r, err := w.root.Prune(ctx, &cache.PruneOptions{MaxBytes: 1, RemoveNewest: true})
+	require.NoError(t, err)
+	require.Len(t, r.Removed, 1)
+	_, err = w.root.Get(template.Name)
+	assert.ErrorIs(t, err, dataroot.ErrNoTemplate)
 }
 
 // fakeVersion is a program that only prints its version.

@@ -228,7 +228,9 @@ func (d *Dir) Of(base string) ([]Template, error) {
 
 // Remove removes a template. Clones of it go on. The error wraps [ErrInUse] while one is being
 // made of it.
-func (d *Dir) Remove(name string) error {
+func (d *Dir) Remove(name string) error { return d.remove(name, false) }
+
+func (d *Dir) remove(name string, dryRun bool) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("dataroot: %w", err)
 	}
@@ -247,8 +249,14 @@ func (d *Dir) Remove(name string) error {
 	if !sys.IsAt(f, path) {
 		return fmt.Errorf("dataroot: %s: %w: it was replaced just now, or is a link", path, ErrInUse)
 	}
+	if dryRun {
+		return nil
+	}
 	return sys.Unlink(path)
 }
+
+// lockSuffix is what the names of the locks of builds end with, .NAME.dataroot.lock.
+const lockSuffix = ".lock"
 
 // Sweep removes what builds have left that were killed: files in the directory, and directories
 // below [os.TempDir]. Clones leave nothing.
@@ -256,7 +264,8 @@ func (d *Dir) Sweep() {
 	entries, _ := os.ReadDir(d.path)
 	var left []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), suffix+".") && strings.HasSuffix(e.Name(), ".tmp") {
+		isTemporary := strings.Contains(e.Name(), suffix+".") && strings.HasSuffix(e.Name(), ".tmp")
+		if strings.HasPrefix(e.Name(), ".") && (isTemporary || strings.HasSuffix(e.Name(), suffix+lockSuffix)) {
 			left = append(left, filepath.Join(d.path, e.Name()))
 		}
 	}

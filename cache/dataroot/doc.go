@@ -33,6 +33,14 @@
 // build that is killed leaves a temporary file and a small directory, which [Dir.Sweep] and
 // later builds remove.
 //
+// Elsewhere btrfs could do with less: a template with btrfs inside, on a disk that is only read, as
+// the seed of clones that add a local file to it and read what they use. It was tried with Linux
+// 6.18: 0.08 s, on a busy machine 0.6 s, 5 MiB for each clone, several at once if each has a loop
+// device of its own for the seed. It is not done, for templates would have to be built for it, and
+// a clone would have two loop devices, neither of which is the device of its mount, by which
+// clones are known when they are listed and discarded. Snapshots of btrfs would save nothing:
+// to share the blocks of one file takes as long there.
+//
 // A template is only read after it has its name, so it may be replaced or removed while clones
 // of it are in use.
 //

@@ -52,9 +52,9 @@ var kinds = map[Kind]struct {
 // An Engine is a program that unpacks images, and a job's engine later reads.
 type Engine struct {
 	Kind Kind
-	// Program is its name or path. Default: dockerd, podman or containerd. A dockerd also
-	// runs what it finds on PATH: containerd and runc, and unpigz if that is there, which
-	// makes it faster.
+	// Program is its name or path. Default: dockerd, podman or containerd. For dockerd the
+	// containerd on PATH is started too, and it runs what it finds there: runc, and unpigz if
+	// that is there, which makes it faster.
 	Program string
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,27 +19,32 @@ import (
 
 // A running is an engine that has been started on a data root.
 type running struct {
-	loader.Engine
-	kind    Kind
-	program string
-	cmd     *exec.Cmd
-	ended   chan struct{} // closed when cmd was waited for
-	log     *tail
-	limit   time.Duration // for starting, and for stopping
+	engine    loader.Engine // not embedded, which would hide what more it can do
+	processes []*process    // in the order in which they were started
+}
+
+// A process is a program that has been started.
+type process struct {
+	program  string
+	cmd      *exec.Cmd
+	ended    chan struct{} // closed when cmd was waited for
+	log      *tail
+	limit    time.Duration // for starting, and for stopping
+	anyState bool          // of how it ends
 }
 
 // command returns what starts an engine with its data root, without a network, on a socket in
 // a private directory, and the engine's address.
 func (e Engine) command(root, private string) (cmd *exec.Cmd, address string, err error) {
 	config := filepath.Join(private, "config") // keeps the machine's own out
-	socket := filepath.Join(private, "s")
+	socket := filepath.Join(private, socketName)
 	address = "unix://" + socket
 	switch e.Kind {
 	case Docker, DockerContainerd:
 		settings := fmt.Sprintf(`{"features":{"containerd-snapshotter":%t}}`, e.Kind == DockerContainerd)
 		args := []string{"--iptables=false", "--ip6tables=false", "--bridge=none", "-H", address, "--data-root", root,
 			"--exec-root", filepath.Join(private, "exec"), "--pidfile", filepath.Join(private, "pid"), "--config-file", config,
-			"--storage-driver=" + kinds[e.Kind].driver}
+			"--storage-driver=" + kinds[e.Kind].driver, "--containerd", filepath.Join(private, dockerContainerdPrivate, socketName)}
 		return exec.Command(e.program(), args...), address, os.WriteFile(config, []byte(settings), 0o600)
 	case Podman:
 		return exec.Command(e.program(), "--root", root, "--runroot", filepath.Join(private, "run"), "--storage-driver", kinds[e.Kind].driver,
@@ -49,69 +55,109 @@ func (e Engine) command(root, private string) (cmd *exec.Cmd, address string, er
 	return exec.Command(e.program(), "--config", config), "containerd://" + socket, os.WriteFile(config, []byte(settings), 0o600)
 }
 
+// socketName is what the sockets of engines are called in their private directories.
+const socketName = "s"
+
+// dockerContainerd is the data root of dockerd's own containerd in that of dockerd (initContainerd of
+// Moby's daemon/command, libcontainerd/supervisor), and the private directory of the one that is
+// started in its place.
+const dockerContainerd, dockerContainerdPrivate = "containerd/daemon", "c"
+
 // start starts the engine. It must be called in [inNamespace], and the engine is stopped
-// before that ends: it is the first process of a process namespace, so that its children end
-// with it, and it ends with this process, however that ends. It has no network but its socket.
+// before that ends.
 func (e Engine) start(ctx context.Context, root, private string, limit time.Duration) (_ *running, err error) {
-	r := &running{kind: e.Kind, program: e.program(), log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit}
-	cmd, address, err := e.command(root, private)
-	if err != nil {
-		return nil, err
-	}
-	r.cmd = cmd
-	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", r.program, err)
-	}
-	go func() {
-		_ = r.cmd.Wait()
-		close(r.ended)
-	}()
+	r := &running{}
 	defer func() {
 		if err != nil {
 			r.kill()
 		}
 	}()
-	timeout := time.NewTimer(limit)
-	defer timeout.Stop()
-	select {
-	case <-r.log.isReady:
-	case <-r.ended:
-		return nil, fmt.Errorf("%s ended at once: %s", r.program, r.log)
-	case <-timeout.C:
-		return nil, fmt.Errorf("%s does not listen after %v: %s", r.program, limit, r.log)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if e.Kind == Docker || e.Kind == DockerContainerd {
+		// It would start one itself, and look once a second, up to ten times, whether that has ended.
+		private := filepath.Join(private, dockerContainerdPrivate)
+		if err := os.Mkdir(private, 0o700); err != nil {
+			return nil, err
+		}
+		if _, err := r.startOne(ctx, Engine{Kind: Containerd}, filepath.Join(root, dockerContainerd), private, limit); err != nil {
+			return nil, err
+		}
+	}
+	address, err := r.startOne(ctx, e, root, private, limit)
+	if err != nil {
+		return nil, err
 	}
 	host, err := loader.ParseHost(address)
 	if err != nil {
 		return nil, err
 	}
-	r.Engine, err = loader.Open(ctx, host)
+	r.engine, err = loader.Open(ctx, host)
 	return r, err
+}
+
+// startOne starts a program, and waits until it listens. It is the first process of a process
+// namespace, so that its children end with it, and it ends with this process, however that ends.
+// It has no network but its socket.
+func (r *running) startOne(ctx context.Context, e Engine, root, private string, limit time.Duration) (address string, err error) {
+	p := &process{program: e.program(), log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit,
+		anyState: e.Kind == Podman} // it answers a signal with an error
+	if p.cmd, address, err = e.command(root, private); err != nil {
+		return "", err
+	}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return "", fmt.Errorf("start %s: %w", p.program, err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+	r.processes = append(r.processes, p)
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	select {
+	case <-p.log.isReady:
+		return address, nil
+	case <-p.ended:
+		return "", fmt.Errorf("%s ended at once: %s", p.program, p.log)
+	case <-timeout.C:
+		return "", fmt.Errorf("%s does not listen after %v: %s", p.program, limit, p.log)
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 }
 
 // stop stops the engine, which so writes all that it keeps in memory.
 func (r *running) stop() error {
-	_ = r.cmd.Process.Signal(syscall.SIGTERM)
-	timeout := time.NewTimer(r.limit)
+	for _, p := range slices.Backward(r.processes) {
+		if err := p.stop(); err != nil {
+			r.kill()
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *process) stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timeout := time.NewTimer(p.limit)
 	defer timeout.Stop()
 	select {
-	case <-r.ended:
+	case <-p.ended:
 	case <-timeout.C:
-		r.kill()
-		return fmt.Errorf("%s does not stop after %v: %s", r.program, r.limit, r.log)
+		return fmt.Errorf("%s does not stop after %v: %s", p.program, p.limit, p.log)
 	}
-	if state := r.cmd.ProcessState; !state.Success() && r.kind != Podman { // podman answers a signal with it
-		return fmt.Errorf("%s: %v: %s", r.program, state, r.log)
+	if state := p.cmd.ProcessState; !state.Success() && !p.anyState {
+		return fmt.Errorf("%s: %v: %s", p.program, state, p.log)
 	}
 	return nil
 }
 
 func (r *running) kill() {
-	_ = r.cmd.Process.Kill()
-	<-r.ended
+	for _, p := range slices.Backward(r.processes) {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
 }
 
 // tidy removes from a data root what is of this machine alone.

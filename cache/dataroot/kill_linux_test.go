@@ -157,6 +157,10 @@ func TestBuildIsKilled(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(w.root.Path(), ".*.dataroot.*.tmp"))
 	require.NoError(t, err)
 	require.NotEmpty(t, left)
+	// A killed build leaves its lock too, which the next one removes.
+	locks, err := filepath.Glob(filepath.Join(w.root.Path(), ".*.dataroot.lock"))
+	require.NoError(t, err)
+	assert.Empty(t, locks)
 	long := time.Now().Add(-2 * time.Hour)
 	for _, path := range left {
 		require.NoError(t, os.Chtimes(path, long, long))

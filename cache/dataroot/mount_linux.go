@@ -49,6 +49,35 @@ func mountFile(f *os.File, size int64, at string) (n int, err error) {
 	return n, nil
 }
 
+// mountAt mounts the first size bytes of a file at an open directory, which is at a path. If that
+// leads to something else by then, it is unmounted again, and an error returned.
+func mountAt(ctx context.Context, f *os.File, size int64, dir *os.File, at string) error {
+	var info unix.Statx_t
+	if err := unix.Statx(int(dir.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &info); err != nil {
+		return fmt.Errorf("find the mount that has %s: %w", at, err)
+	}
+	n, err := mountFile(f, size, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		return err
+	}
+	all, err := mounts()
+	if err != nil {
+		return err
+	}
+	// There may be more of them, where mounts are propagated to.
+	all = slices.DeleteFunc(all, func(m mount) bool { return m.major != loopMajor || m.minor != n })
+	for _, m := range all {
+		if m.at == at && m.parent == strconv.FormatUint(info.Mnt_id, 10) {
+			return nil
+		}
+	}
+	err = fmt.Errorf("%s was moved, or something was mounted or unmounted there, just now", at)
+	for _, m := range all {
+		err = errors.Join(err, unmountTree(ctx, m))
+	}
+	return err
+}
+
 // attach returns an open loop device of the first size bytes of a file, which goes when it is
 // closed, if it is not mounted.
 func attach(f *os.File, size int64) (loop *os.File, n int, err error) {
@@ -159,6 +188,7 @@ func detached(ctx context.Context, n int, file unix.LoopInfo64) bool {
 // A mount is a line of mountinfo.
 type mount struct {
 	id           string // no other mount has it as long as this one is there
+	parent       string // the id of the mount that it is mounted on
 	root         string // what of the file system is mounted
 	at           string
 	major, minor int
@@ -173,7 +203,7 @@ func readMounts(r io.Reader) (all []mount, err error) {
 		if len(fields) < 6 {
 			continue
 		}
-		m := mount{id: fields[0], root: fields[3], at: unescape(fields[4])}
+		m := mount{id: fields[0], parent: fields[1], root: fields[3], at: unescape(fields[4])}
 		if _, err := fmt.Sscanf(fields[2], "%d:%d", &m.major, &m.minor); err != nil {
 			continue
 		}

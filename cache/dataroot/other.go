@@ -24,7 +24,7 @@ func copyTemplate(context.Context, *os.File, *os.File, int64, bool) (Way, int64,
 	return "", 0, unsupported()
 }
 
-func mountFile(*os.File, int64, string) (int, error) { return 0, unsupported() }
+func mountAt(context.Context, *os.File, int64, *os.File, string) error { return unsupported() }
 
 func createNameless(string) (*os.File, error) { return nil, unsupported() }
 

@@ -244,7 +244,8 @@ func (c *containerd) Remove(ctx context.Context, reference string) error {
 			return fmt.Errorf("%w: %s has %s", ErrInUse, fields[0], fields[1])
 		}
 	}
-	remove, last := []string{"images", "rm", reference}, true
+	// It waits until what no other image has is gone too: who stops containerd next keeps none of it.
+	remove, last := []string{"images", "rm", "--sync", reference}, true
 	for name, other := range digests {
 		if other == digest && strings.HasPrefix(name, "sha256:") {
 			remove = append(remove, name)
@@ -253,7 +254,7 @@ func (c *containerd) Remove(ctx context.Context, reference string) error {
 		}
 	}
 	if !last {
-		remove = remove[:3]
+		remove = remove[:4]
 	}
 	_, err = c.run(ctx, nil, remove...)
 	return err

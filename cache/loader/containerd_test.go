@@ -121,14 +121,14 @@ sha256:22 type sha256:bb x"`
 		removed               string // the arguments of ctr images rm
 		inUse                 bool
 	}{
-		"the last reference":    {"r/b:1", "c1 r/a:1 runc", "r/b:1 sha256:22", false},
-		"not the last":          {"r/a:1", "", "r/a:1", false},
+		"the last reference":    {"r/b:1", "c1 r/a:1 runc", "--sync r/b:1 sha256:22", false},
+		"not the last":          {"r/a:1", "", "--sync r/a:1", false},
 		"used":                  {"r/b:1", "c1 r/a:1 runc\nc2 r/b:1 runc", "", true},
 		"used by another name":  {"r/a:1", "c1 r/a:2 runc", "", true},
 		"used by the digest":    {"r/b:1", "c1 sha256:22 runc", "", true},
 		"none":                  {"r/c:1", "", "", false},
 		"a container, no image": {"r/c:1", "c1 r/c:1 runc", "", false},
-		"an image unknown":      {"r/b:1", "c1 r/c:1 runc", "r/b:1 sha256:22", false},
+		"an image unknown":      {"r/b:1", "c1 r/c:1 runc", "--sync r/b:1 sha256:22", false},
 	} {
 		removed := filepath.Join(t.TempDir(), "removed")
 		fakeCtr(t, `shift 2

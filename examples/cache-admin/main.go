@@ -31,8 +31,8 @@ Looks after a directory of tarballs that docker-cache stocks.
 
   list              what is in it, when it was last used, what it shares
   verify [NAME...]  read whole tarballs, all by default, and name what is damaged
-  prune             remove tarballs beyond the limits, the last used first, and
-                    what dead writers have left
+  prune             remove tarballs, and engine-root's templates, beyond the limits,
+                    the least recently used first, and what dead writers have left
   info FILE         what is in a tarball, without reading its layers
 
 Run "cache-admin help COMMAND" for the flags of a command.
@@ -101,11 +101,11 @@ func verifyFlags(o *options, f *cli.FlagSet) {
 }
 
 func pruneFlags(o *options, f *cli.FlagSet) {
-	f.IntVar(&o.limits.Count, "count", 0, "how many tarballs may stay, `N`; 0 is no limit")
-	f.Var((*cli.Duration)(&o.limits.MaxAge), "age", "how long a tarball may stay unused, `DURATION`, such as 30d or 36h")
-	f.Var((*cli.Size)(&o.limits.MaxBytes), "bytes", "how much of the disk all tarballs may have, `SIZE`, such as 500GB or 500GiB")
+	f.IntVar(&o.limits.Count, "count", 0, "how many tarballs and templates may stay, `N`; 0 is no limit")
+	f.Var((*cli.Duration)(&o.limits.MaxAge), "age", "how long one may stay unused, `DURATION`, such as 30d or 36h")
+	f.Var((*cli.Size)(&o.limits.MaxBytes), "bytes", "how much of the disk all of them may have, `SIZE`, such as 500GB or 500GiB")
 	f.Var((*cli.Size)(&o.limits.LowWater), "low-water", "when they have more than -bytes, remove until they have no more than this `SIZE` (default that of -bytes)")
-	f.BoolVar(&o.limits.RemoveNewest, "newest", false, "let the newest tarball of an image go too; those of all branches belong to one image")
+	f.BoolVar(&o.limits.RemoveNewest, "newest", false, "let the newest tarball and template of an image go too; those of all branches belong to one image")
 	f.BoolVar(&o.limits.Foreign, "foreign", false, "remove what other programs, such as docker save, have left under names of tarballs; what may be a damaged tarball stays")
 	f.BoolVar(&o.limits.DryRun, "dry-run", false, "remove nothing, and print what would be removed")
 }

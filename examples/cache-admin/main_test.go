@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,12 +15,31 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/dataroot"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
 )
+
+// datarootTemplate is the smallest file that looks like a template, in the format that the package
+// dataroot documents with its Record.
+func datarootTemplate() ([]byte, error) {
+	const size = 4096
+	record, err := json.Marshal(dataroot.Record{FileSystem: "ext4", Size: size, OS: "linux", Architecture: "amd64",
+		Engine: dataroot.EngineRecord{Kind: dataroot.Docker, Version: "1", Driver: "overlay2"}})
+	if err != nil {
+		return nil, err
+	}
+	file := make([]byte, size)
+	copy(file[1024+0x38:], "\x53\xef")
+	file = append(file, record...)
+	file = binary.BigEndian.AppendUint64(file, size)
+	file = binary.BigEndian.AppendUint64(file, uint64(len(record)))
+	sum := sha256.Sum256(record)
+	return append(append(file, sum[:]...), "dockercache-dr1\n"...), nil
+}
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"cache-admin": main})
@@ -90,6 +112,12 @@ func TestScripts(t *testing.T) {
 			file, err := dir.Get(context.Background(), filepath.Base(args[0]))
 			ts.Check(err)
 			ts.Defer(func() { _ = file.Close() })
+		},
+		// template FILE: it is one of engine-root, as far as can be seen without mounting it.
+		"template": func(ts *testscript.TestScript, _ bool, args []string) {
+			file, err := datarootTemplate()
+			ts.Check(err)
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), file, 0o644))
 		},
 		// age FILE DURATION: it was written so long ago.
 		"age": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/dataroot"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/store"
@@ -99,8 +100,23 @@ const (
 )
 
 // Prune removes what is beyond limits, and prints it, what stays all the same, and a
-// summary, which with -json is on standard error.
+// summary, which with -json is on standard error. Templates of engine-root in a directory count as
+// tarballs do.
 func Prune(ctx context.Context, dir store.Store, limits *cache.PruneOptions, out *cli.Output) error {
+	what, several := "tarball", ""
+	if !store.IsBucket(dir.Path()) {
+		roots, err := dataroot.Open(dir.Path(), nil)
+		if err != nil {
+			return err
+		}
+		if !limits.DryRun {
+			roots.Sweep()
+		}
+		if all, err := roots.List(); err == nil && len(all) > 0 {
+			what, several = "tarball or template", "tarballs or templates"
+		}
+		limits.Others = roots
+	}
 	result, err := dir.Prune(ctx, limits)
 	done := "removed"
 	if limits.DryRun {
@@ -122,8 +138,11 @@ func Prune(ctx context.Context, dir store.Store, limits *cache.PruneOptions, out
 				Name: e.Name, Kind: ownKind, Outcome: removed, Action: removed, DryRun: limits.DryRun, Why: string(p.Why), Kept: string(p.Kept),
 				BytesAllocated: e.Allocated, Bytes: e.Allocated, LastUsed: cli.Stamp(e.LastUsed),
 			}
-			if e.Foreign {
+			switch {
+			case e.Foreign:
 				r.Kind = foreignKind
+			case e.Info == nil:
+				r.Kind = templateKind
 			}
 			action, why := done, r.Why
 			if p.Kept != "" {
@@ -133,14 +152,14 @@ func Prune(ctx context.Context, dir store.Store, limits *cache.PruneOptions, out
 			row("%s\t%s\t%s\t%s\tlast used %s", action, cli.Printable(r.Name), cli.Bytes(r.BytesAllocated), why, humanize.Time(e.LastUsed))
 		}
 	}))
-	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), "tarball", ""), cli.Bytes(result.Freed),
-		english.Plural(len(result.Swept), "leftover", ""), cli.Bytes(swept), english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes)))
-	return errors.Join(err, beyond(limits, result))
+	out.Remark(fmt.Sprintf("%s %s of %s and %s of %s; %s of %s stay", done, english.Plural(len(result.Removed), what, several), cli.Bytes(result.Freed),
+		english.Plural(len(result.Swept), "leftover", ""), cli.Bytes(swept), english.Plural(result.Left, what, several), cli.Bytes(result.LeftBytes)))
+	return errors.Join(err, beyond(limits, result, english.Plural(result.Left, what, several)))
 }
 
 // beyond returns an error if the directory is beyond a limit after all, and what can be
-// done about it. That an old tarball stays as it is the newest is no error.
-func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
+// done about it; left is what stays. That an old tarball stays as it is the newest is no error.
+func beyond(limits *cache.PruneOptions, result *cache.PruneResult, left string) error {
 	var limit string
 	switch {
 	case result.OverCount > 0:
@@ -163,7 +182,7 @@ func beyond(limits *cache.PruneOptions, result *cache.PruneResult) error {
 	if n := kept[cache.KeepInUse]; n > 0 {
 		why = append(why, fmt.Sprintf("%d in use (prune again when they are not)", n))
 	}
-	return fmt.Errorf("%s is not reached: %s of %s stay: %s", limit, english.Plural(result.Left, "tarball", ""), cli.Bytes(result.LeftBytes),
+	return fmt.Errorf("%s is not reached: %s of %s stay: %s", limit, left, cli.Bytes(result.LeftBytes),
 		cmp.Or(strings.Join(why, ", "), "they could not be removed"))
 }
 

@@ -31,6 +31,7 @@ type listed struct {
 const (
 	ownKind        = "tarball"
 	foreignKind    = "foreign"    // an archive that another program made
+	templateKind   = "template"   // of engine-root, for prune
 	unreadableKind = "unreadable" // something else that is no tarball of this cache, or a damaged one
 )
 
@@ -50,10 +51,10 @@ type verified struct {
 	Sources []report.Source `json:"sources"` // what each gave to -repair, the preferred first
 }
 
-// pruned is what prune prints for a tarball or a leftover.
+// pruned is what prune prints for a tarball, a template or a leftover.
 type pruned struct {
 	Name    string `json:"name"`
-	Kind    string `json:"kind"`    // tarball, foreign, partial, journal, retired, mark, verified, lock, wanted, temporary
+	Kind    string `json:"kind"`    // tarball, template, foreign, partial, journal, retired, mark, verified, lock, wanted, temporary
 	Outcome string `json:"outcome"` // removed, kept
 	Action  string `json:"action"`  // as Outcome
 	DryRun  bool   `json:"dry_run"`

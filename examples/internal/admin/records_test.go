@@ -31,7 +31,7 @@ func TestJSONDocument(t *testing.T) {
 	const document = "../../JSON.md"
 	jsondoc.Check(t, document, "cache-admin list", listed{}, ownKind, foreignKind, unreadableKind)
 	jsondoc.Check(t, document, "cache-admin verify", verified{}, intact, damaged, repaired, missing)
-	jsondoc.Check(t, document, "cache-admin prune", pruned{}, removed, kept, ownKind, foreignKind, string(cache.PruneForeign), string(cache.PruneAge), string(cache.PruneCount), string(cache.PruneBytes),
+	jsondoc.Check(t, document, "cache-admin prune", pruned{}, removed, kept, ownKind, templateKind, foreignKind, string(cache.PruneForeign), string(cache.PruneAge), string(cache.PruneCount), string(cache.PruneBytes),
 		string(cache.PartialLeftover), string(cache.JournalLeftover), string(cache.PreviousLeftover), string(cache.MarkLeftover), string(cache.VerifiedLeftover),
 		string(cache.LockLeftover), string(cache.WantedLeftover), string(cache.TemporaryLeftover))
 	jsondoc.Check(t, document, "cache-admin info", described{})
