@@ -142,6 +142,7 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureBucket(ctx)
 		b.measureRoots(ctx)
 		b.measureFill(ctx)
+		b.measureKeep(ctx)
 		b.print(stdout)
 	})
 }
@@ -171,7 +172,7 @@ type options struct {
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
 	kill, sources, refresh, loads, slow bool
-	bucket, roots, fill                 bool
+	bucket, roots, fill, keep           bool
 	refused                             int
 	connections                         []int
 	loadDockerd                         string
@@ -198,6 +199,7 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed, and load from there, if docker is among the programs")
 	f.BoolVar(&o.roots, "roots", true, "start engines on clones of their data root, if docker is among the programs, as root")
 	f.BoolVar(&o.fill, "fill", true, "have one client, and 13 at once, take an image from serve-cache that it has to fetch")
+	f.BoolVar(&o.keep, "keep", true, "publish an image that keep-loaded watches, if docker is among the programs")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {
