@@ -215,3 +215,68 @@ func TestIncomingOfOtherTarballs(t *testing.T) {
 	_, err = dir.Put(t.Context(), "name_main.tar", img, none, &PutOptions{Incoming: func(*Incoming) { t.Error("called") }})
 	require.NoError(t, err)
 }
+
+// Parts are of a file of the reader's own, and together what Read would have given.
+func TestIncomingParts(t *testing.T) {
+	src := cachetest.Blobs{}
+	content := cachetest.Noise(1, 4<<20)
+	layer := src.Add(content)
+	gate := make(chan struct{})
+	dir := openTestDir(t)
+	in, done := putIncoming(t, dir, "name_main.tar", testImage(t, layer), cachetest.SourceFunc(func(ctx context.Context, d v1.Hash, off, n int64) (io.ReadCloser, error) {
+		r, err := src.ReadRange(ctx, d, off, n)
+		return &gated{r, gate, n / 2, ctx}, err
+	}))
+	open := func(offset, n int64) PartReader {
+		r, err := in.ReadRange(t.Context(), layer.Digest, offset, n)
+		require.NoError(t, err)
+		return r.(PartReader)
+	}
+	early, other, late := open(10, layer.Size-20), open(0, layer.Size), open(0, layer.Size)
+	part, err := early.Part()
+	require.NoError(t, err)
+	require.IsType(t, &os.File{}, part.R)
+	theirs, err := other.Part()
+	require.NoError(t, err)
+	assert.NotSame(t, part.R, theirs.R)
+	// Of a part that is not read to its end the rest comes again, in whatever way it is read.
+	got := make([]byte, 3000)
+	_, err = io.ReadFull(part, got[:1000])
+	require.NoError(t, err)
+	part, err = early.Part()
+	require.NoError(t, err)
+	_, err = io.ReadFull(part, got[1000:2000])
+	require.NoError(t, err)
+	_, err = io.ReadFull(early, got[2000:])
+	require.NoError(t, err)
+	assert.Equal(t, content[10:3010], got)
+
+	close(gate)
+	require.NoError(t, <-done)
+	// The partial file has another name now: who has not begun reads the file that all have.
+	part, err = late.Part()
+	require.NoError(t, err)
+	assert.IsType(t, &io.SectionReader{}, part.R)
+	for _, c := range []struct {
+		PartReader
+		want []byte
+	}{{early, content[3010 : len(content)-10]}, {other, content}, {late, content}} {
+		var all []byte
+		for {
+			part, err := c.Part()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			got, err := io.ReadAll(part)
+			require.NoError(t, err)
+			all = append(all, got...)
+		}
+		assert.True(t, bytes.Equal(c.want, all))
+		require.NoError(t, c.Close())
+	}
+	_, err = late.Part()
+	require.ErrorIs(t, err, io.EOF)
+	require.ErrorIs(t, early.(*incomingReader).own.Close(), os.ErrClosed)
+	assert.Nil(t, in.file, "it is closed")
+}

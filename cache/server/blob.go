@@ -177,6 +177,47 @@ func (l *layer) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// writeTo writes n bytes of the layer, from where it is read. The error is that of reading or
+// of writing, and l.err that of reading.
+func (l *layer) writeTo(w io.Writer, n int64) (written int64, err error) {
+	if n = min(n, l.size-l.at); n == 0 {
+		return 0, nil
+	}
+	l.end()
+	r, err := l.source.ReadRange(l.ctx, l.digest, l.at, n)
+	if err != nil {
+		l.err = err
+		return 0, err
+	}
+	l.r, l.from = r, l.at
+	defer l.end()
+	parts, ok := r.(cache.PartReader)
+	if !ok {
+		return io.Copy(w, io.LimitReader(l, n))
+	}
+	for {
+		part, err := parts.Part()
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			l.err = err
+			return written, err
+		}
+		size := part.N
+		// By sendfile, if w is a connection.
+		m, err := io.Copy(w, part)
+		l.at, l.from, written = l.at+m, l.from+m, written+m
+		if err == nil && m < size { // the file is shorter than it was
+			err = io.ErrUnexpectedEOF
+			l.err = err
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
 func (l *layer) end() {
 	if l.r != nil {
 		_ = l.r.Close()

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -254,4 +257,79 @@ func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
 	require.NoError(t, os.Remove(s.path("damaged.tar")))
 	c.requireRefused(http.StatusNotFound, "BLOB_UNKNOWN", "/v2/registry.test/team/image/blobs/"+layer)
 	assert.Len(t, c.reported.take(), 2, "of the damage, and that all are gone")
+}
+
+// inParts is a source, and a reader, whose layers come in parts of a file.
+type inParts struct {
+	tarball.Source
+	file  *os.File
+	sizes []int64
+	err   error // of the part after these
+}
+
+func (p *inParts) ReadRange(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
+	return p, nil
+}
+func (p *inParts) Read([]byte) (int, error) { return 0, errors.New("it is not asked for a copy") }
+func (p *inParts) Close() error             { return nil }
+
+func (p *inParts) Part() (*io.LimitedReader, error) {
+	if len(p.sizes) == 0 {
+		return nil, p.err
+	}
+	defer func() { p.sizes = p.sizes[1:] }()
+	return &io.LimitedReader{R: p.file, N: p.sizes[0]}, nil
+}
+
+// connection is a response that takes bytes from files itself, as a connection does.
+type connection struct {
+	*httptest.ResponseRecorder
+	fromFiles int64
+	err       error // of the second part
+}
+
+func (c *connection) ReadFrom(r io.Reader) (n int64, err error) {
+	if c.fromFiles > 0 && c.err != nil {
+		return 0, c.err
+	}
+	n, err = io.Copy(c.ResponseRecorder, r)
+	if limited, ok := r.(*io.LimitedReader); ok {
+		if _, ok := limited.R.(*os.File); ok {
+			c.fromFiles += n
+		}
+	}
+	return n, err
+}
+
+// What comes in parts of a file goes from there to the connection, without a copy.
+func TestParts(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		sizes         []int64
+		reads, writes error
+		sent          int
+		failed        error // is reported
+	}{
+		"all":                  {[]int64{4, 6}, io.EOF, nil, 10, nil},
+		"it will not come":     {[]int64{4}, broken, nil, 4, broken},
+		"the file is short":    {[]int64{4, 7}, io.EOF, nil, 10, io.ErrUnexpectedEOF},
+		"the client goes away": {[]int64{4, 6}, io.EOF, broken, 4, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "file")
+			require.NoError(t, os.WriteFile(path, []byte("0123456789"), 0o600))
+			f, err := os.Open(path)
+			require.NoError(t, err)
+			defer f.Close()
+			l := &layer{ctx: t.Context(), source: &inParts{file: f, sizes: c.sizes, err: c.reads}, done: func() {}, size: 10}
+			to := &connection{ResponseRecorder: httptest.NewRecorder(), err: c.writes}
+			w := &counter{ResponseWriter: to}
+			w.Header().Set("Content-Type", "application/octet-stream")
+			serveContent(w, httptest.NewRequest(http.MethodGet, "/", nil), l)
+			assert.Equal(t, "0123456789"[:c.sent], to.Body.String())
+			assert.EqualValues(t, c.sent, to.fromFiles)
+			assert.EqualValues(t, c.sent, w.sent)
+			require.ErrorIs(t, l.err, c.failed)
+		})
+	}
 }

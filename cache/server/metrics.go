@@ -49,9 +49,19 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom leaves it to the response how a body is copied.
-func (c *counter) ReadFrom(r io.Reader) (int64, error) {
-	n, err := io.Copy(c.ResponseWriter, r)
+// ReadFrom leaves it to the response, or to the layer, how a body is copied: [http.ServeContent]
+// has the layer behind a limit.
+func (c *counter) ReadFrom(r io.Reader) (n int64, err error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{}
+	}
+	if l, ok := limited.R.(*layer); ok {
+		n, err = l.writeTo(c.ResponseWriter, limited.N)
+		limited.N -= n
+	} else {
+		n, err = io.Copy(c.ResponseWriter, r)
+	}
 	c.sent += n
 	return n, err
 }

@@ -43,8 +43,8 @@ uses are removed. Only what it has loaded itself is ever removed.
 A PATTERN is of tarballs' names, with or without ".tar": * is any text, ? is one
 character. Without one all are watched.
 
-ADDRESS/healthz answers 200, or 503 with what is wrong; ADDRESS/metrics is for
-Prometheus. There is no password.
+ADDRESS/healthz answers 200 with what is done now, or 503 with what is wrong;
+ADDRESS/metrics is for Prometheus. There is no password.
 `,
 	Notes: `Environment: DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG, DOCKER_TLS_VERIFY,
 DOCKER_TLS, DOCKER_CERT_PATH, CONTAINERD_NAMESPACE, STATE_DIRECTORY, XDG_STATE_HOME,
@@ -69,6 +69,8 @@ begin, or with -once at least one image failed, 2 wrong usage, 130 interrupted.
 		f.Var((*cli.Duration)(&o.keep.LookEvery), "interval", "wait so long, `DURATION`, between two looks (default 500ms for a directory, 30s for a bucket)")
 		o.keep.CheckEvery = time.Minute
 		f.Var((*cli.Duration)(&o.keep.CheckEvery), "check", "ask the engine once in each `DURATION` whether it still has the images")
+		o.keep.StalledAfter = 30 * time.Minute
+		f.Var((*cli.DurationOrNone)(&o.keep.StalledAfter), "stalled-after", "be unhealthy when a load, or a question to the engine or the store, makes no progress for this `DURATION`; some engines report none while they unpack; 0: never")
 		f.Var(&o.busy, "busy", "load and remove nothing while a job runs: as long as a file exists, when `WHAT` has a \"/\", else as long as a process of this name runs; may be repeated")
 		f.Var(&o.busyFor, "busy-for", "ignore a file of -busy that is older than this `DURATION`")
 

@@ -39,6 +39,10 @@ type Options struct {
 	// Busy reports why nothing is to be loaded or removed now, such as a job that runs; "" is
 	// no reason. A load that is under way goes on. Default: never.
 	Busy func() string
+	// StalledAfter is for how long a step may make no progress that can be seen before the
+	// Keeper is unhealthy, see [Activity]. It goes on all the same: an engine may be slow and
+	// report nothing. Default: 30 minutes; less than 0 is for any time.
+	StalledAfter time.Duration
 	// Load are the options of each load.
 	Load loader.Options
 	// Loaded, when not nil, is called after each load, and each failure.
@@ -100,6 +104,8 @@ func New(store Store, open func(ctx context.Context) (loader.Engine, error), o *
 	}
 	k.o.LookEvery = cmp.Or(k.o.LookEvery, lookEvery)
 	k.o.CheckEvery = cmp.Or(k.o.CheckEvery, checkEvery)
+	k.o.StalledAfter = cmp.Or(k.o.StalledAfter, stalledAfter)
+	k.o.Load.Progress, k.o.Load.Unpacking = k.progress(k.o.Load.Progress), k.progress(k.o.Load.Unpacking)
 	if k.log = k.o.Logger; k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -147,6 +153,8 @@ func (k *Keeper) step(ctx context.Context) {
 	if k.now().Before(k.lookAt) {
 		return
 	}
+	defer k.begin("", "")
+	k.begin(Looking, "")
 	found, err := k.store.Look(ctx)
 	if ctx.Err() != nil {
 		return
@@ -241,6 +249,7 @@ func (k *Keeper) connect(ctx context.Context, check bool) (err error) {
 		return errors.New("it is not yet time")
 	}
 	defer func() { k.engineAnswered(ctx, err) }()
+	k.begin(Asking, "")
 	if k.engine == nil {
 		if k.engine, err = k.open(ctx); err != nil {
 			k.engine = nil
@@ -257,6 +266,7 @@ func (k *Keeper) connect(ctx context.Context, check bool) (err error) {
 		return nil
 	}
 	for _, i := range k.ready() {
+		k.begin(Asking, i.Name)
 		id, state, err := k.engine.Find(ctx, i.Reference)
 		if err != nil {
 			return err
@@ -305,8 +315,10 @@ func (k *Keeper) engineAnswered(ctx context.Context, err error) {
 // load loads one image.
 func (k *Keeper) load(ctx context.Context, i *image) {
 	e := Event{Name: i.Name, Began: k.now(), Result: &loader.Result{}}
+	k.begin(Loading, i.Name)
 	var id v1.Hash
 	id, e.Err = k.try(ctx, i, &e)
+	k.begin("", "")
 	if ctx.Err() != nil {
 		return
 	}

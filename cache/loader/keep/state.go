@@ -102,6 +102,7 @@ func (k *Keeper) removeOldOf(ctx context.Context, name string) {
 			kept = append(kept, e)
 			continue
 		}
+		k.begin(Removing, name)
 		removed, err := k.remove(ctx, remover, e, moved)
 		inUse := errors.Is(err, loader.ErrInUse) || errors.Is(err, errWanted)
 		if inUse {

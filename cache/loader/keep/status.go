@@ -28,6 +28,8 @@ type Status struct {
 	// Removed counts the older versions that were removed, RemoveFailures how often that
 	// failed. What is in use counts for neither.
 	Removed, RemoveFailures int
+	// Activity is what is done now.
+	Activity Activity
 	// Images are the tarballs that are watched, in the order of their names.
 	Images []Image
 
@@ -64,6 +66,7 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.status
+	s.Activity.Stalled = k.isStalled()
 	for _, i := range k.images {
 		c := i.Image
 		c.Loads = maps.Clone(c.Loads)
@@ -85,6 +88,9 @@ func (s Status) Problems() (problems []string) {
 	if s.EngineError != nil {
 		problems = append(problems, fmt.Sprint("the engine cannot be used: ", s.EngineError))
 	}
+	if a := s.Activity; a.Stalled {
+		problems = append(problems, fmt.Sprintf("%s, without progress since %s", a, a.Progress.UTC().Format(time.RFC3339)))
+	}
 	for _, i := range s.Images {
 		if i.Error != nil {
 			problems = append(problems, fmt.Sprintf("%q: %v", i.Name, i.Error))
@@ -93,9 +99,9 @@ func (s Status) Problems() (problems []string) {
 	return problems
 }
 
-// ServeHTTP answers GET /healthz: 200, or 503 and a line for each of [Status.Problems]; and
-// GET /metrics, in the text format of Prometheus. It has no passwords, and errors have the paths of
-// files and addresses of servers.
+// ServeHTTP answers GET /healthz: 200 and what is done now, or 503 and a line for each of
+// [Status.Problems]; and GET /metrics, in the text format of Prometheus. It has no passwords, and
+// errors have the paths of files and addresses of servers.
 func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -113,6 +119,9 @@ func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		fmt.Fprintln(w, "ok")
+		if activity := s.Activity.String(); activity != "" {
+			fmt.Fprintln(w, activity)
+		}
 	case "/metrics":
 		w.Header().Set("Content-Type", metrics.ContentType)
 		_, _ = s.metrics().WriteTo(w)
@@ -138,6 +147,13 @@ func (s Status) metrics() *metrics.Set {
 	gauge("busy", "1 while nothing is loaded, since a job runs.").SetBool(s.Busy != "")
 	counter("removed_total", "Older versions that were removed.", s.Removed)
 	counter("remove_failures_total", "Failed attempts to remove an older version; one in use is none.", s.RemoveFailures)
+	gauge("stalled", "1 if what is done now makes no progress for too long.").SetBool(s.Activity.Stalled)
+	began := gauge("activity_start_timestamp_seconds", "When what is done now began; none while nothing is done.", "activity", "image")
+	progress := gauge("activity_progress_timestamp_seconds", "When what is done now was last seen to come further.", "activity", "image")
+	if a := s.Activity; a.Step != "" {
+		began.SetTime(a.Began, string(a.Step), a.Image)
+		progress.SetTime(a.Progress, string(a.Step), a.Image)
+	}
 	ready := gauge("image_ready", "1 if the engine has what the tarball holds.", "image")
 	failures := gauge("image_failures", "Loads that failed in a row.", "image")
 	loaded := gauge("image_loaded_timestamp_seconds", "When the last load succeeded; 0 for never.", "image")

@@ -141,6 +141,8 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureConnections(ctx)
 		b.measureBucket(ctx)
 		b.measureRoots(ctx)
+		b.measureFill(ctx)
+		b.measureKeep(ctx)
 		b.print(stdout)
 	})
 }
@@ -150,7 +152,7 @@ func (b *bench) count(what, format string, args ...any) {
 	b.counts = append(b.counts, []string{what, fmt.Sprintf(format, args...)})
 }
 
-// print writes everything in Markdown, in the order of the titles: (a) to (l).
+// print writes everything in Markdown, in the order of the titles: (a) to (o).
 func (b *bench) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %s, %s/%s.", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, t := range b.everyTool()[1:] {
@@ -170,7 +172,7 @@ type options struct {
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
 	kill, sources, refresh, loads, slow bool
-	bucket, roots                       bool
+	bucket, roots, fill, keep           bool
 	refused                             int
 	connections                         []int
 	loadDockerd                         string
@@ -196,6 +198,8 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.slow, "slow", true, "pull over connections of which one is slow, from a mirror that becomes slow, and beside an image that drips")
 	f.BoolVar(&o.bucket, "bucket", true, "stock into a bucket of versitygw, if that is installed, and load from there, if docker is among the programs")
 	f.BoolVar(&o.roots, "roots", true, "start engines on clones of their data root, if docker is among the programs, as root")
+	f.BoolVar(&o.fill, "fill", true, "have one client, and 13 at once, take an image from serve-cache that it has to fetch")
+	f.BoolVar(&o.keep, "keep", true, "publish an image that keep-loaded watches, if docker is among the programs")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {

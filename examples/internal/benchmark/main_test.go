@@ -37,6 +37,7 @@ func TestRun(t *testing.T) {
 	require.Len(t, siblings, 3)
 	assert.Equal(t, siblings[2], siblings[1], "each shared layer is downloaded once")
 	assert.Contains(t, out, "| (d) 5 % new: sent by the registry, of all, 10 runs | ")
+	assert.Contains(t, out, "| big (4 × 2.56 MiB) | 13 | 2 | ")
 }
 
 // The same of what is slow, what refuses, and the number of connections. On layers
@@ -44,7 +45,7 @@ func TestRun(t *testing.T) {
 func TestRunWithLimits(t *testing.T) {
 	t.Parallel()
 	out := runAll(t, "-scale", "0.001", "-repeat", "1", "-works", "small", "-links", straight,
-		"-kill=false", "-sources=false", "-refresh=false", "-loads=false", "-refused", "1", "-connections", "16")
+		"-kill=false", "-sources=false", "-refresh=false", "-loads=false", "-fill=false", "-refused", "1", "-connections", "16")
 	for _, want := range []string{
 		"| at 1/200 | 1 | ", "| mirror, own registry | 1 | ", "| single (1 × 0.16 MiB) | default | 1 | ",
 		"| few (5 × 0.004 MiB) | docker-cache | 1 | ", "| limit | runs | default | 16 | default, of the best |", "| 3 requests a second | 1 | ",
