@@ -18,8 +18,8 @@
 //     cache/tarball, the format; cache/atomicfile; cache/bucket, the same promises
 //     on an object store; cache/loader, from a tarball into a container engine, and
 //     cache/loader/keep, which does so whenever there is a new one; cache/dataroot, an
-//     engine's data root with images in it; and cache/server, the directory as a
-//     registry.
+//     engine's data root with images in it; cache/history, the log of what was done;
+//     and cache/server, the directory as a registry.
 //   - [github.com/dockercache/dockercache/registry/registrytest] and
 //     artifacts/artifactstest are a registry and the Actions API in process, with
 //     named faults, for tests.

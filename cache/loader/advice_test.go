@@ -29,6 +29,18 @@ func TestAdvice(t *testing.T) {
 	})
 }
 
+func TestProduct(t *testing.T) {
+	eachKind(t, func(t *testing.T, o enginetest.Options) {
+		want := "docker"
+		if o.Kind == enginetest.Podman {
+			want = "podman"
+		}
+		assert.Equal(t, want, Product(connect(t, enginetest.New(t, o))))
+	})
+	assert.Equal(t, "containerd", Product(&containerd{}))
+	assert.Empty(t, Product(nil))
+}
+
 func TestLacksProgram(t *testing.T) {
 	process := t.TempDir()
 	assert.False(t, lacksProgram(process, "unpigz"), "the environment cannot be read")

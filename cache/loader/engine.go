@@ -160,6 +160,21 @@ func Open(ctx context.Context, host Host) (Engine, error) {
 	return openDocker(ctx, host)
 }
 
+// Product returns which engine one of this package is, "docker", "podman" or "containerd", without
+// asking it; "" for another.
+func Product(e Engine) string {
+	switch e := e.(type) {
+	case *containerd:
+		return "containerd"
+	case *docker:
+		if e.podman {
+			return "podman"
+		}
+		return "docker"
+	}
+	return ""
+}
+
 // chainHas returns the layers of an image that a store has which knows layers by
 // their chains, as Docker's classic store and podman's do: a layer is there only
 // on top of all that are below it. rootFS are the diff IDs of the local images.

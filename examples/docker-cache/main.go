@@ -23,6 +23,7 @@ import (
 	"github.com/dockercache/dockercache/artifacts"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/buildflags"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/naming"
@@ -56,6 +57,7 @@ type options struct {
 	s3          store.S3
 	jobs        cli.Count
 	sample      bool
+	history     report.History
 }
 
 var program = cli.Program{
@@ -91,6 +93,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.JSONFlag("print one JSON object for each image")
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
+		o.history.Register(f.FlagSet)
 		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
 		f.Section("Images, and what their tarballs are called")
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+"); without IMAGE it must be the run's")
@@ -143,7 +146,7 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.checkPlatforms(); err != nil {
 		return err
 	}
-	if err := o.registry.Check(); err != nil {
+	if err := errors.Join(o.registry.Check(), o.history.Check()); err != nil {
 		return err
 	}
 	if err := cli.FlagsFirst(args, "an IMAGE"); err != nil {
@@ -288,6 +291,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	if err != nil {
 		out.Fail(err) // once for all images
 	}
+	o.history.Open("docker-cache", store.Local(o.dir), out)
 	results := make([]*report.Stocked, len(o.images)*len(o.platforms))
 	var group errgroup.Group
 	group.SetLimit(int(o.jobs))
@@ -303,6 +307,9 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 			r.End(imageErr, out.Advice(imageErr))
 			r.Late = errors.Is(imageErr, registryflags.ErrRunTime)
 			r.Log(out)
+			if err == nil {
+				o.history.Append(ctx, r.Record())
+			}
 			results[i] = r
 			out.Print(r, r.Text())
 			return nil
@@ -366,6 +373,7 @@ func (o *options) stock(ctx context.Context, find finder, dir store.Store, platf
 	if err := o.checkNames(r.Image, platform, names); err != nil {
 		return err
 	}
+	timing.Begin(&r.Timing, timing.Resolve)
 	remote, from, end, err := find(ctx, platform, r.Image, names)
 	if err != nil {
 		return err
@@ -375,7 +383,7 @@ func (o *options) stock(ctx context.Context, find finder, dir store.Store, platf
 	put.Provenance, put.Group = from, names.Group
 	progress, done := out.Track(names.Tarball)
 	defer done()
-	put.Progress = progress
+	put.Progress, put.Observer = progress, &r.Timing
 	result, err := dir.Stock(ctx, names.Tarball, names.RepoTag, remote, &put)
 	r.Source, r.Digest = remote.Source(), remote.Digest().String()
 	r.Put(result)

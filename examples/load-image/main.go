@@ -18,6 +18,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
@@ -58,6 +59,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which this user's processes that load the same image find each other (default: one of this user's, below XDG_RUNTIME_DIR or the temporary one)")
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
 		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback: where a policy judges pulls by their names, as containerd's verifiers do")
+		o.history.Register(f.FlagSet)
 		f.JSONFlag("print one JSON object for each image")
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage)
@@ -85,6 +87,7 @@ type options struct {
 	openDir                        func() (store.Store, error) // once for all images
 	engine                         loader.Engine
 	sent                           bool // anything to the engine
+	history                        report.History
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -94,7 +97,7 @@ func (o *options) Check(args []string) (err error) {
 	if err := cli.Images(args); err != nil {
 		return err
 	}
-	if err := o.naming.Check(args); err != nil {
+	if err := errors.Join(o.naming.Check(args), o.history.Check()); err != nil {
 		return err
 	}
 	if o.branch, err = o.naming.Branch(o.branch); err != nil {
@@ -135,6 +138,7 @@ func (o *options) checkPlatform() error {
 // to one disk.
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	o.openDir = sync.OnceValues(func() (store.Store, error) { return store.Open(ctx, o.dir, nil, &o.s3) })
+	o.history.Open("load-image", store.Local(o.dir), out)
 	missing := 0
 	for _, image := range o.images {
 		if ctx.Err() != nil {
@@ -151,6 +155,7 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		}
 		o.sent = o.sent || r.BytesStreamed > 0
 		r.End(err, outcome, out.Advice(err))
+		o.history.Append(ctx, r.Record())
 		out.Print(r, r.Text())
 	}
 	o.advise(ctx, out)
@@ -176,6 +181,7 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	if err != nil {
 		return err
 	}
+	timing.Begin(&r.Timing, timing.Look)
 	dir, err := o.openDir()
 	if err != nil {
 		return err
@@ -195,15 +201,17 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 			r.Digest = t.Image.Digest().String()
 		}
 	}
+	timing.Begin(&r.Timing, timing.Find)
 	if err == nil && o.engine == nil {
 		o.engine, err = loader.Open(ctx, o.host)
 	}
 	if err != nil {
 		return err
 	}
+	r.Engine = loader.Product(o.engine)
 	progress, end := out.Track(names.Tarball)
 	defer end()
-	load.Progress, load.Unpacking, load.Logger = progress, progress, out.Log
+	load.Progress, load.Unpacking, load.Observer, load.Logger = progress, progress, &r.Timing, out.Log
 	done, err := loader.Load(ctx, o.engine, t, &load)
 	r.Outcome, r.BytesStreamed, r.BytesTotal = string(done.Outcome), done.Streamed, done.Total
 	if err == nil && r.Note == "" {

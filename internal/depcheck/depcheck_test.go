@@ -72,6 +72,7 @@ func TestPackagesAreLean(t *testing.T) {
 		"artifacts":             {"github.com/aws/"},
 		"cache":                 {"net/http", "github.com/aws/"},
 		"cache/atomicfile":      {"net", "net/http", "github.com/google/", module + "/cache/tarball"},
+		"cache/history":         {"net", "net/http", "github.com/google/", module + "/cache", module + "/cache/tarball"},
 		"cache/internal/fetch":  {"net/http", module + "/cache", module + "/cache/atomicfile"},
 		"cache/internal/sys":    {"net", "net/http", "github.com/google/"},
 		"cache/tarball":         {"net/http", module + "/cache", module + "/cache/atomicfile", module + "/cache/internal/fetch"},

@@ -75,6 +75,8 @@ func typeOf(t reflect.Type) string {
 		return "boolean"
 	case reflect.Struct:
 		return "object"
+	case reflect.Map:
+		return "object of " + typeOf(t.Elem()) + "s"
 	case reflect.Slice:
 		return "list of " + typeOf(t.Elem()) + "s"
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 )
 
@@ -44,10 +45,12 @@ type Stocked struct {
 	Platform        string  `json:"platform"` // that was asked for, OS/ARCH[/VARIANT]
 
 	Sources []Source `json:"sources"` // what each gave, the preferred first
+	Phases  Phases   `json:"phases"`  // how long each took
 
-	Start        time.Time `json:"-"`
-	OneOfSeveral bool      `json:"-"` // platforms of the image, see What
-	Late         bool      `json:"-"` // the time for the run was over before it was done
+	Timing       timing.Recorder `json:"-"` // observes the work
+	Start        time.Time       `json:"-"`
+	OneOfSeveral bool            `json:"-"` // platforms of the image, see What
+	Late         bool            `json:"-"` // the time for the run was over before it was done
 }
 
 // What is what was asked for, quoted, with the platform if there are several.
@@ -73,6 +76,7 @@ func (r *Stocked) End(err error, advice string) {
 	if r.Seconds = seconds(r.Start); r.Sources == nil {
 		r.Sources = []Source{}
 	}
+	r.Phases = end(&r.Timing)
 	if err != nil {
 		r.Outcome, r.Error, r.Advice = Failed, err.Error(), advice
 	}
@@ -170,14 +174,17 @@ type Loaded struct {
 	Error         string  `json:"error"`  // "" unless missing or failed
 	Advice        string  `json:"advice"` // what to do about the error
 	Note          string  `json:"note"`   // what is special about the tarball, "" for nothing
+	Phases        Phases  `json:"phases"` // how long each took
 
-	Start time.Time `json:"-"`
+	Timing timing.Recorder `json:"-"` // observes the work
+	Engine string          `json:"-"` // what it is, see [loader.Product]; "" if it did not come to that
+	Start  time.Time       `json:"-"`
 }
 
 // End ends the work on the image; with an error by this outcome. The advice is what to
 // do about the error.
 func (r *Loaded) End(err error, outcome, advice string) {
-	r.Seconds = seconds(r.Start)
+	r.Seconds, r.Phases = seconds(r.Start), end(&r.Timing)
 	if err != nil {
 		r.Outcome, r.Error, r.Advice = outcome, err.Error(), advice
 	}

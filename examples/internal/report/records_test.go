@@ -19,9 +19,9 @@ import (
 // The field names and their types are a contract.
 func TestJSONFields(t *testing.T) {
 	for want, record := range map[string]any{
-		`{"image":"","source":"","tarball":"","digest":"","outcome":"","bytes_total":0,"bytes_downloaded":0,"bytes_reused":0,"bytes_cloned":0,"bytes_copied":0,"bytes_resumed":0,"seconds":0,"error":"","advice":"","platform":"","sources":[{"repository":"","bytes":0,"bytes_duplicate":0,"bytes_per_second":0,"requests":0,"refused":0,"first_byte_seconds":0,"seconds":0,"connections_mean":0,"connections_most":0}]}`: Stocked{Sources: []Source{{}}},
-		`{"image":"","tarball":"","digest":"","outcome":"","bytes_streamed":0,"bytes_total":0,"seconds":0,"error":"","advice":"","note":""}`: Loaded{},
-		`{"name":"","reference":"","artifact":"","file":"","run_id":0,"run_attempt":0,"branch":""}`:                                          Output{},
+		`{"image":"","source":"","tarball":"","digest":"","outcome":"","bytes_total":0,"bytes_downloaded":0,"bytes_reused":0,"bytes_cloned":0,"bytes_copied":0,"bytes_resumed":0,"seconds":0,"error":"","advice":"","platform":"","sources":[{"repository":"","bytes":0,"bytes_duplicate":0,"bytes_per_second":0,"requests":0,"refused":0,"first_byte_seconds":0,"seconds":0,"connections_mean":0,"connections_most":0}],"phases":{}}`: Stocked{Sources: []Source{{}}},
+		`{"image":"","tarball":"","digest":"","outcome":"","bytes_streamed":0,"bytes_total":0,"seconds":0,"error":"","advice":"","note":"","phases":{}}`: Loaded{},
+		`{"name":"","reference":"","artifact":"","file":"","run_id":0,"run_attempt":0,"branch":""}`:                                                      Output{},
 	} {
 		raw, err := json.Marshal(record)
 		require.NoError(t, err)

@@ -103,9 +103,9 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // Recorded reports whether a file is what package cache records beside a tarball: when it
-// was last used, and when it was hashed.
+// was last used, and when it was hashed; or the log of what was done.
 func Recorded(name string) bool {
-	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".mark") || strings.HasSuffix(name, ".verified"))
+	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".mark") || strings.HasSuffix(name, ".verified") || strings.HasSuffix(name, ".jsonl"))
 }
 
 func holds(ts *testscript.TestScript, _ bool, args []string) {

@@ -59,6 +59,14 @@ func Open(ctx context.Context, at string, o *cache.Options, s3 *S3) (Store, erro
 // IsBucket reports whether text is the address of a bucket, and not a path.
 func IsBucket(text string) bool { return bucket.IsAddress(text) }
 
+// Local returns a path; "" for the address of a bucket.
+func Local(at string) string {
+	if IsBucket(at) {
+		return ""
+	}
+	return at
+}
+
 // Join returns the path or the address of what is called name at a path or an address.
 func Join(at, name string) string {
 	if IsBucket(at) { // "//" stays
