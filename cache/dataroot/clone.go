@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dockercache/dockercache/cache/internal/sys"
+	"github.com/dockercache/dockercache/cache/timing"
 )
 
 // CloneOptions of [Dir.Clone]. The zero value of each field works.
@@ -20,6 +21,9 @@ type CloneOptions struct {
 	// NoCopy makes it fail where blocks cannot be shared: a copy of a large template takes
 	// longer than a load. The error wraps [ErrUnsupported].
 	NoCopy bool
+	// Observer, when not nil, is told what Clone does: [timing.Look], [timing.Clone],
+	// [timing.Mount]. The last phase has ended when Clone returns.
+	Observer timing.Observer
 }
 
 // A Way is how a clone got its bytes.
@@ -64,6 +68,8 @@ func (d *Dir) Clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 	if o == nil {
 		o = &CloneOptions{}
 	}
+	timing.Begin(o.Observer, timing.Look)
+	defer timing.End(o.Observer)
 	c, err := d.clone(ctx, name, at, o)
 	if err != nil {
 		return nil, fmt.Errorf("dataroot: clone %s at %s: %w", name, at, err)
@@ -98,10 +104,12 @@ func (d *Dir) clone(ctx context.Context, name, at string, o *CloneOptions) (*Clo
 	}
 	defer f.Close() // the loop device keeps it
 	c := &Clone{At: at, Template: t}
+	timing.Begin(o.Observer, timing.Clone)
 	sys.AtStep("copy")
 	if c.Way, c.Copied, err = copyTemplate(ctx, f, src, t.Record.Size, o.NoCopy); err != nil {
 		return nil, err
 	}
+	timing.Begin(o.Observer, timing.Mount)
 	sys.AtStep("mount")
 	if err := mountAt(ctx, f, t.Record.Size, dir, at); err != nil {
 		return nil, err

@@ -58,6 +58,7 @@ type options struct {
 	jobs        cli.Count
 	sample      bool
 	history     report.History
+	metrics     report.Metrics
 }
 
 var program = cli.Program{
@@ -94,6 +95,7 @@ Exit codes: 0 all is well, 1 at least one image failed, 2 wrong usage,
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage + ", and what each source gave")
 		o.history.Register(f.FlagSet)
+		o.metrics.Register(f.FlagSet)
 		f.BoolVar(&o.sample, "sample", false, "stock sample images from a registry in this process; needs no network and no other flag")
 		f.Section("Images, and what their tarballs are called")
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+"); without IMAGE it must be the run's")
@@ -247,9 +249,19 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	}
 	out.Remind(o.naming.Remark(o.images, o.branch))
 	results := o.stockAll(limited, out)
-	report.Summarize(out, results, os.Getenv("GITHUB_STEP_SUMMARY"))
+	var notes []string
+	summary := os.Getenv("GITHUB_STEP_SUMMARY")
+	if summary != "" {
+		if saved := o.history.Saved(savedDays); saved != "" {
+			notes = append(notes, saved)
+		}
+	}
+	report.Summarize(out, results, summary, notes...)
 	return out.Code(ctx)
 }
+
+// savedDays is of how many days a summary says what loads have saved.
+const savedDays = 7
 
 // stockSample stocks the sample's images by the same code as any others.
 func (o *options) stockSample(ctx, limited context.Context, out *cli.Output) int {
@@ -274,6 +286,7 @@ func (o *options) stockSample(ctx, limited context.Context, out *cli.Output) int
 // not stop the others.
 func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stocked {
 	o.open.Logger = out.Log
+	began := time.Now()
 	client, err := o.registry.Client(out, o.client)
 	var dir, from store.Store
 	if err == nil {
@@ -316,6 +329,7 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 		})
 	}
 	_ = group.Wait() // no function returns an error
+	o.metrics.Stocked(out, began, results)
 	out.Remind(report.Late(ctx, results))
 	return results
 }

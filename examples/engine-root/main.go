@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,12 +18,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/dataroot"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
@@ -77,6 +80,7 @@ Run "engine-root help COMMAND" for the flags of a command.
 			f.StringVar(&o.name, "template", "", "the `NAME` that the template was built with (default: the name of the image's tarball)")
 			f.StringVar(&o.mount, "mount", "", "an empty directory, `DIR`, that becomes the engine's data root")
 			f.BoolVar(&o.clone.NoCopy, "no-copy", false, "fail where the file system cannot share blocks, rather than copy")
+			o.history.Register(f.FlagSet)
 			f.BoolVar(&o.anyVersion, "any-version", false, "clone the template of another version of the engine too, where there is none of this one")
 		}, (*options).cloneImage),
 		command("discard", " DIR...", func(*options, *cli.FlagSet) {}, (*options).discard),
@@ -109,6 +113,7 @@ type options struct {
 	build                                           dataroot.BuildOptions
 	clone                                           dataroot.CloneOptions
 	limits                                          cache.PruneOptions
+	history                                         report.History
 	run                                             func(o *options, ctx context.Context, out *cli.Output) error
 }
 
@@ -200,6 +205,9 @@ func (o *options) Check(args []string) (err error) {
 		if o.branch, err = o.naming.Branch(o.branch); err != nil {
 			return err
 		}
+	}
+	if err := o.history.Check(); err != nil {
+		return err
 	}
 	o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet)
 	if err == nil && o.roots == "" {
@@ -376,9 +384,27 @@ func (o *options) each(ctx context.Context, out *cli.Output, do func(t *dataroot
 }
 
 func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
+	o.history.Open("engine-root", cmp.Or(store.Local(o.dir), o.roots), out)
+	var phases timing.Recorder
+	o.clone.Observer = &phases
+	begun := time.Now()
+	timing.Begin(&phases, timing.Look)
+	c, err := o.cloneTemplate(ctx)
+	record := &report.Root{}
+	if err == nil {
+		record = report.NewClone(o.roots, c)
+	}
+	o.history.Append(ctx, record.Record(o.arguments[0], begun, &phases, err))
+	if err == nil {
+		out.Print(record, record.Text())
+	}
+	return err
+}
+
+func (o *options) cloneTemplate(ctx context.Context) (*dataroot.Clone, error) {
 	base, err := o.base()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t, err := o.templates.Find(ctx, base, o.engine)
 	if o.anyVersion && errors.Is(err, dataroot.ErrNoTemplate) {
@@ -391,18 +417,12 @@ func (o *options) cloneImage(ctx context.Context, out *cli.Output) error {
 		err = errors.Join(err, listErr)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := o.holds(&t); err != nil {
-		return err
+		return nil, err
 	}
-	c, err := o.templates.Clone(ctx, t.Name, o.mount, &o.clone)
-	if err != nil {
-		return err
-	}
-	record := report.NewClone(o.roots, c)
-	out.Print(record, record.Text())
-	return nil
+	return o.templates.Clone(ctx, t.Name, o.mount, &o.clone)
 }
 
 // holds returns an error if a template does not hold the image that was asked for: tarballs of

@@ -60,6 +60,7 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
 		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback: where a policy judges pulls by their names, as containerd's verifiers do")
 		o.history.Register(f.FlagSet)
+		o.metrics.Register(f.FlagSet)
 		f.JSONFlag("print one JSON object for each image")
 		f.QuietFlag()
 		f.VerboseFlag(cli.VerboseUsage)
@@ -88,6 +89,7 @@ type options struct {
 	engine                         loader.Engine
 	sent                           bool // anything to the engine
 	history                        report.History
+	metrics                        report.Metrics
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -139,7 +141,8 @@ func (o *options) checkPlatform() error {
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	o.openDir = sync.OnceValues(func() (store.Store, error) { return store.Open(ctx, o.dir, nil, &o.s3) })
 	o.history.Open("load-image", store.Local(o.dir), out)
-	missing := 0
+	missing, began := 0, time.Now()
+	var results []*report.Loaded
 	for _, image := range o.images {
 		if ctx.Err() != nil {
 			break
@@ -156,8 +159,10 @@ func (o *options) Run(ctx context.Context, out *cli.Output) int {
 		o.sent = o.sent || r.BytesStreamed > 0
 		r.End(err, outcome, out.Advice(err))
 		o.history.Append(ctx, r.Record())
+		results = append(results, r)
 		out.Print(r, r.Text())
 	}
+	o.metrics.Loaded(out, began, results)
 	o.advise(ctx, out)
 	if code := out.Code(ctx); code != cli.OK || missing == 0 {
 		return code

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/history"
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
+	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
 )
@@ -59,6 +63,7 @@ type upstream struct {
 	client  *registry.Client
 	dir     *cache.Dir
 	scheme  tagging.Scheme
+	history *report.History
 }
 
 // Allows implements [server.Upstream].
@@ -72,11 +77,23 @@ func (u *upstream) Manifest(ctx context.Context, ref string) ([]byte, types.Medi
 
 // Stock implements [server.Upstream].
 func (u *upstream) Stock(ctx context.Context, image server.Missing, incoming func(*cache.Incoming)) (*cache.Result, error) {
-	result, err := u.stock(ctx, image, incoming)
+	r := &report.Stocked{Image: image.Repository, Digest: image.Digest.String(), Start: time.Now()}
+	if image.Tag != "" {
+		r.Image += ":" + image.Tag
+	}
+	result, err := u.stock(ctx, image, incoming, &r.Timing)
+	if result != nil {
+		r.Put(result)
+	}
+	r.End(err, "")
+	record := r.Record()
+	record.Kind = history.Fill
+	u.history.Append(ctx, record)
 	return result, kindOf(err)
 }
 
-func (u *upstream) stock(ctx context.Context, image server.Missing, incoming func(*cache.Incoming)) (*cache.Result, error) {
+func (u *upstream) stock(ctx context.Context, image server.Missing, incoming func(*cache.Incoming), observer timing.Observer) (*cache.Result, error) {
+	timing.Begin(observer, timing.Resolve)
 	remote, ref, err := u.resolve(ctx, image)
 	if err != nil {
 		return nil, err
@@ -98,7 +115,7 @@ func (u *upstream) stock(ctx context.Context, image server.Missing, incoming fun
 	if err != nil {
 		return nil, err
 	}
-	return u.dir.Stock(ctx, names.Tarball, ref, remote, &cache.PutOptions{Group: names.Group, Incoming: incoming})
+	return u.dir.Stock(ctx, names.Tarball, ref, remote, &cache.PutOptions{Group: names.Group, Incoming: incoming, Observer: observer})
 }
 
 // resolve finds an image by the index that the client has got, so that it is stocked with

@@ -20,6 +20,7 @@ import (
 	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
+	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/tagging"
@@ -68,6 +69,7 @@ Exit codes: 1 it cannot serve, 2 wrong usage, 130 interrupted.
 		o.scheme = tagging.Scheme{KeepTag: true, Repository: true, Platform: true, NoSuffix: true}
 		f.Var(&o.scheme, "naming", "what the tarballs' names are made of, as `SCHEME`, see docker-cache; the platform must be in it")
 		f.Var((*cli.Size)(&o.open.Quota), "quota", "how much all files in DIR may take, as `SIZE`, such as 500GB (default: what the disk has)")
+		o.history.Register(f.FlagSet)
 		o.upstream.Register(f.FlagSet)
 		return o
 	},
@@ -85,6 +87,7 @@ type options struct {
 	scheme              tagging.Scheme
 	upstream            registryflags.Flags
 	open                cache.Options
+	history             report.History
 
 	server server.Options
 }
@@ -139,7 +142,7 @@ func (o *options) checkFill() error {
 	case len(o.fill) > 0 && !o.scheme.Platform:
 		return fmt.Errorf("-naming %s: images of several platforms would be one tarball: add +platform", &o.scheme)
 	}
-	return o.upstream.Check()
+	return errors.Join(o.upstream.Check(), o.history.Check())
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
@@ -162,7 +165,8 @@ func (o *options) serve(ctx context.Context, out *cli.Output) error {
 		if err != nil {
 			return err
 		}
-		o.server.Upstream = &upstream{o.fill, client, dir.(*cache.Dir), o.scheme}
+		o.history.Open("serve-cache", o.dir, out)
+		o.server.Upstream = &upstream{o.fill, client, dir.(*cache.Dir), o.scheme, &o.history}
 	}
 	handler := server.NewOf(dir, &o.server)
 	images, err := handler.Look(ctx) // fails now rather than at a request

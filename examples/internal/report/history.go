@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
+	"github.com/dockercache/dockercache/artifacts/workflow"
 	"github.com/dockercache/dockercache/cache/history"
 	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
@@ -41,6 +45,16 @@ func end(r *timing.Recorder) Phases {
 var PhaseNames = []timing.Phase{
 	timing.Resolve, timing.Look, timing.Lock, timing.FirstByte, timing.Fetch, timing.Copy, timing.Hash, timing.Send, timing.Publish,
 	timing.Find, timing.Stream, timing.Engine, timing.Verify, timing.Clone, timing.Mount,
+}
+
+// summary is the phases for a summary, in the order of [PhaseNames].
+func (p Phases) summary() (all []workflow.SummaryPhase) {
+	for _, n := range PhaseNames {
+		if seconds, ok := p[n]; ok {
+			all = append(all, workflow.SummaryPhase{Name: strings.ReplaceAll(string(n), "_", " "), Duration: time.Duration(seconds * float64(time.Second))})
+		}
+	}
+	return all
 }
 
 // Record is what the log of a directory has of a stock.
@@ -81,6 +95,7 @@ type History struct {
 
 	program string
 	log     *history.Log // nil: nothing is recorded
+	at      string       // its directory
 	out     *cli.Output
 	warn    sync.Once
 }
@@ -105,8 +120,38 @@ func (h *History) Open(program, dir string, out *cli.Output) {
 		dir = h.dir
 	}
 	if h.on && dir != "" {
-		h.program, h.out, h.log = program, out, history.Open(dir, nil)
+		h.program, h.out, h.log, h.at = program, out, history.Open(dir, nil), dir
 	}
+}
+
+// Saved says what loads have saved in the last days, by the log; "" if it does not know, or the
+// log is not read.
+func (h *History) Saved(days int) string {
+	if h.log == nil {
+		return ""
+	}
+	now := time.Now()
+	since := now.AddDate(0, 0, -days)
+	records, _, err := history.Read(h.at, since.AddDate(0, 0, -days)) // older ones say how fast registries are
+	if err != nil {
+		return ""
+	}
+	all := history.Summarize(records, &history.SummaryOptions{Since: since}).All
+	s := all.Saving
+	if s.Loads == 0 {
+		return ""
+	}
+	return fmt.Sprintf("In the last %d days %d loads that could be compared took %s; plain pulls would have taken %s to %s. See cache-admin report.",
+		days, s.Loads, about(s.Seconds), about(s.PullLeast), about(s.PullMost))
+}
+
+// about is a duration in seconds for people.
+func about(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
 }
 
 // Append records what was done with one image. Where that fails, a warning says so once; none

@@ -61,6 +61,14 @@ func (r *Stocked) What() string {
 	return strconv.Quote(r.Image)
 }
 
+// label is what was asked for, with the platform if there are several.
+func (r *Stocked) label() string {
+	if r.OneOfSeveral {
+		return r.Image + " for " + r.Platform
+	}
+	return r.Image
+}
+
 // Put takes over what [cache.Dir.Put] did.
 func (r *Stocked) Put(put *cache.Result) {
 	r.Outcome, r.BytesTotal, r.BytesDownloaded = string(put.Outcome), put.Total, put.Downloaded
@@ -111,26 +119,26 @@ func (r *Stocked) Text() string {
 }
 
 // Summarize ends the report of docker-cache: in Actions with a notice, and a table in
-// the step's summary.
-func Summarize(out *cli.Output, results []*Stocked, file string) {
+// the step's summary, with what is off and notes.
+func Summarize(out *cli.Output, results []*Stocked, file string, notes ...string) {
 	count := map[string]int{}
 	rows := make([]workflow.SummaryRow, len(results))
+	var hints []string
 	for i, r := range results {
 		count[r.Outcome]++
-		image := r.Image
-		if r.OneOfSeveral {
-			image += " for " + r.Platform
-		}
 		rows[i] = workflow.SummaryRow{
-			Image: image, Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
+			Image: r.label(), Outcome: r.Outcome, Source: r.Source, Size: r.BytesTotal, Downloaded: r.BytesDownloaded, Reused: r.BytesReused, Resumed: r.BytesResumed,
 			Start: r.Start, Duration: time.Duration(r.Seconds * float64(time.Second)), Error: r.Error, Advice: r.Advice,
-			Sources: summarySources(r.Sources, out.Verbose()),
+			Phases: r.Phases.summary(), Sources: summarySources(r.Sources, out.Verbose()),
+		}
+		if off := r.off(); off != "" {
+			hints = append(hints, r.label()+": "+off)
 		}
 	}
 	out.Notice(fmt.Sprintf("%d images: %d stocked, %d unchanged, %d superseded, %d failed",
 		len(rows), count[string(cache.Stocked)], count[string(cache.Unchanged)], count[string(cache.Superseded)], count[Failed]))
 	if file != "" {
-		if err := workflow.AppendSummary(file, rows, nil); err != nil {
+		if err := workflow.AppendSummary(file, rows, append(hints, notes...)); err != nil {
 			out.Warn(fmt.Sprintf("write the summary: %v", err))
 		}
 	}

@@ -1,11 +1,15 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/dockercache/dockercache/cache/dataroot"
+	"github.com/dockercache/dockercache/cache/history"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 )
 
@@ -67,6 +71,24 @@ func NewClone(dir string, c *dataroot.Clone) *Root {
 		r.Outcome = Mounted
 	}
 	return r
+}
+
+// Record is what the log of a directory has of a clone for an image, which was begun at a time; err
+// is why there is none.
+func (r *Root) Record(image string, begun time.Time, phases *timing.Recorder, err error) history.Record {
+	h := history.Record{
+		Kind: history.Clone, Outcome: r.Outcome, Image: image, Tarball: name(r.Template), Engine: r.Engine,
+		BytesTotal: r.BytesAllocated, Seconds: seconds(begun), Phases: end(phases),
+	}
+	if len(r.Images) == 1 {
+		h.Digest = r.Images[0].Digest
+	}
+	if err != nil {
+		if h.Outcome, h.Error = Failed, err.Error(); errors.Is(err, dataroot.ErrNoTemplate) {
+			h.Outcome = Missing
+		}
+	}
+	return h
 }
 
 // Text is the record for people.
