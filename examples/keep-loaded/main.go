@@ -26,6 +26,7 @@ import (
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/loader/keep"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/engineflags"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/store"
 	"github.com/dockercache/dockercache/tagging"
@@ -59,7 +60,7 @@ begin, or with -once at least one image failed, 2 wrong usage, 130 interrupted.
 		o.s3.RegisterReads(f.FlagSet)
 		f.Var(&o.branches, "branch", "only tarballs of images that were built from this `BRANCH`, by the suffix of their names; several are separated by commas (default: all)")
 		f.Var(&o.rules, "rules", "which branch gives which suffix: `BRANCH=SUFFIX`, or PREFIX*=SUFFIX, separated by commas; the SUFFIX * is made of the branch")
-		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
+		o.at.Register(f.FlagSet, &o.keep.Load)
 		f.IntVar(&o.keep.Versions, "versions", 2, "how many versions, `N`, of each tarball's image stay in the engine, the newest included; 0: all")
 		f.BoolVar(&o.keep.Pin, "pin", false, "mark the newest version as one that Kubernetes' kubelet does not remove: containerd only")
 		f.StringVar(&o.keep.State, "state", "", "the `FILE` that records what was loaded (default: one below STATE_DIRECTORY, XDG_STATE_HOME or ~/.local/state)")
@@ -79,9 +80,6 @@ begin, or with -once at least one image failed, 2 wrong usage, 130 interrupted.
 		f.JSONFlag("print one JSON object for each load")
 		f.VerboseFlag(cli.VerboseUsage)
 
-		f.Section("Loading")
-		f.StringVar(&o.keep.Load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which this user's processes that load the same image find each other (default: one of this user's, below XDG_RUNTIME_DIR or the temporary one)")
-		f.BoolVar(&o.keep.Load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback")
 		return o
 	},
 }
@@ -89,16 +87,16 @@ begin, or with -once at least one image failed, 2 wrong usage, 130 interrupted.
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	flags                *flag.FlagSet
-	dir, address, listen string
-	branches             cli.CommaList
-	rules                tagging.Rules
-	s3                   store.S3
-	busy                 cli.List
-	busyFor              cli.Duration
-	once                 bool
-	keep                 keep.Options
-	host                 loader.Host
+	flags       *flag.FlagSet
+	dir, listen string
+	branches    cli.CommaList
+	rules       tagging.Rules
+	s3          store.S3
+	busy        cli.List
+	busyFor     cli.Duration
+	once        bool
+	keep        keep.Options
+	at          engineflags.Flags
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -120,12 +118,7 @@ func (o *options) Check(args []string) (err error) {
 			return fmt.Errorf("-addr %q would answer every network that this machine is on: name the HOST, 0.0.0.0 if that is what you want", o.listen)
 		}
 	}
-	if o.address == "" {
-		o.host, err = loader.Environment(os.Getenv)
-	} else {
-		o.host, err = loader.ParseHost(o.address)
-	}
-	if err != nil {
+	if err := o.at.Check(); err != nil {
 		return err
 	}
 	if o.dir, err = o.s3.Dir(o.dir, o.flags); err != nil {
@@ -180,7 +173,7 @@ func (o *options) stateFile() (string, error) {
 	if store.IsBucket(o.dir) || err != nil {
 		at = o.dir
 	}
-	key := sha256.Sum256([]byte(at + "\n" + o.host.Address + "\n" + os.Getenv("CONTAINERD_NAMESPACE")))
+	key := sha256.Sum256([]byte(at + "\n" + o.at.Host.Address + "\n" + os.Getenv("CONTAINERD_NAMESPACE")))
 	return filepath.Join(dir, fmt.Sprintf("keep-loaded-%x.json", key[:6])), nil
 }
 
@@ -208,7 +201,7 @@ func (o *options) run(ctx context.Context, out *cli.Output) error {
 	if dir, ok := from.(*cache.Dir); ok {
 		watched = keep.Directory(dir)
 	}
-	keeper, err := keep.New(watched, func(ctx context.Context) (loader.Engine, error) { return loader.Open(ctx, o.host) }, &o.keep)
+	keeper, err := keep.New(watched, func(ctx context.Context) (loader.Engine, error) { return loader.Open(ctx, o.at.Host) }, &o.keep)
 	if err != nil {
 		return err
 	}

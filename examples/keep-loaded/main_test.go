@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -27,34 +26,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"keep-loaded": main})
 }
 
-// The scripts run the program against an engine in this process, $DOCKER_HOST, of each kind,
-// and with a directory dir that has the tarballs of registry.test/ci/image:jammy-1, of the
-// layers a and b, and :noble-1, of a, b, c.
+// The scripts run the program against engines, see [scripttest.RunEngines].
 func TestScripts(t *testing.T) {
-	for name, o := range map[string]enginetest.Options{
-		"classic":    {Kind: enginetest.Classic},
-		"containerd": {Kind: enginetest.Containerd},
-		"podman":     {Kind: enginetest.Podman},
-	} {
-		t.Run(name, func(t *testing.T) { runScripts(t, o) })
-	}
-}
-
-func runScripts(t *testing.T, o enginetest.Options) {
-	engine := func(ts *testscript.TestScript) *enginetest.Engine { return ts.Value("engine").(*enginetest.Engine) }
-	scripttest.Run(t, func(env *testscript.Env) error {
-		e, err := enginetest.Start(o)
-		if err != nil {
-			return err
-		}
-		env.Defer(e.Close)
-		env.Values["engine"], env.Values["release"] = e, new(func())
-		env.Setenv("DOCKER_HOST", e.Address())
-		scripttest.SetUpBucket(t, env)
-		return errors.Join(
-			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a", "b"),
-			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "a", "b", "c"))
-	}, scripttest.Commands{
+	engine := scripttest.Engine
+	scripttest.RunEngines(t, func(env *testscript.Env) { env.Values["release"] = new(func()) }, scripttest.Commands{
 		// named REF...: the engine has these references and no other.
 		"named": func(ts *testscript.TestScript, _ bool, args []string) {
 			var have []string
@@ -142,7 +117,7 @@ func TestStateFile(t *testing.T) {
 	for _, dir := range []string{"a", "b", "s3://bucket/a"} {
 		for _, address := range []string{"unix:///a", "unix:///b"} {
 			o := options{dir: dir}
-			o.host.Address = address
+			o.at.Host.Address = address
 			file, err := o.stateFile()
 			require.NoError(t, err)
 			assert.Equal(t, "/var/lib/keep-loaded", filepath.Dir(file))

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/engineflags"
 	"github.com/dockercache/dockercache/examples/internal/naming"
 	"github.com/dockercache/dockercache/examples/internal/report"
 	"github.com/dockercache/dockercache/examples/internal/stocked"
@@ -55,10 +55,8 @@ Exit codes: 0 all images are there, 1 at least one failed, 2 wrong usage,
 		f.StringVar(&o.branch, "branch", "", "the `BRANCH` that the images were built from (default "+naming.DefaultBranch+")")
 		o.naming.Register(f.FlagSet)
 		f.StringVar(&o.platform, "platform", "", "the platform of the images, as `OS/ARCH`[/VARIANT], where it is part of the tarball's name (default "+registry.DefaultPlatform().String()+", this machine's)")
-		f.StringVar(&o.address, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT without TLS, or containerd:///PATH for a containerd without Docker (default: as Docker's client finds it)")
-		f.StringVar(&o.load.LockDir, "lock-dir", "", "a directory of this machine, `DIR`, in which this user's processes that load the same image find each other (default: one of this user's, below XDG_RUNTIME_DIR or the temporary one)")
+		o.at.Register(f.FlagSet, &o.load)
 		f.BoolVar(&o.load.Whole, "whole", false, "send the whole tarball, also when the engine has layers of it")
-		f.BoolVar(&o.load.NoPull, "no-pull", false, "send an archive, also to an engine that would rather pull from loopback: where a policy judges pulls by their names, as containerd's verifiers do")
 		o.history.Register(f.FlagSet)
 		o.metrics.Register(f.FlagSet)
 		f.JSONFlag("print one JSON object for each image")
@@ -78,18 +76,18 @@ const savedNote = "written by docker save, not by docker-cache: it is sent whole
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	flags                          *flag.FlagSet
-	dir, branch, address, platform string
-	s3                             store.S3
-	naming                         naming.Flags
-	load                           loader.Options
-	images                         []string
-	host                           loader.Host
-	openDir                        func() (store.Store, error) // once for all images
-	engine                         loader.Engine
-	sent                           bool // anything to the engine
-	history                        report.History
-	metrics                        report.Metrics
+	flags                 *flag.FlagSet
+	dir, branch, platform string
+	s3                    store.S3
+	naming                naming.Flags
+	load                  loader.Options
+	images                []string
+	at                    engineflags.Flags
+	openDir               func() (store.Store, error) // once for all images
+	engine                loader.Engine
+	sent                  bool // anything to the engine
+	history               report.History
+	metrics               report.Metrics
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -108,12 +106,7 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.checkPlatform(); err != nil {
 		return err
 	}
-	if o.address == "" {
-		o.host, err = loader.Environment(os.Getenv)
-	} else {
-		o.host, err = loader.ParseHost(o.address)
-	}
-	if err != nil {
+	if err := o.at.Check(); err != nil {
 		return err
 	}
 	o.dir, err = o.s3.Dir(o.dir, o.flags)
@@ -208,7 +201,7 @@ func (o *options) loadImage(ctx context.Context, r *report.Loaded, out *cli.Outp
 	}
 	timing.Begin(&r.Timing, timing.Find)
 	if err == nil && o.engine == nil {
-		o.engine, err = loader.Open(ctx, o.host)
+		o.engine, err = loader.Open(ctx, o.at.Host)
 	}
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,34 +24,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"load-image": main})
 }
 
-// The scripts run the program against an engine in this process, $DOCKER_HOST, of
-// each kind, and with a directory dir that has the tarballs of
-// registry.test/ci/image:jammy-1, of the layers a and b, and :noble-1, of a, b, c.
+// The scripts run the program against engines, see [scripttest.RunEngines].
 func TestScripts(t *testing.T) {
-	for name, o := range map[string]enginetest.Options{
-		"classic":    {Kind: enginetest.Classic},
-		"containerd": {Kind: enginetest.Containerd},
-		"podman":     {Kind: enginetest.Podman},
-	} {
-		t.Run(name, func(t *testing.T) { runScripts(t, o) })
-	}
-}
-
-func runScripts(t *testing.T, o enginetest.Options) {
-	engine := func(ts *testscript.TestScript) *enginetest.Engine { return ts.Value("engine").(*enginetest.Engine) }
-	scripttest.Run(t, func(env *testscript.Env) error {
-		e, err := enginetest.Start(o)
-		if err != nil {
-			return err
-		}
-		env.Defer(e.Close)
-		env.Values["engine"] = e
-		env.Setenv("DOCKER_HOST", e.Address())
-		scripttest.SetUpBucket(t, env)
-		return errors.Join(
-			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "jammy_main.tar"), "registry.test/ci/image:jammy-1", 5000, "a", "b"),
-			scripttest.Stock(filepath.Join(env.WorkDir, "dir", "noble_main.tar"), "registry.test/ci/image:noble-1", 5000, "a", "b", "c"))
-	}, scripttest.Commands{
+	engine := scripttest.Engine
+	scripttest.RunEngines(t, nil, scripttest.Commands{
 		// digest FILE: $DIGEST is that of the manifest in a tarball, $HEX its digits.
 		"digest": func(ts *testscript.TestScript, _ bool, args []string) {
 			file, err := tarball.Open(ts.MkAbs(args[0]))
