@@ -2,7 +2,7 @@
 //
 //	cache-admin COMMAND [flags] [ARGUMENT...]
 //
-// The commands are list, verify, prune and info. See "cache-admin help" for them, and
+// The commands are list, verify, prune, info and report. See "cache-admin help" for them, and
 // "cache-admin help COMMAND" for the flags of each.
 package main
 
@@ -34,6 +34,8 @@ Looks after a directory of tarballs that docker-cache stocks.
   prune             remove tarballs, and engine-root's templates, beyond the limits,
                     the least recently used first, and what dead writers have left
   info FILE         what is in a tarball, without reading its layers
+  report            what docker-cache and load-image did with it, where their time
+                    went, and what that saved against plain pulls
 
 Run "cache-admin help COMMAND" for the flags of a command.
 `,
@@ -54,6 +56,7 @@ Run "cache-admin help COMMAND" for the flags of a command.
 			return admin.Prune(ctx, dir, &o.limits, out)
 		}),
 		command("info", " FILE", func(*options, *cli.FlagSet) {}, nil), // needs no directory
+		command("report", "", reportFlags, nil),
 	},
 }
 
@@ -68,6 +71,7 @@ type options struct {
 	repairs          bool
 	repair           admin.Repair
 	limits           cache.PruneOptions
+	report           admin.ReportOptions
 	run              func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error
 }
 
@@ -110,6 +114,11 @@ func pruneFlags(o *options, f *cli.FlagSet) {
 	f.BoolVar(&o.limits.DryRun, "dry-run", false, "remove nothing, and print what would be removed")
 }
 
+func reportFlags(o *options, f *cli.FlagSet) {
+	f.Var((*cli.Since)(&o.report.Since), "since", "leave out what was before this `TIME`: a date such as 2026-11-26, in UTC, or how long ago, such as 7d")
+	f.StringVar(&o.report.Plot, "plot", "", "write a picture of where the time went to this `FILE`, as SVG")
+}
+
 // Check finds what is wrong with the arguments and flags, and fills in defaults.
 func (o *options) Check(args []string) (err error) {
 	if err := cli.FlagsFirst(args, "an argument"); err != nil {
@@ -132,13 +141,17 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
-	o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet)
+	if o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet); err == nil && o.name == "report" && store.IsBucket(o.dir) {
+		return errors.New("there is no log in a bucket: give -dir the directory that -history-dir named")
+	}
 	return err
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	err := error(nil)
-	if o.run == nil {
+	if o.name == "report" {
+		err = admin.Report(o.dir, &o.report, out)
+	} else if o.run == nil {
 		err = admin.Info(ctx, o.dir, o.arguments[0], &o.s3, out)
 	} else if dir, openErr := store.Open(ctx, o.dir, &o.open, &o.s3); openErr != nil {
 		err = openErr

@@ -92,3 +92,53 @@ type describedLayer struct {
 	Bytes     int64  `json:"bytes"`
 	Offset    int64  `json:"offset"` // in the file
 }
+
+// reported is what report prints: of all records, and of those of an image, a host, a day.
+type reported struct {
+	By      string `json:"by"`   // all, image, host, day
+	Name    string `json:"name"` // of the image, the host or the day
+	Records int    `json:"records"`
+	First   string `json:"first"` // time of the first record
+	Last    string `json:"last"`
+	Loads   int    `json:"loads"`
+	Hits    int    `json:"hits"` // loads that succeeded
+
+	BytesDownloaded int64 `json:"bytes_downloaded"`
+	BytesReused     int64 `json:"bytes_reused"`
+	BytesResumed    int64 `json:"bytes_resumed"`
+	BytesStreamed   int64 `json:"bytes_streamed"`
+
+	Compared          int     `json:"compared"` // loads, with plain pulls
+	Unknown           int     `json:"unknown"`  // loads that could not be
+	Seconds           float64 `json:"seconds"`  // of the compared
+	PullSecondsLeast  float64 `json:"pull_seconds_least"`
+	PullSecondsMost   float64 `json:"pull_seconds_most"`
+	SavedSecondsLeast float64 `json:"saved_seconds_least"`
+	SavedSecondsMost  float64 `json:"saved_seconds_most"`
+	RatesOf           string  `json:"rates_of"` // registries, with spaces between
+
+	Ways    []reportedWay    `json:"ways"`
+	Origins []reportedOrigin `json:"origins"`
+	Slowest []reportedPhase  `json:"slowest"` // phases, the longest in all first
+}
+
+type reportedWay struct {
+	Kind          string  `json:"kind"`
+	Outcome       string  `json:"outcome"`
+	Count         int     `json:"count"`
+	SecondsMedian float64 `json:"seconds_median"`
+	SecondsMean   float64 `json:"seconds_mean"`
+}
+
+type reportedOrigin struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+}
+
+type reportedPhase struct {
+	Kind          string  `json:"kind"`
+	Phase         string  `json:"phase"`
+	Count         int     `json:"count"`
+	Seconds       float64 `json:"seconds"` // in all
+	SecondsMedian float64 `json:"seconds_median"`
+}

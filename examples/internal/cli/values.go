@@ -104,6 +104,28 @@ func parseDuration(text string) (time.Duration, error) {
 	return time.Duration(n)*24*time.Hour + part, err
 }
 
+// Since is a flag for a time in the past: a date in UTC, a time in RFC 3339, or how long ago it
+// is, as a [Duration].
+type Since time.Time
+
+func (s *Since) String() string { return Stamp(time.Time(*s)) }
+
+// Set sets the time.
+func (s *Since) Set(text string) error {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			*s = Since(t)
+			return nil
+		}
+	}
+	var ago Duration
+	if ago.Set(text) != nil {
+		return errors.New("want a date such as 2026-11-26, or how long ago such as 7d or 36h")
+	}
+	*s = Since(time.Now().Add(-time.Duration(ago)))
+	return nil
+}
+
 // Seconds is a [Duration] that may also be a number of seconds, as GitHub's action
 // for credentials of AWS takes it.
 type Seconds Duration

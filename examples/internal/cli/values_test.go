@@ -93,3 +93,17 @@ func TestMode(t *testing.T) {
 		require.Error(t, new(Mode).Set(text), text)
 	}
 }
+
+func TestSince(t *testing.T) {
+	for text, want := range map[string]string{"2026-11-26": "2026-11-26T00:00:00Z", "2026-11-26T12:00:00+02:00": "2026-11-26T10:00:00Z"} {
+		var s Since
+		require.NoError(t, s.Set(text), text)
+		assert.Equal(t, want, s.String())
+	}
+	var s Since
+	require.NoError(t, s.Set("7d"))
+	assert.WithinDuration(t, time.Now().AddDate(0, 0, -7), time.Time(s), 2*time.Hour) // a clock may change to summer
+	for _, text := range []string{"", "soon", "2026-13-01", "0", "-1h"} {
+		assert.Error(t, s.Set(text), text)
+	}
+}
