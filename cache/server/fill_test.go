@@ -26,6 +26,7 @@ import (
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/internal/imagespec"
 	"github.com/dockercache/dockercache/internal/imagetest"
+	"github.com/dockercache/dockercache/internal/metrics/metricstest"
 )
 
 // origin is an [Upstream] in memory: the registry up.test, and others that are not allowed.
@@ -256,6 +257,7 @@ func TestFill(t *testing.T) {
 	assert.Empty(t, c.reported.take())
 
 	metrics := string(c.get("/metrics").body)
+	metricstest.Documented(t, "serve-cache", metrics)
 	assert.Contains(t, metrics, "dockercache_fills_total{result=\"stocked\"} 1\n")
 	assert.Contains(t, metrics, fmt.Sprintf("dockercache_fetched_bytes_total %d\n", o.read.Load()))
 	assert.Contains(t, metrics, "dockercache_fills_running 0\n")

@@ -10,12 +10,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/dockercache/dockercache/cache/history"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
 	"github.com/dockercache/dockercache/internal/testtool"
 )
@@ -104,6 +107,24 @@ until grep -q 'API listen on' %[1]s/log; do kill -0 $! || exit 1; sleep 0.1; don
 	// Another image whose tarball would have the same name is not in the template.
 	assert.Contains(t, run(false, "engine-root", "clone", "-dir", cache, "-mount", root, "registry.test/ci/image:jammy-2"), "and not registry.test/ci/image:jammy-2")
 	assert.Contains(t, run(false, "engine-root", "clone", "-dir", cache, "-mount", root, image+"@sha256:"+strings.Repeat("0", 64)), "and not")
+
+	// What was cloned is recorded, and for whom there was nothing.
+	records, skipped, err := history.Read(cache, time.Time{})
+	require.NoError(t, err)
+	assert.Zero(t, skipped)
+	outcomes := map[string]int{}
+	for _, r := range records {
+		assert.Equal(t, history.Clone, r.Kind)
+		outcomes[r.Outcome]++
+		if r.Outcome == "cloned" {
+			assert.Equal(t, image, r.Image)
+			for _, p := range []timing.Phase{timing.Look, timing.Clone, timing.Mount} {
+				assert.Contains(t, r.Phases, p)
+			}
+		}
+	}
+	assert.Positive(t, outcomes["cloned"])
+	assert.Equal(t, 3, outcomes["missing"], "a job before there was a template, and two other images")
 
 	// The machine's own data root.
 	run(true, "./machine-image.sh")

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/history"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/loader/keep"
 	"github.com/dockercache/dockercache/examples/internal/cli"
@@ -77,6 +78,7 @@ begin, or with -once at least one image failed, 2 wrong usage, 130 interrupted.
 
 		f.Section("Observation")
 		f.StringVar(&o.listen, "addr", "127.0.0.1:9477", "where to answer /healthz and /metrics, as `HOST:PORT`; port 0 is any that is free; off is nowhere. With -once it does not listen")
+		o.history.Register(f.FlagSet)
 		f.JSONFlag("print one JSON object for each load")
 		f.VerboseFlag(cli.VerboseUsage)
 
@@ -97,6 +99,7 @@ type options struct {
 	once        bool
 	keep        keep.Options
 	at          engineflags.Flags
+	history     report.History
 }
 
 func (o *options) Check(args []string) (err error) {
@@ -118,7 +121,7 @@ func (o *options) Check(args []string) (err error) {
 			return fmt.Errorf("-addr %q would answer every network that this machine is on: name the HOST, 0.0.0.0 if that is what you want", o.listen)
 		}
 	}
-	if err := o.at.Check(); err != nil {
+	if err := errors.Join(o.at.Check(), o.history.Check()); err != nil {
 		return err
 	}
 	if o.dir, err = o.s3.Dir(o.dir, o.flags); err != nil {
@@ -193,7 +196,8 @@ func (o *options) run(ctx context.Context, out *cli.Output) error {
 		return err
 	}
 	o.keep.Logger = out.Log
-	o.keep.Loaded = func(e keep.Event) { loaded(e, o.dir, out) }
+	o.history.Open("keep-loaded", store.Local(o.dir), out)
+	o.keep.Loaded = func(e keep.Event) { o.history.Append(ctx, loaded(e, o.dir, out)) }
 	if len(o.busy) > 0 {
 		o.keep.Busy = busy(o.busy, time.Duration(o.busyFor))
 	}
@@ -237,17 +241,19 @@ func lookOnce(ctx context.Context, keeper *keep.Keeper, out *cli.Output) error {
 	return nil
 }
 
-// loaded prints what a load has done. One that failed is tried again.
-func loaded(e keep.Event, dir string, out *cli.Output) {
+// loaded prints what a load has done, and returns it for the log. One that failed is tried again.
+func loaded(e keep.Event, dir string, out *cli.Output) history.Record {
 	r := &report.Loaded{
 		Image: e.Image, Tarball: store.Join(dir, e.Name), Digest: e.Digest, Outcome: string(e.Result.Outcome),
-		BytesStreamed: e.Result.Streamed, BytesTotal: e.Result.Total, Start: e.Began,
+		BytesStreamed: e.Result.Streamed, BytesTotal: e.Result.Total, Start: e.Began, Engine: e.Engine,
 	}
 	if e.Err != nil {
 		out.Report(fmt.Errorf("%q: %w", e.Name, e.Err))
 	}
 	r.End(e.Err, report.Failed, out.Advice(e.Err))
+	r.Phases = report.PhasesOf(e.Phases)
 	out.Print(r, r.Text())
+	return r.Record()
 }
 
 // oneOf reports whether one of the texts has the property.

@@ -27,6 +27,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dockercache/dockercache/cache/history"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/internal/imagetest"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -171,6 +173,16 @@ func TestFill(t *testing.T) {
 	}
 	assert.Equal(t, 1, manifests["/v2/team/image/manifests/v1-1"])
 	assert.Empty(t, p.end())
+	records, _, err := history.Read(dir, time.Time{})
+	require.NoError(t, err)
+	require.Len(t, records, 2, "one for each image, however many have asked")
+	for _, r := range records {
+		assert.Equal(t, history.Fill, r.Kind)
+		assert.Equal(t, "stocked", r.Outcome)
+		assert.Contains(t, r.Phases, timing.Resolve)
+		assert.Contains(t, r.Phases, timing.Publish)
+		assert.NotEmpty(t, r.Origins)
+	}
 
 	hub.Close()
 	p = run(t, "-dir", dir, "-registry", hub.Host())

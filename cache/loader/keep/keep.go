@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/backoff"
 	"github.com/dockercache/dockercache/internal/wait"
 )
@@ -43,7 +44,7 @@ type Options struct {
 	// Keeper is unhealthy, see [Activity]. It goes on all the same: an engine may be slow and
 	// report nothing. Default: 30 minutes; less than 0 is for any time.
 	StalledAfter time.Duration
-	// Load are the options of each load.
+	// Load are the options of each load, without Observer: an [Event] has the phases.
 	Load loader.Options
 	// Loaded, when not nil, is called after each load, and each failure.
 	Loaded func(Event)
@@ -60,7 +61,11 @@ type Event struct {
 	// Began is when the load began.
 	Began   time.Time
 	Seconds float64
-	Err     error
+	// Phases is how long each phase took.
+	Phases map[timing.Phase]time.Duration
+	// Engine is the kind of engine, see [loader.Product].
+	Engine string
+	Err    error
 }
 
 const (
@@ -213,7 +218,7 @@ func (k *Keeper) looked(found map[string]Version, err error) {
 		}
 		i := k.images[name]
 		if i == nil {
-			i = &image{Image: Image{Name: name, Loads: map[loader.Outcome]int{}}}
+			i = &image{Image: Image{Name: name, Loads: map[loader.Outcome]int{}, Phases: map[timing.Phase]time.Duration{}}}
 			k.images[name] = i
 		}
 		if i.version.ID != version.ID {
@@ -317,7 +322,10 @@ func (k *Keeper) load(ctx context.Context, i *image) {
 	e := Event{Name: i.Name, Began: k.now(), Result: &loader.Result{}}
 	k.begin(Loading, i.Name)
 	var id v1.Hash
-	id, e.Err = k.try(ctx, i, &e)
+	var phases timing.Recorder
+	id, e.Err = k.try(ctx, i, &e, &phases)
+	timing.End(&phases)
+	e.Phases, e.Engine = phases.Spent(), loader.Product(k.engine)
 	k.begin("", "")
 	if ctx.Err() != nil {
 		return
@@ -327,6 +335,9 @@ func (k *Keeper) load(ctx context.Context, i *image) {
 	i.Image.Reference, i.Digest = cmp.Or(e.Image, i.Image.Reference), cmp.Or(e.Digest, i.Digest)
 	i.Seconds += e.Seconds
 	i.Streamed += e.Result.Streamed
+	for p, d := range e.Phases {
+		i.Phases[p] += d
+	}
 	if i.Error = e.Err; e.Err == nil {
 		i.Ready, i.id, i.Failures = true, id, 0
 		i.Loads[e.Result.Outcome]++
@@ -350,14 +361,17 @@ func (k *Keeper) load(ctx context.Context, i *image) {
 }
 
 // try opens the tarball and loads its image. It returns what the engine calls that.
-func (k *Keeper) try(ctx context.Context, i *image, e *Event) (id v1.Hash, err error) {
+func (k *Keeper) try(ctx context.Context, i *image, e *Event, phases *timing.Recorder) (id v1.Hash, err error) {
+	timing.Begin(phases, timing.Look)
 	t, err := k.store.Get(ctx, i.Name)
 	if err != nil {
 		return id, err
 	}
 	defer t.Close()
 	e.Image, e.Digest = t.Image.Reference(), t.Image.Digest().String()
-	if e.Result, err = loader.Load(ctx, k.engine, t, &k.o.Load); err != nil {
+	o := k.o.Load
+	o.Observer = phases
+	if e.Result, err = loader.Load(ctx, k.engine, t, &o); err != nil {
 		return id, err
 	}
 	_ = k.store.Touch(ctx, i.Name) // best effort: who may read need not be allowed to write

@@ -17,7 +17,9 @@ import (
 
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/enginetest"
+	"github.com/dockercache/dockercache/internal/metrics/metricstest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
@@ -335,6 +337,12 @@ func TestServeHTTP(t *testing.T) {
 	text := r.get("/metrics").Body.String()
 	assert.Contains(t, text, `dockercache_keep_loaded_loads_total{image="a\"b_main.tar",outcome="loaded"} 1`)
 	assert.Contains(t, text, `dockercache_keep_loaded_image_ready{image="a\"b_main.tar"} 1`)
+	for _, phase := range []timing.Phase{timing.Look, timing.Find, timing.Stream, timing.Engine, timing.Verify} {
+		assert.Contains(t, text, `dockercache_keep_loaded_load_phase_seconds_total{image="a\"b_main.tar",phase="`+string(phase)+`"} `)
+		assert.Contains(t, r.events[0].Phases, phase)
+	}
+	assert.Equal(t, "docker", r.events[0].Engine)
+	metricstest.Documented(t, "keep-loaded", text)
 	families := map[string]bool{}
 	for line := range strings.Lines(text) {
 		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
@@ -343,7 +351,7 @@ func TestServeHTTP(t *testing.T) {
 			families[name] = true
 			assert.Equal(t, kind == "counter", strings.HasSuffix(name, "_total"), name)
 		} else if !strings.HasPrefix(line, "#") {
-			assert.Regexp(t, `^dockercache_keep_loaded_[a-z_]+(\{image="([^"\\]|\\.)*"(,outcome="[a-z-]+")?\})? [-+0-9.e]+\n$`, line)
+			assert.Regexp(t, `^dockercache_keep_loaded_[a-z_]+(\{image="([^"\\]|\\.)*"(,(outcome|phase)="[a-z_-]+")?\})? [-+0-9.e]+\n$`, line)
 		}
 	}
 	assert.Equal(t, http.StatusNotFound, r.get("/").Code)

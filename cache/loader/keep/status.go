@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/metrics"
 )
 
@@ -52,6 +53,8 @@ type Image struct {
 	// Failed counts all loads that failed, Loads all others.
 	Failed int
 	Loads  map[loader.Outcome]int
+	// Phases is how long each phase of all of them took.
+	Phases map[timing.Phase]time.Duration
 	// Seconds is how long all of them took, Streamed how many bytes the engine was sent.
 	Seconds  float64
 	Streamed int64
@@ -69,7 +72,7 @@ func (k *Keeper) Status() Status {
 	s.Activity.Stalled = k.isStalled()
 	for _, i := range k.images {
 		c := i.Image
-		c.Loads = maps.Clone(c.Loads)
+		c.Loads, c.Phases = maps.Clone(c.Loads), maps.Clone(c.Phases)
 		s.Images = append(s.Images, c)
 	}
 	slices.SortFunc(s.Images, func(a, b Image) int { return cmp.Compare(a.Name, b.Name) })
@@ -159,6 +162,7 @@ func (s Status) metrics() *metrics.Set {
 	loaded := gauge("image_loaded_timestamp_seconds", "When the last load succeeded; 0 for never.", "image")
 	delay := gauge("image_delay_seconds", "Time from the publication to the begin of the last load that succeeded.", "image")
 	seconds := set.Counter(prefix+"load_seconds_total", "Time of all loads.", "image")
+	phases := set.Counter(prefix+"load_phase_seconds_total", "Time of each phase of all loads.", "image", "phase")
 	streamed := set.Counter(prefix+"streamed_bytes_total", "Bytes that the engine was sent.", "image")
 	loads := set.Counter(prefix+"loads_total", "Loads by their outcome.", "image", "outcome")
 	for _, i := range s.Images {
@@ -167,6 +171,9 @@ func (s Status) metrics() *metrics.Set {
 		loaded.SetTime(i.Loaded, i.Name)
 		delay.Set(i.Delay.Seconds(), i.Name)
 		seconds.Set(i.Seconds, i.Name)
+		for p, d := range i.Phases {
+			phases.Set(d.Seconds(), i.Name, string(p))
+		}
 		streamed.Set(float64(i.Streamed), i.Name)
 		for _, o := range []loader.Outcome{loader.Present, loader.Loaded, loader.Delta} {
 			loads.Set(float64(i.Loads[o]), i.Name, string(o))

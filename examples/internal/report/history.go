@@ -34,8 +34,13 @@ func (p Phases) MarshalJSON() ([]byte, error) {
 // end ends the last phase, and returns how long each took.
 func end(r *timing.Recorder) Phases {
 	timing.End(r)
+	return PhasesOf(r.Spent())
+}
+
+// PhasesOf makes them of durations.
+func PhasesOf(spent map[timing.Phase]time.Duration) Phases {
 	phases := Phases{}
-	for p, d := range r.Spent() {
+	for p, d := range spent {
 		phases[p] = round(d)
 	}
 	return phases
