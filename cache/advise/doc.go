@@ -1,7 +1,7 @@
 // Package advise predicts what each way of giving an image to jobs costs a fleet, and which of
 // them pays, by rates that were measured.
 //
-//	ways, err := advise.Predict(rates, image, fleet)
+//	ways, err := advise.Predict(rates, image, fleet) // rates are those of package measure
 //	fmt.Println(advise.Recommend(ways, nil).Reason)
 //
 // [Predict] and [Recommend] are pure functions. So is [Pays], which needs only what a run that
