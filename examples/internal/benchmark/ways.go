@@ -46,16 +46,30 @@ type waysRun struct {
 	layers                            []layer
 	id                                string // of the image in an engine
 	cells                             []*wayCell
+	rates                             *wayRates
+	rated                             []float64 // rates of the storage that were measured, in MB/s
 }
 
-// A wayCell is how long a way takes with one image, storage and registry.
+// A wayCell is how long a way takes with a storage and a registry.
 type wayCell struct {
-	size     int64
 	registry string  // name in wayLinks; "" if it takes no part
 	storage  float64 // MB/s; 0 if it takes no part
 	way      string
 	finds    string // what the engine has
-	real     float64
+
+	predicted, real float64 // seconds
+}
+
+// source names the registry and the storage that take part.
+func (c wayCell) source() string {
+	var all []string
+	if c.registry != "" {
+		all = append(all, map[string]string{"each": "25 MB/s per connection", "all": "25 MB/s in all"}[c.registry])
+	}
+	if c.storage != 0 {
+		all = append(all, fmt.Sprintf("%g MB/s", c.storage))
+	}
+	return strings.Join(all, ", ")
 }
 
 // measureWays measures each way.
@@ -82,16 +96,19 @@ func (b *bench) measureWays(ctx context.Context) {
 		loadImage: b.build(ctx, "load-image"), engineRoot: b.build(ctx, "engine-root"), serveCache: b.build(ctx, "serve-cache")}
 	w.engine = startDocker(work, b.env, dockerd)
 	defer w.engine.stop()
+	result := newWaysResult()
 	for _, gib := range b.waysSizes {
-		w.measureSize(int64(gib * (1 << 30)))
+		w.measureSize(int64(gib*(1<<30)), result)
 	}
+	result.count(b)
 }
 
 // measureSize measures all ways with an image of so many bytes.
-func (w *waysRun) measureSize(size int64) {
+func (w *waysRun) measureSize(size int64, result *waysResult) {
 	w.make(size)
 	defer w.remove()
 	for _, registry := range w.waysRegistries {
+		w.measureRegistry(registry)
 		w.pulls(registry)
 	}
 	for _, rate := range w.waysRates {
@@ -100,6 +117,9 @@ func (w *waysRun) measureSize(size int64) {
 			continue
 		}
 		w.fromStorage(rate)
+	}
+	if len(w.rated) > 0 {
+		result.add(w)
 	}
 }
 
@@ -112,7 +132,7 @@ const (
 // image, and makes a template of it. One layer is most of it, as of images with CUDA or ROCm.
 func (w *waysRun) make(size int64) {
 	fmt.Fprintf(os.Stderr, "making the images of %.4g MiB for the ways\n", mib(size))
-	w.size = size
+	w.size, w.cells, w.rates, w.rated = size, nil, newWayRates(), nil
 	var base []layer
 	for i, percent := range []int64{1, 92, 1, 1} {
 		base = append(base, w.makeLayer(fmt.Sprint("ways-base-", i), size*percent/100))
@@ -132,6 +152,9 @@ func (w *waysRun) make(size int64) {
 
 // reference is what the image is stocked as.
 func (w *waysRun) reference() string { return w.server.reference(w.waysRegistries[0], wayTag) }
+
+// tarball is the path of the image's.
+func (w *waysRun) tarball() string { return filepath.Join(w.disk.Dir, "ways_main.tar") }
 
 // remove removes what make made.
 func (w *waysRun) remove() {
@@ -178,13 +201,9 @@ func (w *waysRun) measure(c wayCell, reference string, args ...string) {
 }
 
 func (w *waysRun) record(c wayCell, u *usage) {
-	c.size, c.real = w.size, u.Wall.Seconds()
+	c.real = u.Wall.Seconds()
 	w.cells = append(w.cells, &c)
-	from := c.registry
-	if from == "" {
-		from = fmt.Sprintf("%g MB/s", c.storage)
-	}
-	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s\n", mib(c.size), c.way, from, c.finds, c.real)
+	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s\n", mib(w.size), c.way, c.source(), c.finds, c.real)
 }
 
 // settle ends what runs before have left to do.
@@ -220,16 +239,16 @@ func (w *waysRun) pulls(registry string) {
 func (w *waysRun) fromStorage(rate float64) {
 	check(w.disk.SetRate(int64(rate * 1e6)))
 	defer func() { check(w.disk.SetRate(0)) }()
+	w.measureStorage(rate)
 	stop, mirror := w.startServeCache()
 	defer stop()
-	tarball := filepath.Join(w.disk.Dir, "ways_main.tar")
 	ways := []struct {
 		name, reference string
 		args            []string
 		finds           []string
 	}{
 		// All of the archive is sent whatever the engine has.
-		{"docker-load", w.reference(), w.engine.arguments("load", "-q", "-i", tarball), []string{cold}},
+		{"docker-load", w.reference(), w.engine.arguments("load", "-q", "-i", w.tarball()), []string{cold}},
 		{"serve-cache", mirror, w.engine.arguments("pull", "-q", mirror), []string{cold, present, delta}},
 		{"load-image", w.reference(), []string{w.loadImage, "-quiet", "-host", w.engine.socket, "-lock-dir", filepath.Join(w.scratch, "locks"), "-dir", w.disk.Dir, w.reference()},
 			[]string{cold, present, delta}},
