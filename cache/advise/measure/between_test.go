@@ -20,9 +20,11 @@ func load(bytes int64) Load {
 func TestBetween(t *testing.T) {
 	cold := load(4 * mb)
 	cold.Engine += time.Second // the first one makes the engine ready
+	busy := load(100 * mb)
+	busy.Stream += time.Second
 	for n := 2; n <= 4; n++ {
 		var e advise.Engine
-		loads := []Load{cold, load(100 * mb), load(4 * mb), load(100 * mb)}[:n]
+		loads := []Load{cold, load(100 * mb), load(4 * mb), busy}[:n]
 		if n == 2 {
 			loads[0] = load(4 * mb)
 		}

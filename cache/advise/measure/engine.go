@@ -125,6 +125,8 @@ type Load struct {
 	Stream, Engine, Fixed time.Duration
 }
 
+func (l Load) total() time.Duration { return l.Stream + l.Engine + l.Fixed }
+
 // Loads returns what loads say of the engine that were recorded, in place of [Engine]. The seconds of a
 // load that depend on no bytes cannot be told from the others there, but for those of other
 // phases. pulls is whether the engine is made to pull. The error says that there is nothing to go
@@ -149,11 +151,19 @@ func Loads(loads []Load, pulls bool) (*advise.Engine, error) {
 	}, nil
 }
 
-// between sets what small and large loads say, which take turns: the last of each counts.
+// between sets what small and large loads say, which take turns. The fastest of each counts: what else the
+// machine does, and the flush of what was loaded before, only make a load slower, by a second and
+// more beside a busy disk.
 func between(e *advise.Engine, loads []Load) {
-	few, many := loads[(len(loads)-1)/2*2], loads[1]
-	if len(loads) == 4 {
-		many = loads[3]
+	few, many := loads[0], loads[1]
+	for i, l := range loads {
+		fastest := &few
+		if i%2 == 1 {
+			fastest = &many
+		}
+		if l.total() < fastest.total() {
+			*fastest = l
+		}
 	}
 	bytes := many.Bytes - few.Bytes
 	// Of a layer of a few bytes the two hardly differ, and noise may make the larger load the faster one.
@@ -165,7 +175,7 @@ func between(e *advise.Engine, loads []Load) {
 	}
 	e.Intake = per(few.Stream, many.Stream, many.Bytes)
 	e.Unpack = per(few.Engine, many.Engine, many.Bytes)
-	total := (few.Stream + few.Engine + few.Fixed).Seconds()
+	total := few.total().Seconds()
 	e.Fixed = max(total-float64(few.Bytes)*(1/e.Intake+1/e.Unpack), 0)
 }
 
