@@ -55,7 +55,7 @@ type Engine struct {
 	// Pulls: load-image makes it pull, so that it unpacks a layer while others come. An archive is
 	// taken whole before any of it is unpacked.
 	Pulls bool `json:"pulls,omitempty"`
-	// Find is how long it takes to ask it whether it has the image.
+	// Find is how long a client takes to start and to ask it whether it has the image.
 	Find float64 `json:"findSeconds"`
 }
 
