@@ -13,7 +13,8 @@
 // of a new build that its predecessor does not have, in one layer. Rates are those of [Rates]:
 // r one connection to the registry, R all connections, f its first byte; s one reader of the
 // storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long a
-// client takes to start and to learn that the engine has the image.
+// client takes to start and to learn that the engine has the image. Where the engine pulls, i, u and F
+// are those of [Pulling].
 //
 // A job finds one of three things: an engine that has nothing (cold), one that has the build before
 // (delta), one that has the image (present). An engine that lives for N jobs is cold in 1/N of

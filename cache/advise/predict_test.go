@@ -145,6 +145,19 @@ func TestPredictEngineThatPulls(t *testing.T) {
 	assertCost(t, Cost{Storage: 12, Engine: 6 + 0.5 + 0.04}, ways[DockerLoad].Cold, DockerLoad)
 }
 
+// An engine that is sent archives pulls at rates of its own, from a registry and from serve-cache.
+func TestPredictPulling(t *testing.T) {
+	r := example()
+	r.Engine.Pulling = &Pulling{Fixed: 0.2, Intake: 20 * mb, Unpack: 200 * mb}
+	ways := predict(t, r, oneLayer, fleet)
+	assertCost(t, Cost{Registry: 0.5 + 50, Engine: 0.04 + 5 + 0.2}, ways[Pull].Cold, Pull)
+	assertCost(t, Cost{Storage: 50, Engine: 0.04 + 5 + 0.2}, ways[ServeCache].Cold, ServeCache)
+	assertCost(t, Cost{Storage: 20, Engine: 0.04 + 10 + 0.5, Other: 0.01}, ways[LoadImage].Cold, LoadImage)
+	r.Engine.Pulling.Unpack = 0
+	_, err := Predict(r, oneLayer, fleet)
+	assert.ErrorContains(t, err, "Rates.Engine.Pulling.Unpack is 0")
+}
+
 func TestPredictBucket(t *testing.T) {
 	r := example()
 	r.Storage.Bucket, r.Storage.Shared = true, false
@@ -277,7 +290,7 @@ func TestPredictIsMonotonic(t *testing.T) {
 		r := Rates{
 			Registry: &Registry{random.Float64(), between(mb, gb), between(mb, gb)},
 			Storage:  &Storage{random.IntN(4) == 0, random.IntN(2) == 0, between(mb, gb), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64()},
-			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64()},
+			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), nil},
 			Root:     &Root{random.Float64(), random.Float64(), random.Float64()},
 		}
 		var i Image

@@ -17,6 +17,7 @@ import (
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/cache/timing"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // EngineOptions of [Engine]. The zero value of each field works.
@@ -45,7 +46,8 @@ const sampleRepository = "localhost/dockercache-advise"
 
 // Engine measures how fast an engine loads an image. It is given images of one layer: the first
 // bytes of the image's largest layer, few of them and many. What differs between the two is what
-// the bytes take, and the rest what any load does. They are removed again, so the error wraps
+// the bytes take, and the rest what any load does. An engine that is sent archives by loads is made to
+// pull two of them too. They are removed again, so the error wraps
 // [errors.ErrUnsupported] for an engine that is no [loader.Remover].
 func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarball.Source, o *EngineOptions) (_ *advise.Engine, _ []Sample, err error) {
 	defer func() {
@@ -93,7 +95,7 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 		if len(loads) >= 2 && time.Since(begun)*3/2 > limit.Time {
 			break
 		}
-		load, sample, err := s.load(ctx, c)
+		load, sample, err := s.load(ctx, e, c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -106,7 +108,52 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	samples = append(samples, Sample{What: times(len(found), "load") + " of an image that is there", Took: sum(found)})
 	between(result, loads)
 	result.Find = clientStart.Seconds() + median(found)
+	if p, ok := e.(loader.Puller); ok && !result.Pulls && time.Since(begun) < limit.Time {
+		var pulled []Sample
+		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many); err != nil {
+			return nil, nil, err
+		}
+		samples = append(samples, pulled...)
+	}
 	return result, samples, nil
+}
+
+// pulling is an engine that is made to pull, also where loads had better send an archive: it is
+// what plain pulls, and those from serve-cache, do.
+type pulling struct {
+	loader.Engine
+	puller loader.Puller
+	failed error // of a pull: then the load sends an archive
+}
+
+func (*pulling) Pulls(context.Context) bool { return true }
+
+func (p *pulling) Pull(ctx context.Context, reference string) error {
+	err := p.puller.Pull(ctx, reference)
+	p.failed = errors.Join(p.failed, err)
+	return err
+}
+
+// pull measures pulls from loopback. Of an engine that cannot, as one on another machine, the
+// result is nil: it is taken to pull as fast as it loads. A note says why.
+func (s *sampler) pull(ctx context.Context, e *pulling, few, many *content) (*advise.Pulling, []Sample, error) {
+	var loads []Load
+	var samples []Sample
+	for _, c := range []*content{few, many} {
+		load, sample, err := s.load(ctx, e, c)
+		if err := errors.Join(wait.Err(ctx), err); err != nil {
+			return nil, nil, err
+		}
+		sample.What = "pulled by the engine"
+		if e.failed != nil {
+			sample.Note = "loaded, since the pull failed: " + e.failed.Error()
+			return nil, append(samples, sample), nil
+		}
+		loads, samples = append(loads, load), append(samples, sample)
+	}
+	var found advise.Engine
+	between(&found, loads)
+	return &advise.Pulling{Fixed: found.Fixed, Intake: found.Intake, Unpack: found.Unpack}, samples, nil
 }
 
 // largest returns the image's largest layer.
@@ -198,7 +245,7 @@ type sampler struct {
 
 // load loads an image of the content. The load before is removed only in the end: so the time of
 // removing is nobody's, and each sample finds the engine as it was.
-func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
+func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, Sample, error) {
 	ref := sampleRepository + ":" + strings.ToLower(rand.Text())
 	img, src, err := c.image(ref, s.platform)
 	if err != nil {
@@ -218,7 +265,7 @@ func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
 	s.last, s.loaded = t, append(s.loaded, ref)
 	var r timing.Recorder
 	begun := time.Now()
-	if _, err := loader.Load(ctx, s.engine, t, &loader.Options{Observer: &r, LockDir: s.dir}); err != nil {
+	if _, err := loader.Load(ctx, e, t, &loader.Options{Observer: &r, LockDir: s.dir}); err != nil {
 		return Load{}, Sample{}, err
 	}
 	took := time.Since(begun)
