@@ -47,7 +47,7 @@ const sampleRepository = "localhost/dockercache-advise"
 // Engine measures how fast an engine loads an image. It is given images of one layer: the first
 // bytes of the image's largest layer, few of them and many. What differs between the two is what
 // the bytes take, and the rest what any load does. An engine that is sent archives by loads is made to
-// pull two of them too. They are removed again, so the error wraps
+// pull such images too. They are removed again, so the error wraps
 // [errors.ErrUnsupported] for an engine that is no [loader.Remover].
 func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarball.Source, o *EngineOptions) (_ *advise.Engine, _ []Sample, err error) {
 	defer func() {
@@ -110,7 +110,7 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	result.Find = clientStart.Seconds() + median(found)
 	if p, ok := e.(loader.Puller); ok && !result.Pulls && time.Since(begun) < limit.Time {
 		var pulled []Sample
-		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many); err != nil {
+		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many, begun.Add(limit.Time)); err != nil {
 			return nil, nil, err
 		}
 		samples = append(samples, pulled...)
@@ -135,11 +135,15 @@ func (p *pulling) Pull(ctx context.Context, reference string) error {
 }
 
 // pull measures pulls from loopback. Of an engine that cannot, as one on another machine, the
-// result is nil: it is taken to pull as fast as it loads. A note says why.
-func (s *sampler) pull(ctx context.Context, e *pulling, few, many *content) (*advise.Pulling, []Sample, error) {
+// result is nil: it is taken to pull as fast as it loads. A note says why. After until no pull begins that is
+// not needed.
+func (s *sampler) pull(ctx context.Context, e *pulling, few, many *content, until time.Time) (*advise.Pulling, []Sample, error) {
 	var loads []Load
 	var samples []Sample
-	for _, c := range []*content{few, many} {
+	for _, c := range []*content{few, many, few, many} {
+		if len(loads) >= 2 && time.Now().After(until) {
+			break
+		}
 		load, sample, err := s.load(ctx, e, c)
 		if err := errors.Join(wait.Err(ctx), err); err != nil {
 			return nil, nil, err

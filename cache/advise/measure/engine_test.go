@@ -37,11 +37,11 @@ func TestEngine(t *testing.T) {
 		assert.Equal(t, kind != enginetest.Classic, e.Pulls)
 		wanted := 6
 		if kind == enginetest.Classic {
-			wanted += 2
+			wanted += 4
 			require.NotNil(t, e.Pulling)
 			assert.Positive(t, e.Pulling.Intake)
-			assert.Equal(t, "pulled by the engine", samples[7].What)
-			assert.Equal(t, 2, server.Pulls())
+			assert.Equal(t, "pulled by the engine", samples[9].What)
+			assert.Equal(t, 4, server.Pulls())
 		} else {
 			assert.Nil(t, e.Pulling)
 		}
