@@ -136,7 +136,7 @@ const DefaultNew = 0.05
 
 func (f Fleet) machines() float64 { return float64(max(f.Machines, 1)) }
 
-// Check returns what cannot be predicted with.
+// Check returns a [*FieldError] for what cannot be predicted with.
 func (r Rates) Check() error {
 	c := checker{"Rates"}
 	if s := r.Storage; s != nil {
@@ -175,7 +175,7 @@ func (r Rates) Check() error {
 	return nil
 }
 
-// Check returns what cannot be predicted with.
+// Check returns a [*FieldError] for what cannot be predicted with.
 func (i Image) Check() error {
 	total := int64(0)
 	for n, l := range i.Layers {
@@ -190,7 +190,7 @@ func (i Image) Check() error {
 	return nil
 }
 
-// Check returns what cannot be predicted with.
+// Check returns a [*FieldError] for what cannot be predicted with.
 func (f Fleet) Check() error {
 	c := checker{"Fleet"}
 	switch {
@@ -208,11 +208,22 @@ func (f Fleet) Check() error {
 	return nil
 }
 
+// A FieldError says which value cannot be predicted with.
+type FieldError struct {
+	Field string // such as Fleet.New
+	Value any
+	Want  string // what it must be
+}
+
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("advise: %s is %v: it must be %s", e.Field, e.Value, e.Want)
+}
+
 // A checker makes errors about the fields of a struct.
 type checker struct{ of string }
 
 func (c checker) wrong(field string, got any, want string) error {
-	return fmt.Errorf("advise: %s.%s is %v: it must be %s", c.of, field, got, want)
+	return &FieldError{c.of + "." + field, got, want}
 }
 
 func (c checker) rate(field string, v float64) error {

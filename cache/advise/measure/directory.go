@@ -268,11 +268,12 @@ func (d *directory) read(ctx context.Context, path string, from, to int64, reade
 	return s, nil
 }
 
-// readInOrder reads a part of a file as loads do, until ctx ends, and returns how much.
+// readInOrder reads a part of a file as loads do, until ctx ends, but one piece at least, and returns
+// how much.
 func readInOrder(ctx context.Context, f *os.File, at, end int64) (read int64, err error) {
 	buffer := make([]byte, pieceSize)
 	var ahead sys.Prefetch
-	for at < end && ctx.Err() == nil {
+	for at < end && (read == 0 || ctx.Err() == nil) {
 		ahead.Keep(f, at, end)
 		n, err := f.ReadAt(buffer[:min(pieceSize, end-at)], at)
 		at, read = at+int64(n), read+int64(n)

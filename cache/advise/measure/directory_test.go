@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/cache/advise"
 	"github.com/dockercache/dockercache/cache/advise/measure"
 	"github.com/dockercache/dockercache/cache/internal/sys"
 )
@@ -58,8 +59,9 @@ func TestDirectoryReadsExisting(t *testing.T) {
 
 // A limit of time that is used up by the first piece: the first piece is all.
 func TestDirectoryLimitOfTime(t *testing.T) {
-	_, samples, err := measure.Directory(t.Context(), t.TempDir(), &measure.DirectoryOptions{Limit: measure.Limit{Time: 1, Bytes: 64 << 20}})
+	s, samples, err := measure.Directory(t.Context(), t.TempDir(), &measure.DirectoryOptions{Limit: measure.Limit{Time: 1, Bytes: 64 << 20}})
 	require.NoError(t, err)
+	require.NoError(t, advise.Rates{Storage: s}.Check(), "a rate of each")
 	assert.EqualValues(t, 1<<20, samples[0].Bytes)
 	assert.Equal(t, "ended by its limit of time", samples[0].Note)
 }
