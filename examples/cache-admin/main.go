@@ -2,22 +2,33 @@
 //
 //	cache-admin COMMAND [flags] [ARGUMENT...]
 //
-// The commands are list, verify, prune, info and report. See "cache-admin help" for them, and
+// The commands are list, verify, prune, info, advise and report. See "cache-admin help" for them, and
 // "cache-admin help COMMAND" for the flags of each.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/dockercache/dockercache/cache"
+	"github.com/dockercache/dockercache/cache/advise"
+	"github.com/dockercache/dockercache/cache/dataroot"
+	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/examples/internal/admin"
 	"github.com/dockercache/dockercache/examples/internal/cli"
+	"github.com/dockercache/dockercache/examples/internal/registryflags"
 	"github.com/dockercache/dockercache/examples/internal/store"
 )
 
-const notes = `Environment: for a bucket the variables of AWS's SDK.
+const notes = `Environment: for a bucket the variables of AWS's SDK; for advise those by which
+Docker's client finds its engine, such as DOCKER_HOST.
 
 Exit codes: 0 all is well, 1 something failed or is damaged, 2 wrong usage,
 130 interrupted.
@@ -34,7 +45,9 @@ Looks after a directory of tarballs that docker-cache stocks.
   prune             remove tarballs, and engine-root's templates, beyond the limits,
                     the least recently used first, and what dead writers have left
   info FILE         what is in a tarball, without reading its layers
-  report            what docker-cache and load-image did with it, where their time
+  advise IMAGE      measure for a minute, and say what each way to give the image to
+                    jobs costs, and which of them pays
+  report            what the programs did with it, where their time
                     went, and what that saved against plain pulls
 
 Run "cache-admin help COMMAND" for the flags of a command.
@@ -56,6 +69,7 @@ Run "cache-admin help COMMAND" for the flags of a command.
 			return admin.Prune(ctx, dir, &o.limits, out)
 		}),
 		command("info", " FILE", func(*options, *cli.FlagSet) {}, nil), // needs no directory
+		command("advise", " IMAGE", adviseFlags, nil),                  // can do without one
 		command("report", "", reportFlags, nil),
 	},
 }
@@ -72,6 +86,8 @@ type options struct {
 	repair           admin.Repair
 	limits           cache.PruneOptions
 	report           admin.ReportOptions
+	advisor          admin.Advisor
+	host, engine     string // of advise
 	run              func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error
 }
 
@@ -119,14 +135,89 @@ func reportFlags(o *options, f *cli.FlagSet) {
 	f.StringVar(&o.report.Plot, "plot", "", "write a picture of where the time went to this `FILE`, as SVG")
 }
 
+func adviseFlags(o *options, f *cli.FlagSet) {
+	a := &o.advisor
+	f.Float64Var(&a.Fleet.JobsPerDay, "jobs-per-day", 100, "how many jobs a day need the image, on all machines, `N`")
+	f.IntVar(&a.Fleet.Machines, "machines", 10, "how many machines there are, `N`")
+	f.Float64Var(&a.Fleet.BuildsPerDay, "builds-per-day", 1, "how many builds of the image there are a day, `N`")
+	f.Float64Var(&a.Fleet.New, "new", advise.DefaultNew, "the share of the image that is new in a build, `SHARE` from 0 to 1")
+	f.Float64Var(&a.Fleet.JobsPerEngine, "jobs-per-engine", 0, "for how many jobs the images in an engine live, `N`: 1 if each job has an engine of its own; 0 is without end")
+	f.BoolVar(&a.Shared, "shared", false, "all machines use this directory, also if its file system does not show it")
+	f.StringVar(&o.host, "host", "", "where the engine is, as an `ADDRESS`: unix:///PATH, tcp://HOST:PORT, or containerd:///PATH (default: as Docker's client finds it)")
+	f.StringVar(&o.engine, "engine", "", "also measure data roots of this `KIND` of engine: "+fmt.Sprint(dataroot.Kinds())+"; needs root")
+	f.StringVar(&a.Root.Program, "program", "", "the `PROGRAM` of that engine (default dockerd, podman or containerd)")
+	f.StringVar(&a.Platform, "platform", "", "the platform of the image, as `OS/ARCH`[/VARIANT] (default this machine's)")
+	f.DurationVar(&a.Time, "sample-time", 5*time.Second, "how long a sample may take, `DURATION`")
+	a.Bytes = 256 << 20
+	f.Var((*cli.Size)(&a.Bytes), "sample-bytes", "how many bytes a sample may move, `SIZE`; twice as much must be free in the directory")
+	f.StringVar(&a.Plot, "plot", "", "write two pictures: what jobs wait for, to this `FILE`.svg, and how that grows with their number, to FILE-jobs.svg")
+	f.VerboseFlag(cli.VerboseUsage)
+	f.Advice(registryflags.Advice())
+	a.Registry.Register(f.FlagSet)
+}
+
+// checkAdvise finds what is wrong with the flags of advise.
+func (o *options) checkAdvise() (err error) {
+	a := &o.advisor
+	a.Image, a.S3 = o.arguments[0], &o.s3
+	switch {
+	case a.Image == "":
+		return errors.New("the IMAGE is empty: was a variable not set?")
+	case a.Time < time.Millisecond || a.Time > 10*time.Minute:
+		return fmt.Errorf("-sample-time %v: want 1ms to 10m", a.Time)
+	case a.Bytes < 1<<20 || a.Bytes > 1<<40:
+		return fmt.Errorf("-sample-bytes %s: want 1MiB to 1TiB", cli.Bytes(a.Bytes))
+	case a.Root.Program != "" && o.engine == "":
+		return errors.New("-program is for -engine")
+	case o.engine != "" && !slices.Contains(dataroot.Kinds(), dataroot.Kind(o.engine)):
+		return fmt.Errorf("-engine %s: want one of %v", o.engine, dataroot.Kinds())
+	case a.Plot != "" && filepath.Ext(a.Plot) != ".svg":
+		return fmt.Errorf("-plot %s: the picture is SVG: want a name with .svg", a.Plot)
+	}
+	if a.Plot != "" {
+		if info, err := os.Stat(filepath.Dir(a.Plot)); err != nil {
+			return fmt.Errorf("-plot: %w", err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("-plot: %s is no directory", filepath.Dir(a.Plot))
+		}
+	}
+	a.Root.Kind = dataroot.Kind(o.engine)
+	if err := a.Fleet.Check(); err != nil {
+		var field *advise.FieldError
+		flags := map[string]string{"Fleet.JobsPerDay": "jobs-per-day", "Fleet.Machines": "machines", "Fleet.BuildsPerDay": "builds-per-day", "Fleet.New": "new", "Fleet.JobsPerEngine": "jobs-per-engine"}
+		if errors.As(err, &field) && flags[field.Field] != "" {
+			return fmt.Errorf("-%s %v: want %s", flags[field.Field], field.Value, field.Want)
+		}
+		return err
+	}
+	if o.host == "" {
+		a.Host, err = loader.Environment(os.Getenv)
+	} else {
+		a.Host, err = loader.ParseHost(o.host)
+	}
+	return cmp.Or(err, a.Registry.Check())
+}
+
+// advise measures without a directory too, unless one was given.
+func (o *options) advise(ctx context.Context, out *cli.Output) error {
+	dir, err := store.Open(ctx, o.dir, &o.open, &o.s3)
+	if given := false; err != nil {
+		o.flags.Visit(func(f *flag.Flag) { given = given || f.Name == "dir" })
+		if given {
+			return err
+		}
+	}
+	return admin.Advise(ctx, o.dir, err, dir, &o.advisor, out)
+}
+
 // Check finds what is wrong with the arguments and flags, and fills in defaults.
 func (o *options) Check(args []string) (err error) {
 	if err := cli.FlagsFirst(args, "an argument"); err != nil {
 		return err
 	}
 	switch o.arguments = args; {
-	case o.name == "info" && len(args) != 1:
-		return fmt.Errorf("info wants one FILE, %d were given", len(args))
+	case (o.name == "info" || o.name == "advise") && len(args) != 1:
+		return fmt.Errorf("%s wants one%s, %d were given", o.name, o.takes, len(args))
 	case o.takes == "" && len(args) > 0:
 		return fmt.Errorf("%s takes no argument, %q was given", o.name, args[0])
 	case o.limits.Count < 0:
@@ -141,6 +232,11 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
+	if o.name == "advise" {
+		if err := o.checkAdvise(); err != nil {
+			return err
+		}
+	}
 	if o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet); err == nil && o.name == "report" && store.IsBucket(o.dir) {
 		return errors.New("there is no log in a bucket: give -dir the directory that -history-dir named")
 	}
@@ -149,14 +245,18 @@ func (o *options) Check(args []string) (err error) {
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
 	err := error(nil)
-	if o.name == "report" {
+	switch o.name {
+	case "report":
 		err = admin.Report(o.dir, &o.report, out)
-	} else if o.run == nil {
+	case "info":
 		err = admin.Info(ctx, o.dir, o.arguments[0], &o.s3, out)
-	} else if dir, openErr := store.Open(ctx, o.dir, &o.open, &o.s3); openErr != nil {
-		err = openErr
-	} else {
-		err = o.run(ctx, o, dir, out)
+	case "advise":
+		err = o.advise(ctx, out)
+	default:
+		var dir store.Store
+		if dir, err = store.Open(ctx, o.dir, &o.open, &o.s3); err == nil {
+			err = o.run(ctx, o, dir, out)
+		}
 	}
 	if err != nil {
 		out.Fail(err)

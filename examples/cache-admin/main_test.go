@@ -18,6 +18,7 @@ import (
 	"github.com/dockercache/dockercache/cache/dataroot"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/examples/internal/scripttest"
+	"github.com/dockercache/dockercache/internal/enginetest"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 	"github.com/dockercache/dockercache/registry"
 	"github.com/dockercache/dockercache/registry/registrytest"
@@ -46,7 +47,8 @@ func TestMain(m *testing.M) {
 }
 
 // The scripts run the program in a directory "dir" with a_main.tar and
-// a_release.tar, of one image, and b_main.tar, from the registry $OWN.
+// a_release.tar, of one image, and b_main.tar, from the registry $OWN; and an engine that has
+// no image, $DOCKER_HOST.
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(env *testscript.Env) error {
 		own, err := registrytest.Start()
@@ -56,6 +58,13 @@ func TestScripts(t *testing.T) {
 		env.Defer(own.Close)
 		env.Values["own"] = own
 		env.Setenv("OWN", own.Host())
+		engine, err := enginetest.Start(enginetest.Options{})
+		if err != nil {
+			return err
+		}
+		env.Defer(engine.Close)
+		env.Values["engine"] = engine
+		env.Setenv("DOCKER_HOST", engine.Address())
 		scripttest.SetUpBucket(t, env)
 		dir, err := cache.Open(env.WorkDir+"/dir", &cache.Options{DirMode: 0o755})
 		if err != nil {
@@ -104,6 +113,12 @@ func TestScripts(t *testing.T) {
 		"truncated": func(ts *testscript.TestScript, _ bool, args []string) {
 			raw := []byte(ts.ReadFile(args[0]))
 			ts.Check(os.WriteFile(ts.MkAbs(args[1]), raw[:len(raw)-1024], 0o644))
+		},
+		// noimages: the engine has no image.
+		"noimages": func(ts *testscript.TestScript, _ bool, _ []string) {
+			if ids := ts.Value("engine").(*enginetest.Engine).IDs(); len(ids) > 0 {
+				ts.Fatalf("the engine has %q", ids)
+			}
 		},
 		// use FILE: it is being read, until the end of the script.
 		"use": func(ts *testscript.TestScript, _ bool, args []string) {

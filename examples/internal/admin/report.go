@@ -136,7 +136,7 @@ func reportText(r *history.Report) string {
 						stocks += w.Count
 					}
 				}
-				load := func(outcome string) int { return count(u, history.Load, outcome) }
+				load := func(outcome string) int { return countOf(u, history.Load, outcome) }
 				row("%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s", cli.Printable(dash(u.Name)), u.Loads, hits, load(history.Present), load(history.Delta), load(history.Loaded), load(history.Missing), load(history.Failed),
 					stocks, cli.Bytes(u.BytesFetched), saved(&u.Saving))
 			}
@@ -155,7 +155,7 @@ func dash(name string) string {
 	return name
 }
 
-func count(u *history.Use, kind history.Kind, outcome string) int {
+func countOf(u *history.Use, kind history.Kind, outcome string) int {
 	for _, w := range u.Ways {
 		if w.Kind == kind && w.Outcome == outcome {
 			return w.Count

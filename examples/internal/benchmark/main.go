@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,6 +145,7 @@ func run(ctx context.Context, o *options, stdout io.Writer) (err error) {
 		b.measureRoots(ctx)
 		b.measureFill(ctx)
 		b.measureKeep(ctx)
+		b.measureWays(ctx)
 		b.print(stdout)
 	})
 }
@@ -152,7 +155,7 @@ func (b *bench) count(what, format string, args ...any) {
 	b.counts = append(b.counts, []string{what, fmt.Sprintf(format, args...)})
 }
 
-// print writes everything in Markdown, in the order of the titles: (a) to (o).
+// print writes everything in Markdown, in the order of the titles: (a) to (p).
 func (b *bench) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %s, %s/%s.", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, t := range b.everyTool()[1:] {
@@ -172,7 +175,10 @@ type options struct {
 	repeat, repeatLimited, repeatDocker int
 	works, tools, links, dockerLinks    []string
 	kill, sources, refresh, loads, slow bool
-	bucket, roots, fill, keep           bool
+	bucket, roots, fill, keep, ways     bool
+	waysSizes, waysRates                []float64 // GiB, MB/s
+	waysRegistries                      []string
+	waysLongest                         time.Duration
 	refused                             int
 	connections                         []int
 	loadDockerd                         string
@@ -200,6 +206,11 @@ func parseFlags(args []string) (*options, error) {
 	f.BoolVar(&o.roots, "roots", true, "start engines on clones of their data root, if docker is among the programs, as root")
 	f.BoolVar(&o.fill, "fill", true, "have one client, and 13 at once, take an image from serve-cache that it has to fetch")
 	f.BoolVar(&o.keep, "keep", true, "publish an image that keep-loaded watches, if docker is among the programs")
+	f.BoolVar(&o.ways, "ways", true, "measure each way to give an engine an image, and what cache-admin advise predicts of it, if docker is among the programs, as root, where a disk can be throttled")
+	numbers(f, &o.waysSizes, "ways-sizes", "`LIST` of the images' sizes for -ways, in GiB; memory for three times the largest, or more with -ratio, is needed", 1, 4)
+	numbers(f, &o.waysRates, "ways-rates", "`LIST` of the storage's rates for -ways, in MB/s", 20, 50, 200, 1000)
+	list(f, &o.waysRegistries, "ways-registries", "`LIST` of registries for -ways: 25 MB/s for each connection, for all together", "each", "all")
+	f.DurationVar(&o.waysLongest, "ways-longest", 2*time.Minute, "leave out what takes longer for -ways to read once, `DURATION`")
 	f.IntVar(&o.refused, "refused", 20, "how often docker-cache pulls from a registry that refuses requests that come too fast, `N`; the others as often as -repeat, or once more")
 	o.connections = []int{1, 2, 4, 8, 16, 32, 64}
 	f.Func("connections", "`LIST` of -connections of docker-cache to compare its default with; empty for none (default 1,2,4,8,16,32,64)", func(value string) error {
@@ -228,6 +239,22 @@ func parseFlags(args []string) (*options, error) {
 		o.repeatLimited = o.repeat
 	}
 	return o, nil
+}
+
+// numbers defines a flag for positive numbers.
+func numbers(f *flag.FlagSet, values *[]float64, name, usage string, standard ...float64) {
+	*values = standard
+	f.Func(name, fmt.Sprintf("%s (default %s)", usage, strings.ReplaceAll(strings.Trim(fmt.Sprint(standard), "[]"), " ", ",")), func(value string) error {
+		*values = nil
+		for text := range strings.SplitSeq(value, ",") {
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(n > 0) || math.IsInf(n, 0) {
+				return fmt.Errorf("%q: want positive numbers", text)
+			}
+			*values = append(*values, n)
+		}
+		return nil
+	})
 }
 
 // list defines a flag for some of the known names; the default is all of them.

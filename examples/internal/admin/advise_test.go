@@ -1,0 +1,63 @@
+package admin
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dockercache/dockercache/cache/advise"
+	"github.com/dockercache/dockercache/examples/internal/jsondoc"
+	"github.com/dockercache/dockercache/internal/tarballtest"
+)
+
+func TestAdviseJSONDocument(t *testing.T) {
+	m := &measurement{record: &advised{}}
+	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{}, Root: &advise.Root{}}
+	m.fillRates()
+	values := []string{directoryPart, registryPart, enginePart, rootPart, inSeconds, perSecond,
+		advise.Pull, advise.LoadImage, advise.ServeCache, advise.KeepLoaded, advise.EngineRoot, advise.DockerLoad}
+	for _, r := range m.record.Rates {
+		values = append(values, r.Name)
+	}
+	jsondoc.Check(t, "../../JSON.md", "cache-admin advise", advised{}, values...)
+}
+
+// No list is null, whatever was measured.
+func TestAdviseJSONHasNoNull(t *testing.T) {
+	image, _, err := tarballtest.Image("registry.test/a:1")
+	require.NoError(t, err)
+	a := &Advisor{Fleet: advise.Fleet{JobsPerDay: 1}}
+	m := &measurement{record: &advised{Missing: []string{}, Samples: []advisedSample{}}}
+	ways, err := advise.Predict(m.rates, advise.Image{}, a.Fleet)
+	require.NoError(t, err)
+	m.fill(ways, &subject{image: image}, "dir", a, time.Second)
+	raw, err := json.Marshal(m.record)
+	require.NoError(t, err)
+	assert.NotContains(t, string(raw), "null")
+	assert.Len(t, m.record.Ways, 6)
+	assert.Contains(t, m.record.text(), "\npull: not possible: not measured: registry, engine\n")
+}
+
+func TestTagged(t *testing.T) {
+	for ref, want := range map[string]string{
+		"alpine": "alpine:latest", "r.test:5000/a/b": "r.test:5000/a/b:latest", "r.test/a:1": "r.test/a:1",
+		"r.test/a:1@sha256:" + hex64: "r.test/a:1", "r.test/a@sha256:" + hex64: "r.test/a:latest", "UPPER:": "UPPER:",
+	} {
+		assert.Equal(t, want, tagged(ref), ref)
+	}
+}
+
+const hex64 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func TestGrowthFile(t *testing.T) {
+	assert.Equal(t, "a/ways-jobs.svg", growthFile("a/ways.svg"))
+}
+
+func TestSecondsText(t *testing.T) {
+	for s, want := range map[float64]string{0: "0", 1e-7: "0", 0.00123: "1.23 ms", 0.5: "0.5 s", 99: "99 s", 100: "1m40s", 1e12: "1e+12 s"} {
+		assert.Equal(t, want, secondsText(s))
+	}
+}
