@@ -17,6 +17,7 @@ import (
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/cache/timing"
+	"github.com/dockercache/dockercache/internal/wait"
 )
 
 // EngineOptions of [Engine]. The zero value of each field works.
@@ -194,7 +195,7 @@ type sampler struct {
 // removing is nobody's, and each sample finds the engine as it was.
 func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
 	ref := sampleRepository + ":" + strings.ToLower(rand.Text())
-	img, src, err := c.image(ref, s.platform)
+	img, src, err := c.image(ctx, ref, s.platform)
 	if err != nil {
 		return Load{}, Sample{}, err
 	}
@@ -210,9 +211,15 @@ func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
 		_ = s.last.Close()
 	}
 	s.last, s.loaded = t, append(s.loaded, ref)
+	// An engine that has the archive goes on when nobody waits for it, and names the image after it
+	// was to be removed. So a load that has begun is waited for.
+	loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(removeTimeout, cancel) })()
 	var r timing.Recorder
 	begun := time.Now()
-	if _, err := loader.Load(ctx, s.engine, t, &loader.Options{Observer: &r, LockDir: s.dir}); err != nil {
+	_, err = loader.Load(loading, s.engine, t, &loader.Options{Observer: &r, LockDir: s.dir})
+	if err = errors.Join(wait.Err(ctx), err); err != nil {
 		return Load{}, Sample{}, err
 	}
 	took := time.Since(begun)
