@@ -12,8 +12,9 @@
 // Bytes are those of layers as they are served, compressed: S all of them, M = New·S those
 // of a new build that its predecessor does not have, in one layer. Rates are those of [Rates]:
 // r one connection to the registry, R all connections, f its first byte; s one reader of the
-// storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long it takes
-// to report that it has the image.
+// storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long a
+// client takes to start and to learn that the engine has the image. Where the engine pulls, i, u and F
+// are those of [Pulling].
 //
 // A job finds one of three things: an engine that has nothing (cold), one that has the build before
 // (delta), one that has the image (present). An engine that lives for N jobs is cold in 1/N of
@@ -25,17 +26,17 @@
 //	    after its turn, and gets min(r, R / layers that get bytes). It is unpacked, at u, when it has
 //	    come whole and the one before is unpacked. The end is that of the last layer.
 //
-//	pull         cold     4f + pull(S, f, r, min(R, i)) + F: login, token, manifest, config
-//	             delta    4f + pull(M, f, r, min(R, i)) + F
-//	             present  3f: no config is asked for
-//	docker-load  cold     S/min(s, i) + S/u + F
-//	             delta    S/min(s, i) + M/u + F: the whole archive is sent
-//	             present  S/min(s, i) + F
+//	pull         cold     P + 4f + pull(S, f, r, min(R, i)) + F: login, token, manifest, config
+//	             delta    P + 4f + pull(M, f, r, min(R, i)) + F
+//	             present  P + 3f: no config is asked for
+//	docker-load  cold     P + S/min(s, i) + S/u + F
+//	             delta    P + S/min(s, i) + M/u + F: the whole archive is sent
+//	             present  P + S/min(s, i) + F
 //	load-image   cold     P + L + S/min(s, i) + S/u + F, or, of an engine that is made to pull,
 //	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is to lock
 //	             delta    the same of M
 //	             present  P
-//	serve-cache  cold     pull(S, 0, s, min(s*, i)) + F
+//	serve-cache  cold     P + pull(S, 0, s, min(s*, i)) + F
 //	             delta    the same of M
 //	             present  P
 //	keep-loaded           as load-image; but a job finds the build before only if it comes while the

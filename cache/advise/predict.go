@@ -163,12 +163,12 @@ func (p *prediction) pull() Way {
 	if !ok {
 		return w
 	}
-	r := p.Registry
+	r, e := p.Registry, p.Engine.pulling()
 	pull := func(layers []int64) Cost {
-		total, unpacking := pulled(layers, link{r.FirstByte, r.Connection, min(r.All, p.Engine.Intake)}, p.Engine.Unpack)
-		return Cost{Registry: asks*r.FirstByte + total - unpacking, Engine: unpacking + p.Engine.Fixed}
+		total, unpacking := pulled(layers, link{r.FirstByte, r.Connection, min(r.All, e.Intake)}, e.Unpack)
+		return Cost{Registry: asks*r.FirstByte + total - unpacking, Engine: p.Engine.Find + unpacking + e.Fixed}
 	}
-	w.Cold, w.Delta, w.Present = pull(p.all), pull(p.delta), Cost{Registry: asksPresent * r.FirstByte}
+	w.Cold, w.Delta, w.Present = pull(p.all), pull(p.delta), Cost{Registry: asksPresent * r.FirstByte, Engine: p.Engine.Find}
 	p.mean(&w)
 	w.RegistryBytes = p.fleet.JobsPerDay * p.bytesPerJob()
 	return w
@@ -181,7 +181,7 @@ func (p *prediction) bytesPerJob() float64 {
 
 // archive is the cost of sending an archive of sent bytes, of which the engine unpacks some.
 func (p *prediction) archive(rate float64, sent, unpacked int64) Cost {
-	c := Cost{Engine: float64(unpacked)/p.Engine.Unpack + p.Engine.Fixed}
+	c := Cost{Engine: p.Engine.Find + float64(unpacked)/p.Engine.Unpack + p.Engine.Fixed}
 	if rate < p.Engine.Intake {
 		c.Storage = float64(sent) / rate
 	} else {
@@ -192,9 +192,9 @@ func (p *prediction) archive(rate float64, sent, unpacked int64) Cost {
 
 // mirror is the cost of pulling layers that are read from the storage.
 func (p *prediction) mirror(layers []int64) Cost {
-	s := p.Storage
-	total, unpacking := pulled(layers, link{0, min(s.ReadOne, p.Engine.Intake), min(max(s.ReadOne, s.ReadMany), p.Engine.Intake)}, p.Engine.Unpack)
-	return Cost{Storage: total - unpacking, Engine: unpacking + p.Engine.Fixed}
+	s, e := p.Storage, p.Engine.pulling()
+	total, unpacking := pulled(layers, link{0, min(s.ReadOne, e.Intake), min(max(s.ReadOne, s.ReadMany), e.Intake)}, e.Unpack)
+	return Cost{Storage: total - unpacking, Engine: p.Engine.Find + unpacking + e.Fixed}
 }
 
 func (p *prediction) dockerLoad() Way {
@@ -211,7 +211,7 @@ func (p *prediction) dockerLoad() Way {
 
 // loaded is what load-image takes for layers.
 func (p *prediction) loaded(layers []int64) Cost {
-	c := Cost{Engine: p.Engine.Find, Other: p.Storage.Lock}
+	c := Cost{Other: p.Storage.Lock}
 	if p.Engine.Pulls {
 		return c.plus(p.mirror(layers))
 	}

@@ -65,15 +65,15 @@ func TestPredict(t *testing.T) {
 		once, background     float64
 	}{
 		{Pull,
-			Cost{Registry: 0.4 + 0.1 + 40, Engine: 10 + 0.5}, Cost{Registry: 0.4 + 0.1 + 2, Engine: 0.5 + 0.5}, Cost{Registry: 0.3}, 0, 0},
+			Cost{Registry: 0.4 + 0.1 + 40, Engine: 10 + 0.5 + 0.04}, Cost{Registry: 0.4 + 0.1 + 2, Engine: 0.5 + 0.5 + 0.04}, Cost{Registry: 0.3, Engine: 0.04}, 0, 0},
 		{DockerLoad,
-			Cost{Storage: 20, Engine: 10 + 0.5}, Cost{Storage: 20, Engine: 0.5 + 0.5}, Cost{Storage: 20, Engine: 0.5},
+			Cost{Storage: 20, Engine: 10 + 0.5 + 0.04}, Cost{Storage: 20, Engine: 0.5 + 0.5 + 0.04}, Cost{Storage: 20, Engine: 0.5 + 0.04},
 			0.4 + 12.5 + 0.03, 0.4 + 0.625 + 0.03 + 19},
 		{LoadImage,
 			Cost{Storage: 20, Engine: 10 + 0.5 + 0.04, Other: 0.01}, Cost{Storage: 1, Engine: 0.5 + 0.5 + 0.04, Other: 0.01}, Cost{Engine: 0.04},
 			12.93, 20.055},
 		{ServeCache,
-			Cost{Storage: 20, Engine: 10 + 0.5}, Cost{Storage: 1, Engine: 0.5 + 0.5}, Cost{Engine: 0.04},
+			Cost{Storage: 20, Engine: 10 + 0.5 + 0.04}, Cost{Storage: 1, Engine: 0.5 + 0.5 + 0.04}, Cost{Engine: 0.04},
 			12.93, 20.055},
 		{KeepLoaded,
 			Cost{Storage: 20, Engine: 10.54, Other: 0.01}, Cost{Storage: 1, Engine: 1.04, Other: 0.01}, Cost{Engine: 0.04},
@@ -93,7 +93,7 @@ func TestPredict(t *testing.T) {
 
 	// One of ten jobs of a machine is the first after a build.
 	pull, load := ways[Pull], ways[LoadImage]
-	assert.InDelta(t, 0.1*3.5+0.9*0.3, pull.Job.Total(), 1e-9)
+	assert.InDelta(t, 0.1*3.54+0.9*0.34, pull.Job.Total(), 1e-9)
 	assert.InDelta(t, 0.1*2.05+0.9*0.04, load.Job.Total(), 1e-9)
 	assert.InDelta(t, 90*0.1*50*mb, pull.RegistryBytes, 1)
 	assert.InDelta(t, 50*mb, load.RegistryBytes, 1)
@@ -104,8 +104,8 @@ func TestPredict(t *testing.T) {
 	late := 2.05 / 86400
 	assert.InDelta(t, late*2.05+(1-late)*0.04, ways[KeepLoaded].Job.Total(), 1e-9)
 
-	// 12.93 s are stocked once; a job saves 0.62-0.241 s, less its part of a day's 20.055 s.
-	assert.EqualValues(t, math.Ceil(12.93/(0.62-0.241-20.055/90)), load.BreakEven)
+	// 12.93 s are stocked once; a job saves 0.66-0.241 s, less its part of a day's 20.055 s.
+	assert.EqualValues(t, math.Ceil(12.93/(0.66-0.241-20.055/90)), load.BreakEven)
 	assert.EqualValues(t, Never, ways[DockerLoad].BreakEven)
 	assert.Zero(t, pull.BreakEven)
 	assert.InDelta(t, 12.93+100*(0.241+20.055/90), load.Seconds(100, fleet), 1e-9)
@@ -122,7 +122,7 @@ func TestPredictEphemeralEngines(t *testing.T) {
 	assert.Contains(t, ways[KeepLoaded].Why, "an engine lives for one job")
 	f.JobsPerEngine = 4
 	ways = predict(t, example(), oneLayer, f)
-	assert.InDelta(t, 0.25*51+0.75*(0.1*3.5+0.9*0.3), ways[Pull].Job.Total(), 1e-9)
+	assert.InDelta(t, 0.25*51.04+0.75*(0.1*3.54+0.9*0.34), ways[Pull].Job.Total(), 1e-9)
 	assert.True(t, ways[KeepLoaded].Possible)
 }
 
@@ -142,7 +142,20 @@ func TestPredictEngineThatPulls(t *testing.T) {
 	ways := predict(t, r, Image{Layers: []int64{100 * mb, 100 * mb, 400 * mb}}, fleet)
 	assertCost(t, Cost{Storage: 8 - 2, Engine: 2 + 4 + 0.5 + 0.04, Other: 0.01}, ways[LoadImage].Cold, LoadImage)
 	// An archive is taken whole before.
-	assertCost(t, Cost{Storage: 12, Engine: 6 + 0.5}, ways[DockerLoad].Cold, DockerLoad)
+	assertCost(t, Cost{Storage: 12, Engine: 6 + 0.5 + 0.04}, ways[DockerLoad].Cold, DockerLoad)
+}
+
+// An engine that is sent archives pulls at rates of its own, from a registry and from serve-cache.
+func TestPredictPulling(t *testing.T) {
+	r := example()
+	r.Engine.Pulling = &Pulling{Fixed: 0.2, Intake: 20 * mb, Unpack: 200 * mb}
+	ways := predict(t, r, oneLayer, fleet)
+	assertCost(t, Cost{Registry: 0.5 + 50, Engine: 0.04 + 5 + 0.2}, ways[Pull].Cold, Pull)
+	assertCost(t, Cost{Storage: 50, Engine: 0.04 + 5 + 0.2}, ways[ServeCache].Cold, ServeCache)
+	assertCost(t, Cost{Storage: 20, Engine: 0.04 + 10 + 0.5, Other: 0.01}, ways[LoadImage].Cold, LoadImage)
+	r.Engine.Pulling.Unpack = 0
+	_, err := Predict(r, oneLayer, fleet)
+	assert.ErrorContains(t, err, "Rates.Engine.Pulling.Unpack is 0")
 }
 
 func TestPredictBucket(t *testing.T) {
@@ -189,14 +202,14 @@ func TestPredictEmptyImage(t *testing.T) {
 	f := fleet
 	f.JobsPerEngine = 1
 	ways := predict(t, example(), Image{}, f)
-	assertCost(t, Cost{Registry: 0.4, Engine: 0.5}, ways[Pull].Job, Pull)
+	assertCost(t, Cost{Registry: 0.4, Engine: 0.54}, ways[Pull].Job, Pull)
 	assertCost(t, Cost{Engine: 0.54, Other: 0.01}, ways[LoadImage].Job, LoadImage)
 }
 
 func TestPredictOneJobADay(t *testing.T) {
 	f := Fleet{JobsPerDay: 1, BuildsPerDay: 9, New: 1}
 	w := predict(t, example(), oneLayer, f)
-	assert.InDelta(t, 0.9*51+0.1*0.3, w[Pull].Job.Total(), 1e-9)
+	assert.InDelta(t, 0.9*51.04+0.1*0.34, w[Pull].Job.Total(), 1e-9)
 	// Nine builds are stocked for one job: never.
 	assert.EqualValues(t, Never, w[LoadImage].BreakEven)
 }
@@ -277,7 +290,7 @@ func TestPredictIsMonotonic(t *testing.T) {
 		r := Rates{
 			Registry: &Registry{random.Float64(), between(mb, gb), between(mb, gb)},
 			Storage:  &Storage{random.IntN(4) == 0, random.IntN(2) == 0, between(mb, gb), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64()},
-			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64()},
+			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), nil},
 			Root:     &Root{random.Float64(), random.Float64(), random.Float64()},
 		}
 		var i Image

@@ -55,8 +55,26 @@ type Engine struct {
 	// Pulls: load-image makes it pull, so that it unpacks a layer while others come. An archive is
 	// taken whole before any of it is unpacked.
 	Pulls bool `json:"pulls,omitempty"`
-	// Find is how long it takes to ask it whether it has the image.
+	// Find is how long a client takes to start and to ask it whether it has the image.
 	Find float64 `json:"findSeconds"`
+	// Pulling is what it takes to pull. Nil: the same as to load, as where Pulls is set.
+	Pulling *Pulling `json:"pulling,omitempty"`
+}
+
+// A Pulling is what an engine takes to pull. Docker's classic store writes what it pulls once, and an
+// archive twice.
+type Pulling struct {
+	// Fixed, Intake and Unpack are as those of [Engine].
+	Fixed  float64 `json:"fixedSeconds"`
+	Intake float64 `json:"intakeBytesPerSecond"`
+	Unpack float64 `json:"unpackBytesPerSecond"`
+}
+
+func (e *Engine) pulling() Pulling {
+	if e.Pulling != nil {
+		return *e.Pulling
+	}
+	return Pulling{e.Fixed, e.Intake, e.Unpack}
 }
 
 // A Root is what it takes to give an engine a data root.
@@ -137,6 +155,12 @@ func (r Rates) Check() error {
 		c := checker{"Rates.Engine"}
 		if err := first(c.rate("Intake", s.Intake), c.rate("Unpack", s.Unpack), c.seconds("Fixed", s.Fixed), c.seconds("Find", s.Find)); err != nil {
 			return err
+		}
+		if p := s.Pulling; p != nil {
+			c := checker{"Rates.Engine.Pulling"}
+			if err := first(c.rate("Intake", p.Intake), c.rate("Unpack", p.Unpack), c.seconds("Fixed", p.Fixed)); err != nil {
+				return err
+			}
 		}
 	}
 	if s := r.Root; s != nil {

@@ -36,12 +36,18 @@ const (
 	removeTimeout = 30 * time.Second
 )
 
+// clientStart is how long a client takes to start: 40 to 60 ms are what load-image and Docker's client
+// take on a machine with nothing else to do, see BENCHMARKS.md. It is most of what a job waits that finds the
+// image, and not worth to be measured.
+const clientStart = 60 * time.Millisecond
+
 // sampleRepository is the name of the images of samples, with a tag that nobody else has.
 const sampleRepository = "localhost/dockercache-advise"
 
 // Engine measures how fast an engine loads an image. It is given images of one layer: the first
 // bytes of the image's largest layer, few of them and many. What differs between the two is what
-// the bytes take, and the rest what any load does. They are removed again, so the error wraps
+// the bytes take, and the rest what any load does. An engine that is sent archives by loads is made to
+// pull such images too. They are removed again, so the error wraps
 // [errors.ErrUnsupported] for an engine that is no [loader.Remover].
 func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarball.Source, o *EngineOptions) (_ *advise.Engine, _ []Sample, err error) {
 	defer func() {
@@ -89,7 +95,7 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 		if len(loads) >= 2 && time.Since(begun)*3/2 > limit.Time {
 			break
 		}
-		load, sample, err := s.load(ctx, c)
+		load, sample, err := s.load(ctx, e, c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -101,8 +107,57 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	}
 	samples = append(samples, Sample{What: times(len(found), "load") + " of an image that is there", Took: sum(found)})
 	between(result, loads)
-	result.Find = median(found)
+	result.Find = clientStart.Seconds() + median(found)
+	if p, ok := e.(loader.Puller); ok && !result.Pulls && time.Since(begun) < limit.Time {
+		var pulled []Sample
+		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many, begun.Add(limit.Time)); err != nil {
+			return nil, nil, err
+		}
+		samples = append(samples, pulled...)
+	}
 	return result, samples, nil
+}
+
+// pulling is an engine that is made to pull, also where loads had better send an archive: it is
+// what plain pulls, and those from serve-cache, do.
+type pulling struct {
+	loader.Engine
+	puller loader.Puller
+	failed error // of a pull: then the load sends an archive
+}
+
+func (*pulling) Pulls(context.Context) bool { return true }
+
+func (p *pulling) Pull(ctx context.Context, reference string) error {
+	err := p.puller.Pull(ctx, reference)
+	p.failed = errors.Join(p.failed, err)
+	return err
+}
+
+// pull measures pulls from loopback. Of an engine that cannot, as one on another machine, the
+// result is nil: it is taken to pull as fast as it loads. A note says why. After until no pull begins that is
+// not needed.
+func (s *sampler) pull(ctx context.Context, e *pulling, few, many *content, until time.Time) (*advise.Pulling, []Sample, error) {
+	var loads []Load
+	var samples []Sample
+	for _, c := range []*content{few, many, few, many} {
+		if len(loads) >= 2 && time.Now().After(until) {
+			break
+		}
+		load, sample, err := s.load(ctx, e, c)
+		if err := errors.Join(wait.Err(ctx), err); err != nil {
+			return nil, nil, err
+		}
+		sample.What = "pulled by the engine"
+		if e.failed != nil {
+			sample.Note = "loaded, since the pull failed: " + e.failed.Error()
+			return nil, append(samples, sample), nil
+		}
+		loads, samples = append(loads, load), append(samples, sample)
+	}
+	var found advise.Engine
+	between(&found, loads)
+	return &advise.Pulling{Fixed: found.Fixed, Intake: found.Intake, Unpack: found.Unpack}, samples, nil
 }
 
 // largest returns the image's largest layer.
@@ -149,6 +204,7 @@ func Loads(loads []Load, pulls bool) (*advise.Engine, error) {
 	}
 	return &advise.Engine{
 		Fixed: median(fixed), Intake: float64(bytes) / stream.Seconds(), Unpack: float64(bytes) / engine.Seconds(), Pulls: pulls,
+		Find: clientStart.Seconds(),
 	}, nil
 }
 
@@ -193,7 +249,7 @@ type sampler struct {
 
 // load loads an image of the content. The load before is removed only in the end: so the time of
 // removing is nobody's, and each sample finds the engine as it was.
-func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
+func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, Sample, error) {
 	ref := sampleRepository + ":" + strings.ToLower(rand.Text())
 	img, src, err := c.image(ctx, ref, s.platform)
 	if err != nil {
@@ -218,7 +274,7 @@ func (s *sampler) load(ctx context.Context, c *content) (Load, Sample, error) {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(removeTimeout, cancel) })()
 	var r timing.Recorder
 	begun := time.Now()
-	_, err = loader.Load(loading, s.engine, t, &loader.Options{Observer: &r, LockDir: s.dir})
+	_, err = loader.Load(loading, e, t, &loader.Options{Observer: &r, LockDir: s.dir})
 	if err = errors.Join(wait.Err(ctx), err); err != nil {
 		return Load{}, Sample{}, err
 	}

@@ -36,7 +36,17 @@ func TestEngine(t *testing.T) {
 		assert.Positive(t, e.Find)
 		assert.GreaterOrEqual(t, e.Fixed, 0.0)
 		assert.Equal(t, kind != enginetest.Classic, e.Pulls)
-		require.Len(t, samples, 6)
+		wanted := 6
+		if kind == enginetest.Classic {
+			wanted += 4
+			require.NotNil(t, e.Pulling)
+			assert.Positive(t, e.Pulling.Intake)
+			assert.Equal(t, "pulled by the engine", samples[9].What)
+			assert.Equal(t, 4, server.Pulls())
+		} else {
+			assert.Nil(t, e.Pulling)
+		}
+		require.Len(t, samples, wanted)
 		assert.InEpsilon(t, 8<<20, samples[0].Bytes, 0.01)
 		assert.InEpsilon(t, 2<<20, samples[1].Bytes, 0.1, "the small one")
 		assert.InEpsilon(t, 8<<20, samples[2].Bytes, 0.1, "the large one")
@@ -55,6 +65,18 @@ func TestEngineLimits(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, samples, 4)
 	assert.LessOrEqual(t, samples[2].Bytes, int64(1<<20))
+}
+
+// An engine that cannot pull from loopback is one all the same.
+func TestEngineCannotPull(t *testing.T) {
+	img, src := image(t, 1<<20)
+	server, engine := open(t, enginetest.Classic)
+	server.SetQuirks(enginetest.Quirks{PullFails: "no route to host"})
+	e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: t.TempDir(), Limit: measure.Limit{Time: time.Hour}})
+	require.NoError(t, err)
+	assert.Nil(t, e.Pulling)
+	assert.Contains(t, samples[len(samples)-1].Note, "no route to host")
+	assert.Empty(t, server.Names(), "the samples are gone")
 }
 
 var errInterrupted = errors.New("interrupted")

@@ -201,9 +201,9 @@ func (w *waysRun) measure(c wayCell, reference string, args ...string) {
 }
 
 func (w *waysRun) record(c wayCell, u *usage) {
-	c.real = u.Wall.Seconds()
+	c.predicted, c.real = w.predicted(c), u.Wall.Seconds()
 	w.cells = append(w.cells, &c)
-	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s\n", mib(w.size), c.way, c.source(), c.finds, c.real)
+	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s, predicted %.2f s\n", mib(w.size), c.way, c.source(), c.finds, c.real, c.predicted)
 }
 
 // settle ends what runs before have left to do.

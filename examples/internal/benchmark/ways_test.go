@@ -30,11 +30,12 @@ func TestWaysFlags(t *testing.T) {
 func exampleWays() *waysRun {
 	r := newWayRates()
 	r.image = advise.Image{Layers: []int64{950e6, 50e6}}
-	r.engine = &advise.Engine{Intake: 1e12, Unpack: 100e6}
+	r.engines[0] = &advise.Engine{Intake: 1e12, Unpack: 100e6}
+	r.engines[50] = r.engines[0]
 	r.registries["each"] = &advise.Registry{Connection: 25e6, All: 25e6}
 	r.storages[50] = &advise.Storage{ReadOne: 50e6, ReadMany: 50e6, Write: 50e6, Reflink: true}
 	r.roots[50] = &advise.Root{Mount: 1, Start: 1}
-	return &waysRun{bench: &bench{options: &options{waysRegistries: []string{"each"}}}, rates: r, rated: []float64{50}, size: 1e9, cells: []*wayCell{
+	w := &waysRun{bench: &bench{options: &options{waysRegistries: []string{"each"}}}, rates: r, rated: []float64{50}, size: 1e9, cells: []*wayCell{
 		{registry: "each", way: advise.Pull, finds: cold, real: 42},
 		{registry: "each", way: advise.Pull, finds: delta, real: 2},
 		{registry: "each", way: advise.Pull, finds: present, real: 0.1},
@@ -44,6 +45,10 @@ func exampleWays() *waysRun {
 		{storage: 50, way: advise.KeepLoaded, finds: present, real: 0.05},
 		{storage: 50, way: advise.EngineRoot, finds: cold, real: 4},
 	}}
+	for _, c := range w.cells {
+		c.predicted = w.predicted(*c)
+	}
+	return w
 }
 
 func TestWaysResult(t *testing.T) {

@@ -22,35 +22,46 @@ import (
 // limit that is set here.
 type wayRates struct {
 	image      advise.Image
-	engine     *advise.Engine
+	engines    map[float64]*advise.Engine  // by the storage they were measured with; 0: with a registry
 	registries map[string]*advise.Registry // by the name in wayLinks
 	storages   map[float64]*advise.Storage // by the rate that is set, in MB/s
 	roots      map[float64]*advise.Root
 }
 
 func newWayRates() *wayRates {
-	return &wayRates{registries: map[string]*advise.Registry{}, storages: map[float64]*advise.Storage{}, roots: map[float64]*advise.Root{}}
+	return &wayRates{engines: map[float64]*advise.Engine{}, registries: map[string]*advise.Registry{}, storages: map[float64]*advise.Storage{}, roots: map[float64]*advise.Root{}}
 }
 
-// measureRegistry measures a registry, and with the first one the engine.
+// measureRegistry measures a registry, and the engine.
 func (w *waysRun) measureRegistry(name string) {
-	ref := w.server.reference(name, wayTag)
-	served := must(clients.New(&clients.Options{Keychain: authn.NewMultiKeychain()}).Image(w.ctx, clients.DefaultPlatform(), ref))
-	img := must(tarball.NewImage(ref, served.Manifest(), served.Config()))
+	img, served := w.served(name)
 	found, samples, err := rates.Registry(w.ctx, img, served, nil)
 	check(err)
 	w.rates.registries[name] = found
 	w.report(samples, found)
-	if w.rates.engine != nil {
-		return
-	}
-	e := must(loader.Open(w.ctx, must(loader.ParseHost(w.engine.socket))))
-	w.rates.engine, samples, err = rates.Engine(w.ctx, e, img, served, nil)
-	check(err)
-	w.report(samples, w.rates.engine)
+	w.rates.image.Layers = nil
 	for _, l := range img.Layers() {
 		w.rates.image.Layers = append(w.rates.image.Layers, l.Size)
 	}
+	w.measureEngine(name, 0)
+}
+
+// served returns the image as a registry has it.
+func (w *waysRun) served(name string) (*tarball.Image, tarball.Source) {
+	ref := w.server.reference(name, wayTag)
+	served := must(clients.New(&clients.Options{Keychain: authn.NewMultiKeychain()}).Image(w.ctx, clients.DefaultPlatform(), ref))
+	return must(tarball.NewImage(ref, served.Manifest(), served.Config())), served
+}
+
+// measureEngine measures the engine, each time that anything else is measured: so the rates are of the
+// same minute as what is predicted by them.
+func (w *waysRun) measureEngine(registry string, storage float64) {
+	e := must(loader.Open(w.ctx, must(loader.ParseHost(w.engine.socket))))
+	img, served := w.served(registry)
+	found, samples, err := rates.Engine(w.ctx, e, img, served, nil)
+	check(err)
+	w.rates.engines[storage] = found
+	w.report(samples, found)
 }
 
 // measureStorage measures the storage at the rate, in MB/s, that is set.
@@ -62,6 +73,7 @@ func (w *waysRun) measureStorage(rate float64) {
 	w.rates.roots[rate], samples, err = rates.Root(w.ctx, w.disk.Dir, dataroot.Engine{Kind: dataroot.Docker})
 	check(err)
 	w.report(samples, w.rates.roots[rate])
+	w.measureEngine(w.waysRegistries[0], rate)
 	w.rated = append(w.rated, rate)
 }
 
@@ -104,7 +116,7 @@ func wayFleets(share float64) []wayFleet {
 
 // predict returns what is predicted of each way.
 func (r *wayRates) predict(registry string, storage float64, f wayFleet) []advise.Way {
-	rates := advise.Rates{Registry: r.registries[registry], Storage: r.storages[storage], Engine: r.engine, Root: r.roots[storage]}
+	rates := advise.Rates{Registry: r.registries[registry], Storage: r.storages[storage], Engine: r.engines[storage], Root: r.roots[storage]}
 	if !f.clones {
 		rates.Root = nil
 	}
@@ -115,22 +127,16 @@ func wayOf(ways []advise.Way, name string) advise.Way {
 	return ways[slices.IndexFunc(ways, func(w advise.Way) bool { return w.Name == name })]
 }
 
-// predictCells fills in what is predicted of all cells. A cell in which the registry or the storage takes no
-// part has any of them.
-func (w *waysRun) predictCells() {
+// predicted returns what is predicted of a cell, in seconds. Of one in which no registry takes part the
+// first one's rates are used, which make no difference.
+func (w *waysRun) predicted(c wayCell) float64 {
 	f := wayFleets(w.share())[2] // in which all ways are possible but engine-root
 	f.clones = true
-	for _, c := range w.cells {
-		registry, storage := c.registry, c.storage
-		if registry == "" {
-			registry = w.waysRegistries[0]
-		}
-		if storage == 0 {
-			storage = w.rated[0]
-		}
-		way := wayOf(w.rates.predict(registry, storage, f), c.way)
-		c.predicted = map[string]advise.Cost{cold: way.Cold, delta: way.Delta, present: way.Present}[c.finds].Total()
+	if c.registry == "" {
+		c.registry = w.waysRegistries[0]
 	}
+	way := wayOf(w.rates.predict(c.registry, c.storage, f), c.way)
+	return map[string]advise.Cost{cold: way.Cold, delta: way.Delta, present: way.Present}[c.finds].Total()
 }
 
 // real returns the seconds that a way took; false if it was not run.
@@ -197,7 +203,6 @@ func newWaysResult() *waysResult {
 
 // add adds what one size has shown.
 func (t *waysResult) add(w *waysRun) {
-	w.predictCells()
 	for _, c := range w.cells {
 		ratio := c.predicted / c.real
 		ok := ratio <= near && ratio >= 1/near
