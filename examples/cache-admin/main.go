@@ -200,6 +200,7 @@ func (o *options) checkAdvise() (err error) {
 
 // advise measures without a directory too, unless one was given.
 func (o *options) advise(ctx context.Context, out *cli.Output) error {
+	cli.CleanUp(time.Minute) // images in the engine, an object, a data root
 	dir, err := store.Open(ctx, o.dir, &o.open, &o.s3)
 	if given := false; err != nil {
 		o.flags.Visit(func(f *flag.Flag) { given = given || f.Name == "dir" })

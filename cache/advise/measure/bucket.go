@@ -59,7 +59,7 @@ func Bucket(ctx context.Context, b Store, o *BucketOptions) (_ *advise.Storage, 
 	_, _ = rand.Read(seed[:]) // never fails
 	_, _ = mathrand.NewChaCha8(seed).Read(c.tar)
 	unique := strings.ToLower(rand.Text())
-	img, src, err := c.image(sampleRepository+":"+unique, v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
+	img, src, err := c.image(ctx, sampleRepository+":"+unique, v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
 	if err != nil {
 		return nil, nil, err
 	}

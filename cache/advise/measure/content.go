@@ -59,7 +59,7 @@ func beginning(ctx context.Context, src tarball.Source, layer v1.Descriptor, n i
 		return nil, fmt.Errorf("layer %s: a sample cannot be made of a layer in zstd", layer.Digest)
 	}
 	// Zeros may unpack to a thousand times as much.
-	err = c.entries(io.LimitReader(unpacked, mostUnpacked*n), func() int64 { return counted.n - int64(served.Buffered()) })
+	err = c.entries(untilEnd{ctx, io.LimitReader(unpacked, mostUnpacked*n)}, func() int64 { return counted.n - int64(served.Buffered()) })
 	if err = cmp.Or(wait.Err(ctx), err); err != nil {
 		return nil, fmt.Errorf("layer %s: %w", layer.Digest, err)
 	}
@@ -122,6 +122,19 @@ func (c *content) first(packed int64) (*content, error) {
 	return few, nil
 }
 
+// An untilEnd reads until a context ends.
+type untilEnd struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilEnd) Read(p []byte) (int, error) {
+	if err := wait.Err(u.ctx); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
+}
+
 type counter struct {
 	r io.Reader
 	n int64
@@ -137,7 +150,7 @@ func (c *counter) Read(p []byte) (int, error) {
 // Compressed it has another size than the beginning of the layer that it was made of, since it is
 // compressed with less effort, which the engine does not notice: it is the bytes that come out that
 // take it time.
-func (c *content) image(ref string, platform v1.Platform) (*tarball.Image, tarball.Source, error) {
+func (c *content) image(ctx context.Context, ref string, platform v1.Platform) (*tarball.Image, tarball.Source, error) {
 	var unique [32]byte
 	_, _ = rand.Read(unique[:]) // never fails
 	var own bytes.Buffer
@@ -164,7 +177,7 @@ func (c *content) image(ref string, platform v1.Platform) (*tarball.Image, tarba
 	diff := sha256.New()
 	unpacked := io.MultiWriter(z, diff)
 	for _, part := range [][]byte{c.tar, own.Bytes()} {
-		if _, err := unpacked.Write(part); err != nil {
+		if _, err := io.Copy(unpacked, untilEnd{ctx, bytes.NewReader(part)}); err != nil {
 			return nil, nil, err
 		}
 	}

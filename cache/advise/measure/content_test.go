@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -124,6 +125,18 @@ func TestBeginningOfZeros(t *testing.T) {
 	assert.LessOrEqual(t, len(c.tar), mostUnpacked*len(layer)+1024)
 }
 
+// What is in memory already is not unpacked, or packed, to its end when the context ends.
+func TestContentEndsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	blobs := memory{}
+	layer := packed(t, archive(t, file{"a", 100_000}))
+	_, err := beginning(ctx, blobs, v1.Descriptor{Digest: blobs.add(layer), Size: int64(len(layer))}, 1<<20)
+	require.ErrorIs(t, err, context.Canceled)
+	_, _, err = (&content{tar: archive(t)}).image(ctx, "localhost/a:b", v1.Platform{})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 func TestBeginningRefuses(t *testing.T) {
 	_, err := begin(t, []byte{0x28, 0xb5, 0x2f, 0xfd, 0}, 100)
 	require.ErrorContains(t, err, "a sample cannot be made of a layer in zstd")
@@ -139,7 +152,7 @@ func TestContentImage(t *testing.T) {
 		c := &content{tar: archive(t, file{"a", 100_000})[:100_000/512*512+1024], plain: plain}
 		var digests []v1.Hash
 		for range 2 {
-			img, src, err := c.image("localhost/a:b", v1.Platform{OS: "linux", Architecture: "arm64"})
+			img, src, err := c.image(t.Context(), "localhost/a:b", v1.Platform{OS: "linux", Architecture: "arm64"})
 			require.NoError(t, err)
 			assert.Equal(t, "arm64", img.Platform().Architecture)
 			layer := img.Layers()[0]

@@ -7,7 +7,8 @@
 //
 // Each sample is bounded by time and by bytes, see [Limit], and says what it was: see [Sample]. By default
 // all of them together take about a minute. A sample may take longer than its limit by what one
-// read, write or load takes; ctx ends it sooner.
+// read, write or load takes; ctx ends it sooner, but a load that has begun: an engine would go on with it,
+// and have the image after it was to be removed.
 //
 // What is written to measure is removed in the end, also when ctx ends or something fails: files in a
 // directory, an object in a bucket, images in an engine. Of a process that is killed a file may stay,

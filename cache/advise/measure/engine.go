@@ -251,7 +251,7 @@ type sampler struct {
 // removing is nobody's, and each sample finds the engine as it was.
 func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, Sample, error) {
 	ref := sampleRepository + ":" + strings.ToLower(rand.Text())
-	img, src, err := c.image(ref, s.platform)
+	img, src, err := c.image(ctx, ref, s.platform)
 	if err != nil {
 		return Load{}, Sample{}, err
 	}
@@ -267,9 +267,15 @@ func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, 
 		_ = s.last.Close()
 	}
 	s.last, s.loaded = t, append(s.loaded, ref)
+	// An engine that has the archive goes on when nobody waits for it, and names the image after it
+	// was to be removed. So a load that has begun is waited for.
+	loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(removeTimeout, cancel) })()
 	var r timing.Recorder
 	begun := time.Now()
-	if _, err := loader.Load(ctx, e, t, &loader.Options{Observer: &r, LockDir: s.dir}); err != nil {
+	_, err = loader.Load(loading, e, t, &loader.Options{Observer: &r, LockDir: s.dir})
+	if err = errors.Join(wait.Err(ctx), err); err != nil {
 		return Load{}, Sample{}, err
 	}
 	took := time.Since(begun)

@@ -3,6 +3,7 @@ package measure_test
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -114,6 +115,29 @@ func TestEngineLeavesNothing(t *testing.T) {
 		assert.Empty(t, server.IDs())
 		assertEmpty(t, temp)
 	}
+}
+
+// leaving is an engine that goes on with a load that nobody waits for, as Docker's does.
+type leaving struct {
+	ending
+	left bool
+}
+
+func (l *leaving) Load(ctx context.Context, archive io.Reader, size int64) error {
+	l.end()
+	l.left = ctx.Err() != nil
+	return l.Engine.Load(ctx, archive, size)
+}
+
+func TestEngineWaitsForLoad(t *testing.T) {
+	img, src := image(t, 1<<20)
+	server, engine := open(t, enginetest.Classic)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	e := &leaving{ending: ending{Engine: engine, remover: engine.(loader.Remover), left: 100, end: func() { cancel(errInterrupted) }}}
+	_, _, err := measure.Engine(ctx, e, img, src, &measure.EngineOptions{TempDir: t.TempDir()})
+	require.ErrorIs(t, err, errInterrupted)
+	assert.False(t, e.left, "the engine would name the image later")
+	assert.Empty(t, server.IDs())
 }
 
 func TestEngineSaysWhatStays(t *testing.T) {

@@ -42,7 +42,7 @@ func Root(ctx context.Context, path string, e dataroot.Engine) (_ *advise.Root, 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(below)) }()
 	c := &content{plain: true}
-	img, src, err := c.image(sampleRepository+":root", v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
+	img, src, err := c.image(ctx, sampleRepository+":root", v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
 	if err != nil {
 		return nil, nil, err
 	}

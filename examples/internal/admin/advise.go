@@ -420,6 +420,11 @@ func (m *measurement) fillRates() {
 		add("engine_intake", s.Intake, perSecond)
 		add("engine_unpack", s.Unpack, perSecond)
 		add("engine_find", s.Find, inSeconds)
+		if p := s.Pulling; p != nil {
+			add("engine_pull_fixed", p.Fixed, inSeconds)
+			add("engine_pull_intake", p.Intake, perSecond)
+			add("engine_pull_unpack", p.Unpack, perSecond)
+		}
 		add("engine_pulls", map[bool]float64{true: 1}[s.Pulls], "")
 	}
 	if s := m.rates.Root; s != nil {

@@ -15,7 +15,7 @@ import (
 
 func TestAdviseJSONDocument(t *testing.T) {
 	m := &measurement{record: &advised{}}
-	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{}, Root: &advise.Root{}}
+	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{Pulling: &advise.Pulling{}}, Root: &advise.Root{}}
 	m.fillRates()
 	values := []string{directoryPart, registryPart, enginePart, rootPart, inSeconds, perSecond,
 		advise.Pull, advise.LoadImage, advise.ServeCache, advise.KeepLoaded, advise.EngineRoot, advise.DockerLoad}

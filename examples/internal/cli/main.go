@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,11 +20,18 @@ const (
 	Interrupted = 130
 )
 
-// patience is how long run may take to clean up after a signal. A read or write
-// on a hanging file system cannot be interrupted, and a person who pressed
+// patience is how long run may take to clean up after a signal, in nanoseconds. A
+// read or write on a hanging file system cannot be interrupted, and a person who pressed
 // Ctrl-C wants it to end within a second; nothing unfinished is ever under a
 // final name.
-const patience = 800 * time.Millisecond
+var patience atomic.Int64
+
+func init() { patience.Store(int64(800 * time.Millisecond)) }
+
+// CleanUp makes a program that [Main] runs have so long to clean up after a signal, from
+// now on: one that has to remove what it made elsewhere, as in an engine. A second signal
+// still ends it at once.
+func CleanUp(limit time.Duration) { patience.Store(int64(limit)) }
 
 // Main runs a program, such as [Program.Run], and exits with its code, or with
 // [Interrupted] when SIGINT, SIGTERM or SIGHUP came; its context ends at the
@@ -47,7 +55,7 @@ func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer)
 		stop() // a second signal ends it at once
 		select {
 		case <-done:
-		case <-time.After(patience):
+		case <-time.After(time.Duration(patience.Load())):
 		}
 		os.Exit(Interrupted)
 	}
