@@ -330,6 +330,11 @@ func (o *options) stockAll(ctx context.Context, out *cli.Output) []*report.Stock
 	}
 	_ = group.Wait() // no function returns an error
 	o.metrics.Stocked(out, began, results)
+	if ctx.Err() == nil && store.Local(o.dir) != "" {
+		if why := report.CannotPay(ctx, results); why != "" {
+			out.Warn(why)
+		}
+	}
 	out.Remind(report.Late(ctx, results))
 	return results
 }

@@ -101,12 +101,17 @@ func Directory(ctx context.Context, path string, o *DirectoryOptions) (_ *advise
 	return s, append([]Sample{wrote, one, many}, latencies...), nil
 }
 
-// Tarball measures how fast one reader reads a tarball that is there, and nothing else of the storage:
-// Write, Lock and Rename are 0, and Reflink and ReadMany are not found out. What it reads is dropped from the
-// page cache before. The zero limit is 5 s and 64 MiB.
+// Tarball measures how fast one reader reads a tarball that is there, and finds out whether files can
+// share its bytes. All else of the storage is 0. It is dropped from the page cache before. The zero
+// limit is 5 s and 64 MiB.
 func Tarball(ctx context.Context, path string, limit Limit) (*advise.Storage, Sample, error) {
 	d := &directory{path: filepath.Dir(path), limit: limit.or(5*time.Second, 64<<20)}
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, Sample{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return nil, Sample{}, err
 	}
@@ -114,7 +119,9 @@ func Tarball(ctx context.Context, path string, limit Limit) (*advise.Storage, Sa
 	if err != nil {
 		return nil, one, err
 	}
-	return &advise.Storage{Shared: sys.IsNetworkAt(d.path), ReadOne: one.rate()}, one, nil
+	s := &advise.Storage{Shared: sys.IsNetworkAt(d.path), ReadOne: one.rate()}
+	s.Reflink, err = d.shares(f)
+	return s, one, err
 }
 
 type directory struct {

@@ -2,6 +2,7 @@ package measure_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -33,9 +34,26 @@ func TestDirectoryOfThrottledDevice(t *testing.T) {
 	for _, sample := range samples {
 		t.Logf("%+v", sample)
 	}
-	for what, rate := range map[string]float64{"write": s.Write, "one": s.ReadOne, "many": s.ReadMany} {
-		assert.InDelta(t, limit, rate, limit/4, what)
+	requireLimited := func(rate float64, what string) {
+		assert.Positive(t, rate, what)
+		assert.LessOrEqual(t, rate, float64(limit)*1.25, what)
 	}
+	requireLimited(s.Write, "write")
+	requireLimited(s.ReadOne, "one")
+	requireLimited(s.ReadMany, "many")
 	assert.True(t, s.Reflink)
+	assertEmpty(t, disk.Dir)
+
+	tarball := filepath.Join(disk.Dir, "a.tar")
+	f, err := os.Create(tarball)
+	require.NoError(t, err)
+	_, err = f.Write(make([]byte, 40<<20))
+	require.NoError(t, errors.Join(err, f.Sync(), f.Close())) // what is published is on the disk
+	s, sample, err := measure.Tarball(t.Context(), tarball, measure.Limit{Time: time.Second, Bytes: 32 << 20})
+	require.NoError(t, err)
+	t.Logf("%+v", sample)
+	requireLimited(s.ReadOne, "a tarball")
+	assert.True(t, s.Reflink)
+	require.NoError(t, os.Remove(tarball))
 	assertEmpty(t, disk.Dir)
 }
