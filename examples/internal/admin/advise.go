@@ -16,6 +16,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/dustin/go-humanize"
+	"github.com/google/go-containerregistry/pkg/authn"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -38,6 +39,7 @@ type Advisor struct {
 	Image    string
 	Platform string // "" is this machine's
 	Registry registryflags.Flags
+	Keychain authn.Keychain // nil: what the flags say
 	S3       *store.S3
 	// Host is where the engine is.
 	Host loader.Host
@@ -210,7 +212,7 @@ func (s *subject) layers() (sizes []int64) {
 
 // subject finds the image: a tarball of that name, or path, or else a reference.
 func (a *Advisor) subject(ctx context.Context, dir store.Store, out *cli.Output) (*subject, error) {
-	client, err := a.Registry.Client(out, registry.Options{})
+	client, err := a.Registry.Client(out, registry.Options{Keychain: a.Keychain})
 	if err != nil {
 		return nil, err
 	}

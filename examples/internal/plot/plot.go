@@ -76,7 +76,7 @@ func (c *canvas) svg(title string, height float64) []byte {
 func (c *canvas) text(x, y float64, anchor, class, text string, room float64) {
 	size := float64(fontSize)
 	if class == "title" {
-		size = titleSize
+		size = titleSize * 1.08 // it is bold
 	}
 	shown, cut := truncate(text, room, size)
 	fmt.Fprintf(&c.body, `<text x="%s" y="%s"`, px(x), px(y))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -38,7 +39,15 @@ const (
 // empty: the sample's tarballs have the names of real ones, and must not replace any.
 // With "" one is made below the working directory, since its tarballs stay. End must be
 // called in the end.
-func Start(dir string) (*Sample, error) {
+func Start(dir string) (*Sample, error) { return start(dir, registrytest.Start) }
+
+// StartSlow is Start with a registry that is like one far away: it gives so many bytes a second to each
+// connection, and answers after a round trip.
+func StartSlow(dir string, bytesPerSecond int64, roundTrip time.Duration) (*Sample, error) {
+	return start(dir, func() (*registrytest.Server, error) { return registrytest.StartSlow(bytesPerSecond, roundTrip) })
+}
+
+func start(dir string, listen func() (*registrytest.Server, error)) (*Sample, error) {
 	if dir != "" {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -48,7 +57,7 @@ func Start(dir string) (*Sample, error) {
 			return nil, fmt.Errorf("%s is not empty: give the sample a directory of its own", dir)
 		}
 	}
-	server, err := registrytest.Start()
+	server, err := listen()
 	if err != nil {
 		return nil, err
 	}
