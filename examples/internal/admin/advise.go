@@ -16,16 +16,18 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/google/go-containerregistry/pkg/authn"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/dockercache/dockercache/cache/advise"
 	"github.com/dockercache/dockercache/cache/advise/measure"
 	"github.com/dockercache/dockercache/cache/atomicfile"
 	"github.com/dockercache/dockercache/cache/dataroot"
+	"github.com/dockercache/dockercache/cache/history"
 	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/cache/tarball"
+	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/examples/internal/cli"
 	"github.com/dockercache/dockercache/examples/internal/plot"
 	"github.com/dockercache/dockercache/examples/internal/registryflags"
@@ -152,7 +154,15 @@ func Advise(ctx context.Context, at string, dirErr error, dir store.Store, a *Ad
 		})
 		return samples, err
 	})
-	m.part(enginePart, func() ([]measure.Sample, error) { return m.engine(ctx, subject, a) })
+	m.part(enginePart, func() ([]measure.Sample, error) {
+		samples, err := m.engine(ctx, subject, a)
+		if err != nil && dir != nil && ctx.Err() == nil {
+			if recorded, noneErr := m.recorded(dir.Path(), subject); noneErr == nil {
+				return recorded, nil
+			}
+		}
+		return samples, err
+	})
 	m.part(rootPart, func() (samples []measure.Sample, err error) {
 		switch {
 		case a.Root.Kind == "":
@@ -338,6 +348,48 @@ func (m *measurement) engine(ctx context.Context, s *subject, a *Advisor) (sampl
 	m.rates.Engine, samples, err = measure.Engine(ctx, engine, s.image, s.src, &measure.EngineOptions{Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}})
 	return samples, err
 }
+
+// recordedFor is how old recorded loads may be that say how fast the engine is.
+const recordedFor = 90 * 24 * time.Hour
+
+// recorded finds out how fast the engine is by whole loads of the image, of any version, that are recorded
+// in a directory. Of several kinds of engine that of the last load counts.
+func (m *measurement) recorded(dir string, s *subject) ([]measure.Sample, error) {
+	records, _, err := history.Read(dir, time.Now().Add(-recordedFor))
+	if err != nil {
+		return nil, err
+	}
+	var loads []measure.Load
+	kind := ""
+	sample := measure.Sample{}
+	for _, r := range slices.Backward(records) { // the last first
+		if r.Kind != history.Load || r.Outcome != history.Loaded || repositoryOf(r.Image) != repositoryOf(s.image.Reference()) || kind != "" && r.Engine != kind {
+			continue
+		}
+		kind = r.Engine
+		l := measure.Load{Bytes: r.BytesStreamed, Stream: secondsOf(r.Phases[timing.Stream]), Engine: secondsOf(r.Phases[timing.Engine])}
+		l.Fixed = secondsOf(r.Seconds) - l.Stream - l.Engine
+		loads = append(loads, l)
+		sample.Bytes, sample.Took = sample.Bytes+r.BytesStreamed, sample.Took+secondsOf(r.Seconds)
+	}
+	if m.rates.Engine, err = measure.Loads(loads, kind == "podman" || kind == "containerd"); err != nil {
+		return nil, err
+	}
+	m.record.Engine = cmp.Or(kind, "an engine") + ", by its recorded loads"
+	sample.What = english.Plural(len(loads), "recorded load", "")
+	return []measure.Sample{sample}, nil
+}
+
+// repositoryOf returns a complete repository; "" of what is no reference.
+func repositoryOf(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ""
+	}
+	return named.Name()
+}
+
+func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func (m *measurement) fill(ways []advise.Way, s *subject, at string, a *Advisor, took time.Duration) {
 	r := m.record
