@@ -58,13 +58,17 @@ func hanging(t *testing.T, o Options, path string) (r *rig, c *clock, stopped ch
 
 // A load that hangs is shown while it does, and makes the Keeper unhealthy after a while.
 func TestLoadHangs(t *testing.T) {
-	r, c, stopped := hanging(t, Options{StalledAfter: time.Minute}, "/images/load")
+	// The client may still send when the engine has the request.
+	sent := make(chan struct{})
+	allSent := sync.OnceFunc(func() { close(sent) })
+	r, c, stopped := hanging(t, Options{StalledAfter: time.Minute, Load: loader.Options{Unpacking: func(tarball.Progress) { allSent() }}}, "/images/load")
 	r.stock("a_main.tar", "r.test/i:a", "base")
 	assert.Empty(t, r.Status().Activity)
 	began := c.now()
 	done := make(chan struct{})
 	go func() { defer close(done); r.step(t.Context()) }()
 	goOn := <-stopped
+	<-sent
 
 	since := began.UTC().Format(time.RFC3339)
 	health := r.get("/healthz")
