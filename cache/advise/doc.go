@@ -26,9 +26,9 @@
 //	    after its turn, and gets min(r, R / layers that get bytes). It is unpacked, at u, when it has
 //	    come whole and the one before is unpacked. The end is that of the last layer.
 //
-//	pull         cold     P + 4f + pull(S, f, r, min(R, i)) + F: login, token, manifest, config
-//	             delta    P + 4f + pull(M, f, r, min(R, i)) + F
-//	             present  P + 3f: no config is asked for
+//	pull         cold     P + 8f + pull(S, f, r, min(R, i)) + F: connections, login, token, manifest, config
+//	             delta    P + 8f + pull(M, f, r, min(R, i)) + F
+//	             present  P + 7f: no config is asked for
 //	docker-load  cold     P + S/min(s, i) + S/u + F
 //	             delta    P + S/min(s, i) + M/u + F: the whole archive is sent
 //	             present  P + S/min(s, i) + F

@@ -65,7 +65,7 @@ func TestPredict(t *testing.T) {
 		once, background     float64
 	}{
 		{Pull,
-			Cost{Registry: 0.4 + 0.1 + 40, Engine: 10 + 0.5 + 0.04}, Cost{Registry: 0.4 + 0.1 + 2, Engine: 0.5 + 0.5 + 0.04}, Cost{Registry: 0.3, Engine: 0.04}, 0, 0},
+			Cost{Registry: 0.8 + 0.1 + 40, Engine: 10 + 0.5 + 0.04}, Cost{Registry: 0.8 + 0.1 + 2, Engine: 0.5 + 0.5 + 0.04}, Cost{Registry: 0.7, Engine: 0.04}, 0, 0},
 		{DockerLoad,
 			Cost{Storage: 20, Engine: 10 + 0.5 + 0.04}, Cost{Storage: 20, Engine: 0.5 + 0.5 + 0.04}, Cost{Storage: 20, Engine: 0.5 + 0.04},
 			0.4 + 12.5 + 0.03, 0.4 + 0.625 + 0.03 + 19},
@@ -93,7 +93,7 @@ func TestPredict(t *testing.T) {
 
 	// One of ten jobs of a machine is the first after a build.
 	pull, load := ways[Pull], ways[LoadImage]
-	assert.InDelta(t, 0.1*3.54+0.9*0.34, pull.Job.Total(), 1e-9)
+	assert.InDelta(t, 0.1*3.94+0.9*0.74, pull.Job.Total(), 1e-9)
 	assert.InDelta(t, 0.1*2.05+0.9*0.04, load.Job.Total(), 1e-9)
 	assert.InDelta(t, 90*0.1*50*mb, pull.RegistryBytes, 1)
 	assert.InDelta(t, 50*mb, load.RegistryBytes, 1)
@@ -104,8 +104,8 @@ func TestPredict(t *testing.T) {
 	late := 2.05 / 86400
 	assert.InDelta(t, late*2.05+(1-late)*0.04, ways[KeepLoaded].Job.Total(), 1e-9)
 
-	// 12.93 s are stocked once; a job saves 0.66-0.241 s, less its part of a day's 20.055 s.
-	assert.EqualValues(t, math.Ceil(12.93/(0.66-0.241-20.055/90)), load.BreakEven)
+	// 12.93 s are stocked once; a job saves 1.06-0.241 s, less its part of a day's 20.055 s.
+	assert.EqualValues(t, math.Ceil(12.93/(1.06-0.241-20.055/90)), load.BreakEven)
 	assert.EqualValues(t, Never, ways[DockerLoad].BreakEven)
 	assert.Zero(t, pull.BreakEven)
 	assert.InDelta(t, 12.93+100*(0.241+20.055/90), load.Seconds(100, fleet), 1e-9)
@@ -122,7 +122,7 @@ func TestPredictEphemeralEngines(t *testing.T) {
 	assert.Contains(t, ways[KeepLoaded].Why, "an engine lives for one job")
 	f.JobsPerEngine = 4
 	ways = predict(t, example(), oneLayer, f)
-	assert.InDelta(t, 0.25*51.04+0.75*(0.1*3.54+0.9*0.34), ways[Pull].Job.Total(), 1e-9)
+	assert.InDelta(t, 0.25*51.44+0.75*(0.1*3.94+0.9*0.74), ways[Pull].Job.Total(), 1e-9)
 	assert.True(t, ways[KeepLoaded].Possible)
 }
 
@@ -150,7 +150,7 @@ func TestPredictPulling(t *testing.T) {
 	r := example()
 	r.Engine.Pulling = &Pulling{Fixed: 0.2, Intake: 20 * mb, Unpack: 200 * mb}
 	ways := predict(t, r, oneLayer, fleet)
-	assertCost(t, Cost{Registry: 0.5 + 50, Engine: 0.04 + 5 + 0.2}, ways[Pull].Cold, Pull)
+	assertCost(t, Cost{Registry: 0.9 + 50, Engine: 0.04 + 5 + 0.2}, ways[Pull].Cold, Pull)
 	assertCost(t, Cost{Storage: 50, Engine: 0.04 + 5 + 0.2}, ways[ServeCache].Cold, ServeCache)
 	assertCost(t, Cost{Storage: 20, Engine: 0.04 + 10 + 0.5, Other: 0.01}, ways[LoadImage].Cold, LoadImage)
 	r.Engine.Pulling.Unpack = 0
@@ -202,14 +202,14 @@ func TestPredictEmptyImage(t *testing.T) {
 	f := fleet
 	f.JobsPerEngine = 1
 	ways := predict(t, example(), Image{}, f)
-	assertCost(t, Cost{Registry: 0.4, Engine: 0.54}, ways[Pull].Job, Pull)
+	assertCost(t, Cost{Registry: 0.8, Engine: 0.54}, ways[Pull].Job, Pull)
 	assertCost(t, Cost{Engine: 0.54, Other: 0.01}, ways[LoadImage].Job, LoadImage)
 }
 
 func TestPredictOneJobADay(t *testing.T) {
 	f := Fleet{JobsPerDay: 1, BuildsPerDay: 9, New: 1}
 	w := predict(t, example(), oneLayer, f)
-	assert.InDelta(t, 0.9*51.04+0.1*0.34, w[Pull].Job.Total(), 1e-9)
+	assert.InDelta(t, 0.9*51.44+0.1*0.74, w[Pull].Job.Total(), 1e-9)
 	// Nine builds are stocked for one job: never.
 	assert.EqualValues(t, Never, w[LoadImage].BreakEven)
 }
