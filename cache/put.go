@@ -93,7 +93,7 @@ type PutOptions struct {
 	// Progress, when not nil, is called when the layers begin to come, and whenever
 	// bytes of them were written. It is not called when nothing has to be written.
 	Progress func(tarball.Progress)
-	// Observer, when not nil, is told what Put does, see the phases of [timing]. The last phase
+	// Observer, when not nil, is notified of what Put does, see the phases of [timing]. The last phase
 	// has ended when Put returns.
 	Observer timing.Observer
 	// Incoming, when not nil, is called when the layers begin to come, with the tarball that is

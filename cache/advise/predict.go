@@ -226,23 +226,17 @@ func (p *prediction) loaded(layers []int64) Cost {
 	return c.plus(p.archive(rate, size, size))
 }
 
-func (p *prediction) loadImage() Way {
-	w, ok := p.stockedWay(LoadImage, "engine")
-	if !ok {
-		return w
-	}
-	w.Cold, w.Delta, w.Present = p.loaded(p.all), p.loaded(p.delta), Cost{Engine: p.Engine.Find}
-	p.mean(&w)
-	w.StorageBytes += p.fleet.JobsPerDay * p.bytesPerJob()
-	return w
-}
+func (p *prediction) loadImage() Way { return p.onDemand(LoadImage, p.loaded) }
 
-func (p *prediction) serveCache() Way {
-	w, ok := p.stockedWay(ServeCache, "engine")
+func (p *prediction) serveCache() Way { return p.onDemand(ServeCache, p.mirror) }
+
+// onDemand is a way that gives an engine the layers that it lacks when a job asks.
+func (p *prediction) onDemand(name string, cost func(layers []int64) Cost) Way {
+	w, ok := p.stockedWay(name, "engine")
 	if !ok {
 		return w
 	}
-	w.Cold, w.Delta, w.Present = p.mirror(p.all), p.mirror(p.delta), Cost{Engine: p.Engine.Find}
+	w.Cold, w.Delta, w.Present = cost(p.all), cost(p.delta), Cost{Engine: p.Engine.Find}
 	p.mean(&w)
 	w.StorageBytes += p.fleet.JobsPerDay * p.bytesPerJob()
 	return w

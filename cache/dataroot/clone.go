@@ -21,7 +21,7 @@ type CloneOptions struct {
 	// NoCopy makes it fail where blocks cannot be shared: a copy of a large template takes
 	// longer than a load. The error wraps [ErrUnsupported].
 	NoCopy bool
-	// Observer, when not nil, is told what Clone does: [timing.Look], [timing.Clone],
+	// Observer, when not nil, is notified of what Clone does: [timing.Look], [timing.Clone],
 	// [timing.Mount]. The last phase has ended when Clone returns.
 	Observer timing.Observer
 }

@@ -59,7 +59,7 @@ type Options struct {
 	// [tarball.Unpacking], from when an engine has all that it was sent, or asks for
 	// nothing more for now. It and Progress are called by one goroutine at a time.
 	Unpacking func(tarball.Progress)
-	// Observer, when not nil, is told what Load does, see the phases of [timing]. The last phase
+	// Observer, when not nil, is notified of what Load does, see the phases of [timing]. The last phase
 	// has ended when Load returns.
 	Observer timing.Observer
 	// Logger logs what went otherwise than expected. Default: silent.

@@ -53,7 +53,7 @@ const (
 	Mount Phase = "mount"
 )
 
-// An Observer is told what a piece of work does. Begin is called when a phase begins, with the
+// An Observer is notified of what a piece of work does. Begin is called when a phase begins, with the
 // time, which has a monotonic reading; the phase before ends then. The empty phase is none: the
 // work has ended, or is paused. Begin is called by one goroutine at a time for each piece of
 // work, must be quick, and must not call back into what calls it.

@@ -7,7 +7,7 @@
 //	sent.Set(1024, "blobs")
 //	_, err := s.WriteTo(w)
 //
-// A [Set] is made anew whenever it is written: who counts keeps the numbers. By convention a
+// A [Set] is made again whenever it is written: who counts keeps the numbers. By convention a
 // name says its unit, which is a base unit: _seconds and _bytes, and a point in time is
 // _timestamp_seconds. Counters end in _total.
 package metrics

@@ -1,4 +1,4 @@
-// Package throttled mounts file systems that are as slow as they are told to be: for tests
+// Package throttled mounts file systems that are as slow as they are set to be: for tests
 // and the benchmark.
 //
 // The file system is an XFS, which shares blocks between files, on a loop device. The kernel

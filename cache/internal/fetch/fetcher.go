@@ -99,7 +99,7 @@ type Job struct {
 	// Progress, when not nil, is called at the beginning and whenever bytes of layers
 	// were written, by one goroutine at a time.
 	Progress func(tarball.Progress)
-	// Observer, when not nil, is told what the job does: waits for the first byte, fetches,
+	// Observer, when not nil, is notified of what the job does: waits for the first byte, fetches,
 	// copies, or hashes what is there. It and Progress are called by one goroutine at a time.
 	Observer timing.Observer
 	// Before is the progress of the layout's layers that are not among Layers.

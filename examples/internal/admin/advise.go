@@ -367,10 +367,10 @@ func (m *measurement) recorded(dir string, s *subject) ([]measure.Sample, error)
 			continue
 		}
 		kind = r.Engine
-		l := measure.Load{Bytes: r.BytesStreamed, Stream: secondsOf(r.Phases[timing.Stream]), Engine: secondsOf(r.Phases[timing.Engine])}
-		l.Fixed = secondsOf(r.Seconds) - l.Stream - l.Engine
+		l := measure.Load{Bytes: r.BytesStreamed, Stream: durationOf(r.Phases[timing.Stream]), Engine: durationOf(r.Phases[timing.Engine])}
+		l.Fixed = durationOf(r.Seconds) - l.Stream - l.Engine
 		loads = append(loads, l)
-		sample.Bytes, sample.Took = sample.Bytes+r.BytesStreamed, sample.Took+secondsOf(r.Seconds)
+		sample.Bytes, sample.Took = sample.Bytes+r.BytesStreamed, sample.Took+durationOf(r.Seconds)
 	}
 	if m.rates.Engine, err = measure.Loads(loads, kind == "podman" || kind == "containerd"); err != nil {
 		return nil, err
@@ -389,7 +389,7 @@ func repositoryOf(ref string) string {
 	return named.Name()
 }
 
-func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+func durationOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func (m *measurement) fill(ways []advise.Way, s *subject, at string, a *Advisor, took time.Duration) {
 	r := m.record

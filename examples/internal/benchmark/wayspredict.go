@@ -46,7 +46,7 @@ func (w *waysRun) measureRegistry(name string) {
 	w.measureEngine(name, 0)
 }
 
-// served returns the image as a registry has it.
+// served returns the image as a registry keeps it.
 func (w *waysRun) served(name string) (*tarball.Image, tarball.Source) {
 	ref := w.server.reference(name, wayTag)
 	served := must(clients.New(&clients.Options{Keychain: authn.NewMultiKeychain()}).Image(w.ctx, clients.DefaultPlatform(), ref))
@@ -162,7 +162,7 @@ func (w *waysRun) real(way, finds, registry string, storage float64) (float64, b
 	return 0, false
 }
 
-// realJob is the mean of a fleet's jobs, as [advise.Predict] has it.
+// realJob is the mean of a fleet's jobs, as [advise.Predict] computes it.
 func (w *waysRun) realJob(way, registry string, storage float64, f advise.Fleet) (seconds float64, ok bool) {
 	shares := map[string]float64{}
 	if f.JobsPerEngine > 0 {
