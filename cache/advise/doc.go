@@ -12,9 +12,9 @@
 // Bytes are those of layers as they are served, compressed: S all of them, M = New·S those
 // of a new build that its predecessor does not have, in one layer. Rates are those of [Rates]:
 // r one connection to the registry, R all connections, f its first byte; s one reader of the
-// storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long a
-// client takes to start and to learn that the engine has the image. Where the engine pulls, i, u and F
-// are those of [Pulling].
+// storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long
+// load-image takes to start and to learn that the engine has the image, D how long the engine's own client does,
+// and G how much longer a pull of such an image takes. Where the engine pulls, i, u and F are those of [Pulling].
 //
 // A job finds one of three things: an engine that has nothing (cold), one that has the build before
 // (delta), one that has the image (present). An engine that lives for N jobs is cold in 1/N of
@@ -26,22 +26,22 @@
 //	    after its turn, and gets min(r, R / layers that get bytes). It is unpacked, at u, when it has
 //	    come whole and the one before is unpacked. The end is that of the last layer.
 //
-//	pull         cold     P + 8f + pull(S, f, r, min(R, i)) + F: connections, login, token, manifest, config
-//	             delta    P + 8f + pull(M, f, r, min(R, i)) + F
-//	             present  P + 7f: no config is asked for
-//	docker-load  cold     P + S/min(s, i) + S/u + F
-//	             delta    P + S/min(s, i) + M/u + F: the whole archive is sent
-//	             present  P + S/min(s, i) + F
+//	pull         cold     D + 8f + pull(S, f, r, min(R, i)) + F: connections, login, token, manifest, config
+//	             delta    D + 8f + pull(M, f, r, min(R, i)) + F
+//	             present  D + 7f + G: no config is asked for
+//	docker-load  cold     D + S/min(s, i) + S/u + F
+//	             delta    D + S/min(s, i) + M/u + F: the whole archive is sent
+//	             present  D + S/min(s, i) + F
 //	load-image   cold     P + L + S/min(s, i) + S/u + F, or, of an engine that is made to pull,
 //	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is to lock
 //	             delta    the same of M
 //	             present  P
-//	serve-cache  cold     P + pull(S, 0, s, min(s*, i)) + F
+//	serve-cache  cold     D + pull(S, 0, s, min(s*, i)) + F
 //	             delta    the same of M
-//	             present  P
-//	keep-loaded           as load-image; but a job finds the build before only if it comes while the
+//	             present  D + G
+//	keep-loaded           as load-image, and D where the image is present; but a job finds the build before only if it comes while the
 //	                      new one is loaded, in b·delta/86400 of the time
-//	engine-root           C + A + P, whatever the engine of another job has: to clone and mount, or
+//	engine-root           C + A + D, whatever the engine of another job has: to clone and mount, or
 //	                      to copy what is unpacked, at min(s, write rate); to start; to ask
 //
 // From a bucket, load-image reads at s*: it uses several connections. Where a rate is

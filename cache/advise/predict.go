@@ -170,12 +170,17 @@ func (p *prediction) pull() Way {
 	r, e := p.Registry, p.Engine.pulling()
 	pull := func(layers []int64) Cost {
 		total, unpacking := pulled(layers, link{r.FirstByte, r.Connection, min(r.All, e.Intake)}, e.Unpack)
-		return Cost{Registry: pullAsks*r.FirstByte + total - unpacking, Engine: p.Engine.Find + unpacking + e.Fixed}
+		return Cost{Registry: pullAsks*r.FirstByte + total - unpacking, Engine: p.Engine.client() + unpacking + e.Fixed}
 	}
-	w.Cold, w.Delta, w.Present = pull(p.all), pull(p.delta), Cost{Registry: pullPresent * r.FirstByte, Engine: p.Engine.Find}
+	w.Cold, w.Delta, w.Present = pull(p.all), pull(p.delta), p.pulledAgain(r.FirstByte)
 	p.mean(&w)
 	w.RegistryBytes = p.fleet.JobsPerDay * p.bytesPerJob()
 	return w
+}
+
+// pulledAgain is the cost of a pull of what the engine has, by the time to a registry's first byte.
+func (p *prediction) pulledAgain(firstByte float64) Cost {
+	return Cost{Registry: pullPresent * firstByte, Engine: p.Engine.client() + p.Engine.PullPresent}
 }
 
 // bytesPerJob is how many an engine lacks, in the mean.
@@ -183,9 +188,10 @@ func (p *prediction) bytesPerJob() float64 {
 	return p.cold*float64(p.image.Size()) + p.second*float64(p.delta[0])
 }
 
-// archive is the cost of sending an archive of sent bytes, of which the engine unpacks some.
-func (p *prediction) archive(rate float64, sent, unpacked int64) Cost {
-	c := Cost{Engine: p.Engine.Find + float64(unpacked)/p.Engine.Unpack + p.Engine.Fixed}
+// archive is the cost of sending an archive of sent bytes, of which the engine unpacks some, by a client
+// that takes asks seconds to start and to ask.
+func (p *prediction) archive(asks, rate float64, sent, unpacked int64) Cost {
+	c := Cost{Engine: asks + float64(unpacked)/p.Engine.Unpack + p.Engine.Fixed}
 	if rate < p.Engine.Intake {
 		c.Storage = float64(sent) / rate
 	} else {
@@ -194,11 +200,11 @@ func (p *prediction) archive(rate float64, sent, unpacked int64) Cost {
 	return c
 }
 
-// mirror is the cost of pulling layers that are read from the storage.
-func (p *prediction) mirror(layers []int64) Cost {
+// mirror is the cost of pulling layers that are read from the storage, by a client that takes asks seconds.
+func (p *prediction) mirror(asks float64, layers []int64) Cost {
 	s, e := p.Storage, p.Engine.pulling()
 	total, unpacking := pulled(layers, link{0, min(s.ReadOne, e.Intake), min(max(s.ReadOne, s.ReadMany), e.Intake)}, e.Unpack)
-	return Cost{Storage: total - unpacking, Engine: p.Engine.Find + unpacking + e.Fixed}
+	return Cost{Storage: total - unpacking, Engine: asks + unpacking + e.Fixed}
 }
 
 func (p *prediction) dockerLoad() Way {
@@ -206,8 +212,9 @@ func (p *prediction) dockerLoad() Way {
 	if !ok {
 		return w
 	}
-	size, rate := p.image.Size(), p.Storage.ReadOne
-	w.Cold, w.Delta, w.Present = p.archive(rate, size, size), p.archive(rate, size, p.delta[0]), p.archive(rate, size, 0)
+	size := p.image.Size()
+	load := func(unpacked int64) Cost { return p.archive(p.Engine.client(), p.Storage.ReadOne, size, unpacked) }
+	w.Cold, w.Delta, w.Present = load(size), load(p.delta[0]), load(0)
 	p.mean(&w)
 	w.StorageBytes += p.fleet.JobsPerDay * float64(size)
 	return w
@@ -217,26 +224,30 @@ func (p *prediction) dockerLoad() Way {
 func (p *prediction) loaded(layers []int64) Cost {
 	c := Cost{Other: p.Storage.Lock}
 	if p.Engine.Pulls {
-		return c.plus(p.mirror(layers))
+		return c.plus(p.mirror(p.Engine.Find, layers))
 	}
 	rate, size := p.Storage.ReadOne, Image{Layers: layers}.Size()
 	if p.Storage.Bucket {
 		rate = max(rate, p.Storage.ReadMany)
 	}
-	return c.plus(p.archive(rate, size, size))
+	return c.plus(p.archive(p.Engine.Find, rate, size, size))
 }
 
-func (p *prediction) loadImage() Way { return p.onDemand(LoadImage, p.loaded) }
+func (p *prediction) loadImage() Way {
+	return p.onDemand(LoadImage, p.loaded, func() Cost { return Cost{Engine: p.Engine.Find} })
+}
 
-func (p *prediction) serveCache() Way { return p.onDemand(ServeCache, p.mirror) }
+func (p *prediction) serveCache() Way {
+	return p.onDemand(ServeCache, func(layers []int64) Cost { return p.mirror(p.Engine.client(), layers) }, func() Cost { return p.pulledAgain(0) })
+}
 
 // onDemand is a way that gives an engine the layers that it lacks when a job asks.
-func (p *prediction) onDemand(name string, cost func(layers []int64) Cost) Way {
+func (p *prediction) onDemand(name string, cost func(layers []int64) Cost, present func() Cost) Way {
 	w, ok := p.stockedWay(name, "engine")
 	if !ok {
 		return w
 	}
-	w.Cold, w.Delta, w.Present = cost(p.all), cost(p.delta), Cost{Engine: p.Engine.Find}
+	w.Cold, w.Delta, w.Present = cost(p.all), cost(p.delta), present()
 	p.mean(&w)
 	w.StorageBytes += p.fleet.JobsPerDay * p.bytesPerJob()
 	return w
@@ -250,7 +261,7 @@ func (p *prediction) keepLoaded() Way {
 	if p.cold == 1 {
 		return Way{Name: KeepLoaded, Why: "an engine lives for one job: there is nothing to load ahead of it into"}
 	}
-	w.Cold, w.Delta, w.Present = p.loaded(p.all), p.loaded(p.delta), Cost{Engine: p.Engine.Find}
+	w.Cold, w.Delta, w.Present = p.loaded(p.all), p.loaded(p.delta), Cost{Engine: p.Engine.client()}
 	late := (1 - p.cold) * min(1, p.fleet.BuildsPerDay*w.Delta.Total()/day)
 	w.Job = w.Cold.times(p.cold).plus(w.Delta.times(late)).plus(w.Present.times(1 - p.cold - late))
 	machines := p.fleet.machines()
@@ -268,7 +279,7 @@ func (p *prediction) engineRoot() Way {
 	if p.Storage.Bucket {
 		return Way{Name: EngineRoot, Why: "a template needs a directory, and this is a bucket"}
 	}
-	c := Cost{Engine: p.Root.Start + p.Engine.Find, Other: p.Root.Mount}
+	c := Cost{Engine: p.Root.Start + p.Engine.client(), Other: p.Root.Mount}
 	if !p.Storage.Reflink {
 		c.Storage = p.image.unpacked() / min(p.Storage.ReadOne, p.Storage.Write)
 		w.StorageBytes += p.fleet.JobsPerDay * p.image.unpacked()

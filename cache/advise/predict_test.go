@@ -111,6 +111,31 @@ func TestPredict(t *testing.T) {
 	assert.InDelta(t, 12.93+100*(0.241+20.055/90), load.Seconds(100, fleet), 1e-9)
 }
 
+// The engine's own client takes longer to start than load-image.
+func TestPredictClients(t *testing.T) {
+	r := example()
+	before := predict(t, r, oneLayer, fleet)
+	r.Engine.Ask, r.Engine.PullPresent = 0.07, 0.02
+	after := predict(t, r, oneLayer, fleet)
+	for _, c := range []struct {
+		name                 string
+		cold, delta, present float64 // more than before
+	}{
+		{Pull, 0.03, 0.03, 0.05},
+		{DockerLoad, 0.03, 0.03, 0.03},
+		{LoadImage, 0, 0, 0},
+		{ServeCache, 0.03, 0.03, 0.05},
+		{KeepLoaded, 0, 0, 0.03},
+		{EngineRoot, 0.03, 0.03, 0.03},
+	} {
+		was, is := before[c.name], after[c.name]
+		for _, cost := range []struct{ want, was, is Cost }{{Cost{Engine: c.cold}, was.Cold, is.Cold}, {Cost{Engine: c.delta}, was.Delta, is.Delta}, {Cost{Engine: c.present}, was.Present, is.Present}} {
+			cost.was.Engine += cost.want.Engine
+			assertCost(t, cost.was, cost.is, c.name)
+		}
+	}
+}
+
 func TestPredictEphemeralEngines(t *testing.T) {
 	f := fleet
 	f.JobsPerEngine = 1
@@ -265,7 +290,7 @@ func TestPredictRefuses(t *testing.T) {
 		}
 		for _, change := range []func(r *Rates){
 			func(r *Rates) { r.Storage.Lock = bad }, func(r *Rates) { r.Storage.Rename = bad }, func(r *Rates) { r.Registry.FirstByte = bad },
-			func(r *Rates) { r.Engine.Fixed = bad }, func(r *Rates) { r.Engine.Find = bad },
+			func(r *Rates) { r.Engine.Fixed = bad }, func(r *Rates) { r.Engine.Find = bad }, func(r *Rates) { r.Engine.Ask = bad }, func(r *Rates) { r.Engine.PullPresent = bad },
 			func(r *Rates) { r.Root.Mount = bad }, func(r *Rates) { r.Root.Start = bad }, func(r *Rates) { r.Root.Close = bad },
 		} {
 			require.ErrorContains(t, set(func(r *Rates, _ *Image, _ *Fleet) { change(r) }), secs)
@@ -290,7 +315,7 @@ func TestPredictIsMonotonic(t *testing.T) {
 		r := Rates{
 			Registry: &Registry{random.Float64(), between(mb, gb), between(mb, gb)},
 			Storage:  &Storage{random.IntN(4) == 0, random.IntN(2) == 0, between(mb, gb), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64()},
-			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), nil},
+			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64(), random.Float64(), nil},
 			Root:     &Root{random.Float64(), random.Float64(), random.Float64()},
 		}
 		var i Image

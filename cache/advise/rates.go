@@ -55,8 +55,13 @@ type Engine struct {
 	// Pulls: load-image makes it pull, so that it unpacks a layer while others come. An archive is
 	// taken whole before any of it is unpacked.
 	Pulls bool `json:"pulls,omitempty"`
-	// Find is how long a client takes to start and to ask it whether it has the image.
+	// Find is how long load-image takes to start and to learn that it has the image.
 	Find float64 `json:"findSeconds"`
+	// Ask is how long the engine's own client takes to start and to learn the same. 0: as Find.
+	Ask float64 `json:"askSeconds,omitempty"`
+	// PullPresent is how long a pull of an image takes that it has, without the client's start, from a
+	// registry that answers at once. 0: no time.
+	PullPresent float64 `json:"pullPresentSeconds,omitempty"`
 	// Pulling is what it takes to pull. Nil: the same as to load, as where Pulls is set.
 	Pulling *Pulling `json:"pulling,omitempty"`
 }
@@ -68,6 +73,14 @@ type Pulling struct {
 	Fixed  float64 `json:"fixedSeconds"`
 	Intake float64 `json:"intakeBytesPerSecond"`
 	Unpack float64 `json:"unpackBytesPerSecond"`
+}
+
+// client returns the seconds of the engine's own client.
+func (e *Engine) client() float64 {
+	if e.Ask > 0 {
+		return e.Ask
+	}
+	return e.Find
 }
 
 func (e *Engine) pulling() Pulling {
@@ -153,7 +166,7 @@ func (r Rates) Check() error {
 	}
 	if s := r.Engine; s != nil {
 		c := checker{"Rates.Engine"}
-		if err := first(c.rate("Intake", s.Intake), c.rate("Unpack", s.Unpack), c.seconds("Fixed", s.Fixed), c.seconds("Find", s.Find)); err != nil {
+		if err := first(c.rate("Intake", s.Intake), c.rate("Unpack", s.Unpack), c.seconds("Fixed", s.Fixed), c.seconds("Find", s.Find), c.seconds("Ask", s.Ask), c.seconds("PullPresent", s.PullPresent)); err != nil {
 			return err
 		}
 		if p := s.Pulling; p != nil {

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/advise"
 	"github.com/dockercache/dockercache/cache/loader"
+	"github.com/dockercache/dockercache/cache/server"
 	"github.com/dockercache/dockercache/cache/tarball"
 	"github.com/dockercache/dockercache/cache/timing"
 	"github.com/dockercache/dockercache/internal/wait"
@@ -28,21 +31,29 @@ type EngineOptions struct {
 	Limit Limit
 	// TempDir is where the samples are written, which the page cache should hold. Default: os.TempDir().
 	TempDir string
+	// Ask asks the engine for an image as a job does, by the engine's own client: docker image inspect, for
+	// example. Its start is most of what a job waits that finds the image. Nil, or one that fails: it is taken to
+	// start as fast as load-image.
+	Ask func(ctx context.Context, reference string) error
 }
 
 const (
 	smallSample   = 4 << 20
 	findTries     = 5
 	removeTimeout = 30 * time.Second
+	pullTimeout   = 10 * time.Second // of an image that is there
 )
 
-// clientStart is how long a client takes to start: 40 to 60 ms are what load-image and Docker's client
-// take on a machine with nothing else to do, see BENCHMARKS.md. It is most of what a job waits that finds the
-// image, and not worth to be measured.
+// clientStart is how long load-image takes to start: 40 to 60 ms on a machine with nothing else to do, see
+// BENCHMARKS.md. It is most of what a job waits that finds the image.
 const clientStart = 60 * time.Millisecond
 
 // sampleRepository is the name of the images of samples, with a tag that nobody else has.
 const sampleRepository = "localhost/dockercache-advise"
+
+// pulledAs is the repository that a sample is pulled from. Always the same: containerd records with each layer
+// the repositories that it came from.
+const pulledAs = "dockercache/image"
 
 // Engine measures how fast an engine loads an image. It is given images of one layer: the first
 // bytes of the image's largest layer, few of them and many. What differs between the two is what
@@ -108,14 +119,28 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	samples = append(samples, Sample{What: times(len(found), "load") + " of an image that is there", Took: sum(found)})
 	between(result, loads)
 	result.Find = clientStart.Seconds() + median(found)
-	if p, ok := e.(loader.Puller); ok && !result.Pulls && time.Since(begun) < limit.Time {
+	if o.Ask != nil {
+		var asked Sample
+		result.Ask, asked = s.ask(ctx, o.Ask)
+		samples = append(samples, asked)
+	}
+	p, ok := e.(loader.Puller)
+	if !ok || !result.Pulls && time.Since(begun) >= limit.Time {
+		return result, samples, wait.Err(ctx)
+	}
+	if !result.Pulls {
 		var pulled []Sample
 		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many, begun.Add(limit.Time)); err != nil {
 			return nil, nil, err
 		}
 		samples = append(samples, pulled...)
 	}
-	return result, samples, nil
+	if result.Pulls || result.Pulling != nil {
+		var again Sample
+		result.PullPresent, again = s.pullAgain(ctx, p)
+		samples = append(samples, again)
+	}
+	return result, samples, wait.Err(ctx)
 }
 
 // pulling is an engine that is made to pull, also where loads had better send an archive: it is
@@ -299,6 +324,49 @@ func (s *sampler) find(ctx context.Context) (took []time.Duration, err error) {
 		took = append(took, time.Since(begun))
 	}
 	return took, nil
+}
+
+// ask measures how long the engine's own client takes to learn that an image is there.
+func (s *sampler) ask(ctx context.Context, ask func(ctx context.Context, reference string) error) (seconds float64, _ Sample) {
+	return tried("asked for by the engine's client", func() error { return ask(ctx, s.loaded[len(s.loaded)-1]) })
+}
+
+// pullAgain measures how long pulls of an image take that is there. The first pull only gives it a name of
+// that registry, and does not count.
+func (s *sampler) pullAgain(ctx context.Context, p loader.Puller) (seconds float64, _ Sample) {
+	const what = "pulled by the engine that has it"
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, Sample{What: what, Note: err.Error()}
+	}
+	tag := strings.ToLower(rand.Text())
+	ref := listener.Addr().String() + "/" + pulledAs + ":" + tag
+	registry := http.Server{Handler: server.NewSingle(s.last, pulledAs, tag, nil), ReadHeaderTimeout: pullTimeout}
+	go func() { _ = registry.Serve(listener) }() // ends with ErrServerClosed
+	defer registry.Close()
+	s.loaded = append(s.loaded, ref)
+	pull := func() error {
+		ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+		defer cancel()
+		return p.Pull(ctx, ref)
+	}
+	if err := pull(); err != nil {
+		return 0, Sample{What: what, Note: err.Error()}
+	}
+	return tried(what, pull)
+}
+
+// tried measures the median of a few tries. The first failure is the sample's note, and nothing is known then.
+func tried(what string, do func() error) (seconds float64, _ Sample) {
+	var took []time.Duration
+	for range findTries {
+		begun := time.Now()
+		if err := do(); err != nil {
+			return 0, Sample{What: what, Note: "not known, since it failed: " + err.Error()}
+		}
+		took = append(took, time.Since(begun))
+	}
+	return median(took), Sample{What: times(len(took), "image") + " " + what, Took: sum(took)}
 }
 
 // remove removes what was loaded, also when ctx has ended.

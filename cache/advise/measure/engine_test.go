@@ -29,28 +29,39 @@ func TestEngine(t *testing.T) {
 	for _, kind := range []enginetest.Kind{enginetest.Classic, enginetest.Containerd, enginetest.Podman} {
 		server, engine := open(t, kind)
 		temp := t.TempDir()
-		e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: temp, Limit: measure.Limit{Time: time.Hour}})
+		asked := 0
+		e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: temp, Limit: measure.Limit{Time: time.Hour}, Ask: func(ctx context.Context, reference string) error {
+			asked++
+			id, _, err := engine.Find(ctx, reference)
+			assert.NotEqual(t, v1.Hash{}, id, "the engine has %s", reference)
+			return err
+		}})
 		require.NoError(t, err)
+		assert.Positive(t, e.Ask)
+		assert.Equal(t, 5, asked)
+		assert.Positive(t, e.PullPresent)
 		assert.Positive(t, e.Intake)
 		assert.Positive(t, e.Unpack)
 		assert.Positive(t, e.Find)
 		assert.GreaterOrEqual(t, e.Fixed, 0.0)
 		assert.Equal(t, kind != enginetest.Classic, e.Pulls)
-		wanted := 6
+		wanted, pulls := 8, 4
 		if kind == enginetest.Classic {
 			wanted += 4
 			require.NotNil(t, e.Pulling)
 			assert.Positive(t, e.Pulling.Intake)
-			assert.Equal(t, "pulled by the engine", samples[9].What)
-			assert.Equal(t, 4, server.Pulls())
+			assert.Equal(t, "pulled by the engine", samples[10].What)
 		} else {
 			assert.Nil(t, e.Pulling)
 		}
+		assert.Equal(t, pulls+1+5, server.Pulls(), "and those of an image that is there, the first without its name")
 		require.Len(t, samples, wanted)
 		assert.InEpsilon(t, 8<<20, samples[0].Bytes, 0.01)
 		assert.InEpsilon(t, 2<<20, samples[1].Bytes, 0.1, "the small one")
 		assert.InEpsilon(t, 8<<20, samples[2].Bytes, 0.1, "the large one")
 		assert.Equal(t, "5 loads of an image that is there", samples[5].What)
+		assert.Equal(t, "5 images asked for by the engine's client", samples[6].What)
+		assert.Equal(t, "5 images pulled by the engine that has it", samples[wanted-1].What)
 		assert.Empty(t, server.Names(), "the samples are gone")
 		assert.Empty(t, server.IDs(), "the samples are gone")
 		assertEmpty(t, temp)
@@ -77,6 +88,17 @@ func TestEngineCannotPull(t *testing.T) {
 	assert.Nil(t, e.Pulling)
 	assert.Contains(t, samples[len(samples)-1].Note, "no route to host")
 	assert.Empty(t, server.Names(), "the samples are gone")
+}
+
+// Without the engine's client a way that needs it is taken to start as load-image does.
+func TestEngineClientFails(t *testing.T) {
+	img, src := image(t, 1<<20)
+	_, engine := open(t, enginetest.Podman)
+	e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: t.TempDir(), Limit: measure.Limit{Time: time.Hour},
+		Ask: func(context.Context, string) error { return errors.New("no such client") }})
+	require.NoError(t, err)
+	assert.Zero(t, e.Ask)
+	assert.Contains(t, samples[6].Note, "no such client")
 }
 
 var errInterrupted = errors.New("interrupted")

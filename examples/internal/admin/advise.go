@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -345,8 +346,36 @@ func (m *measurement) engine(ctx context.Context, s *subject, a *Advisor) (sampl
 			m.record.Engine = text
 		}
 	}
-	m.rates.Engine, samples, err = measure.Engine(ctx, engine, s.image, s.src, &measure.EngineOptions{Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}})
+	m.rates.Engine, samples, err = measure.Engine(ctx, engine, s.image, s.src, &measure.EngineOptions{
+		Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}, Ask: dockerAsks(a.Host),
+	})
 	return samples, err
+}
+
+// dockerAsks returns what asks an engine for an image by Docker's client; nil where that is not installed, or
+// is not for this engine.
+func dockerAsks(host loader.Host) func(ctx context.Context, reference string) error {
+	program, err := exec.LookPath("docker")
+	if err != nil || strings.HasPrefix(host.Address, "containerd:") {
+		return nil
+	}
+	env := append(os.Environ(), "DOCKER_HOST="+host.Address)
+	if host.TLS {
+		env = append(env, "DOCKER_TLS=1", "DOCKER_CERT_PATH="+host.CertDir)
+		if !host.SkipVerify {
+			env = append(env, "DOCKER_TLS_VERIFY=1")
+		}
+	}
+	return func(ctx context.Context, reference string) error {
+		cmd := exec.CommandContext(ctx, program, "image", "inspect", reference)
+		cmd.Env = env
+		var said strings.Builder
+		cmd.Stderr = &said
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("docker image inspect: %w: %s", err, cli.Printable(strings.TrimSpace(said.String())))
+		}
+		return nil
+	}
 }
 
 // recordedFor is how old recorded loads may be that say how fast the engine is.
@@ -474,6 +503,12 @@ func (m *measurement) fillRates() {
 		add("engine_intake", s.Intake, perSecond)
 		add("engine_unpack", s.Unpack, perSecond)
 		add("engine_find", s.Find, inSeconds)
+		if s.Ask > 0 {
+			add("engine_ask", s.Ask, inSeconds)
+		}
+		if s.PullPresent > 0 {
+			add("engine_pull_present", s.PullPresent, inSeconds)
+		}
 		if p := s.Pulling; p != nil {
 			add("engine_pull_fixed", p.Fixed, inSeconds)
 			add("engine_pull_intake", p.Intake, perSecond)

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -9,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dockercache/dockercache/cache/advise"
+	"github.com/dockercache/dockercache/cache/loader"
 	"github.com/dockercache/dockercache/examples/internal/jsondoc"
 	"github.com/dockercache/dockercache/internal/tarballtest"
 )
 
 func TestAdviseJSONDocument(t *testing.T) {
 	m := &measurement{record: &advised{}}
-	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{Pulling: &advise.Pulling{}}, Root: &advise.Root{}}
+	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{Ask: 1, PullPresent: 1, Pulling: &advise.Pulling{}}, Root: &advise.Root{}}
 	m.fillRates()
 	values := []string{directoryPart, registryPart, enginePart, rootPart, inSeconds, perSecond,
 		advise.Pull, advise.LoadImage, advise.ServeCache, advise.KeepLoaded, advise.EngineRoot, advise.DockerLoad}
@@ -39,6 +42,29 @@ func TestAdviseJSONHasNoNull(t *testing.T) {
 	assert.NotContains(t, string(raw), "null")
 	assert.Len(t, m.record.Ways, 6)
 	assert.Contains(t, m.record.text(), "\npull: not possible: not measured: registry, engine\n")
+}
+
+// Docker's client asks the engine that is measured, whatever its own settings say.
+func TestDockerAsks(t *testing.T) {
+	bin, seen := t.TempDir(), filepath.Join(t.TempDir(), "seen")
+	script := "#!/bin/sh\necho \"$*|$DOCKER_HOST|$DOCKER_TLS|$DOCKER_TLS_VERIFY|$DOCKER_CERT_PATH\" >>" + seen + "\n[ \"$3\" = a:1 ] || { echo no such image >&2; exit 1; }\n"
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "docker"), []byte(script), 0o755))
+	for _, name := range []string{"DOCKER_HOST", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("DOCKER_HOST", "tcp://another:1")
+	t.Setenv("PATH", bin+":/bin:/usr/bin")
+	require.NoError(t, dockerAsks(loader.Host{Address: "unix:///a.sock"})(t.Context(), "a:1"))
+	require.NoError(t, dockerAsks(loader.Host{Address: "tcp://a:2376", TLS: true, CertDir: "/certs"})(t.Context(), "a:1"))
+	require.NoError(t, dockerAsks(loader.Host{Address: "tcp://a:2376", TLS: true, SkipVerify: true})(t.Context(), "a:1"))
+	require.ErrorContains(t, dockerAsks(loader.Host{Address: "unix:///a.sock"})(t.Context(), "b:1"), "no such image")
+	got, err := os.ReadFile(seen)
+	require.NoError(t, err)
+	assert.Equal(t, "image inspect a:1|unix:///a.sock|||\nimage inspect a:1|tcp://a:2376|1|1|/certs\n"+
+		"image inspect a:1|tcp://a:2376|1||\nimage inspect b:1|unix:///a.sock|||\n", string(got))
+	assert.Nil(t, dockerAsks(loader.Host{Address: "containerd:///a.sock"}))
+	t.Setenv("PATH", t.TempDir())
+	assert.Nil(t, dockerAsks(loader.Host{Address: "unix:///a.sock"}))
 }
 
 func TestTagged(t *testing.T) {

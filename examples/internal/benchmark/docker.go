@@ -30,7 +30,7 @@ type engine struct {
 
 // startDocker starts an engine without a network that keeps everything in dir. A
 // program that is not the installed one keeps images in containerd's store.
-func startDocker(dir string, env []string, program string) *engine {
+func startDocker(dir string, env []string, program string, more ...string) *engine {
 	dir = filepath.Join(dir, "docker")
 	config := filepath.Join(dir, "daemon.json") // keeps the machine's own out
 	settings, driver := "{}", "overlay2"
@@ -40,10 +40,10 @@ func startDocker(dir string, env []string, program string) *engine {
 	check(os.MkdirAll(dir, 0o700))
 	check(os.WriteFile(config, []byte(settings), 0o600))
 	e := &engine{env: env, socket: "unix://" + dir + "/docker.sock"}
-	e.cmd = exec.Command(program,
+	e.cmd = exec.Command(program, append(more,
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver="+driver,
 		"-H", e.socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"--config-file", config)
+		"--config-file", config)...)
 	// Its own process group: Ctrl-C is for the benchmark, which then stops it.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log := must(e.cmd.StderrPipe())

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +40,10 @@ func (b *bench) measureRoots(ctx context.Context) {
 		r.clones(t, "root-1", size, b.repeat)
 		r.refresh(t, append(slices.Clone(base), last[1]))
 		if system == "xfs" {
+			r.empty()
+			b.makeTag("files-1", b.makeFilesLayer("root-files", b.work("giant").size))
+			r.stock("files-1")
+			r.clones(t, "files-1", b.work("giant").size, 1)
 			r.empty()
 			b.makeTag("large-1", large)
 			r.stock("large-1")
@@ -99,14 +105,46 @@ func (r *roots) tarball(tag string) string {
 func (r *roots) clones(t *table, tag string, size int64, loads int) {
 	r.run("build", r.reference(tag))
 	load := &row{work: fmt.Sprintf("%.4g MiB, %s", mib(size), r.system), program: "docker load"}
+	if tag == "files-1" {
+		load.work = fmt.Sprintf("%.4g MiB of files, %s", mib(size), r.system)
+	}
 	clone := &row{work: load.work, program: "engine-root clone, and dockerd"}
+	// As packages of Docker's do: the machine's containerd runs already.
+	beside := &row{work: load.work, program: "the same, and a containerd that runs"}
+	containerd, stop := r.startContainerd()
+	defer stop()
 	for i := range max(r.repeat, loads) {
 		if i < loads {
 			load.add(r.load(tag))
 		}
 		clone.add(r.start(tag))
+		beside.add(r.start(tag, "--containerd", containerd))
 	}
-	t.addRows([]*row{load, clone}, wall, written)
+	t.addRows([]*row{load, clone, beside}, wall, written)
+}
+
+// startContainerd starts a containerd, which dockerd needs for containers only, and returns its socket.
+func (r *roots) startContainerd() (socket string, stop func()) {
+	dir := must(os.MkdirTemp(r.work, "c"))
+	socket = filepath.Join(dir, "s.sock")
+	config := filepath.Join(dir, "config.toml") // keeps the machine's own out
+	check(os.WriteFile(config, []byte("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"), 0o600))
+	cmd := exec.Command("containerd", "--config", config, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", socket)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	check(cmd.Start())
+	stop = func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // its error is the signal
+	}
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("unix", socket); err == nil {
+			check(c.Close())
+			return socket, stop
+		} else if time.Since(begun) > time.Minute {
+			stop()
+			check(fmt.Errorf("containerd does not answer: %w", err))
+		}
+	}
 }
 
 // load loads the image into an engine that runs and has nothing.
@@ -128,7 +166,7 @@ func (r *roots) load(tag string) *usage {
 }
 
 // start clones, starts an engine on the clone, and waits until it shows the image.
-func (r *roots) start(tag string) *usage {
+func (r *roots) start(tag string, more ...string) *usage {
 	dir := must(os.MkdirTemp(r.work, "e"))
 	data := filepath.Join(dir, "docker", "data")
 	check(os.MkdirAll(data, 0o700))
@@ -137,7 +175,7 @@ func (r *roots) start(tag string) *usage {
 	r.run("clone", "-no-copy", "-mount", data, r.reference(tag))
 	u := &usage{Written: usedOf(r.at) - used}
 	flushed := time.Now()
-	e := startDocker(dir, r.env, dockerd)
+	e := startDocker(dir, r.env, dockerd, more...)
 	e.client(r.ctx, "image", "inspect", r.reference(tag))
 	u.Wall = time.Since(flushed) + flushed.Sub(begun)
 	e.stop()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -58,7 +59,10 @@ func (w *waysRun) served(name string) (*tarball.Image, tarball.Source) {
 func (w *waysRun) measureEngine(registry string, storage float64) {
 	e := must(loader.Open(w.ctx, must(loader.ParseHost(w.engine.socket))))
 	img, served := w.served(registry)
-	found, samples, err := rates.Engine(w.ctx, e, img, served, nil)
+	found, samples, err := rates.Engine(w.ctx, e, img, served, &rates.EngineOptions{Ask: func(_ context.Context, reference string) error {
+		w.idOf(reference)
+		return nil
+	}})
 	check(err)
 	w.rates.engines[storage] = found
 	w.report(samples, found)
