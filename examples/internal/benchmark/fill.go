@@ -39,15 +39,21 @@ func (b *bench) measureFill(ctx context.Context) {
 		w := b.work(name)
 		b.makeImage(w)
 		one, all := &row{work: w.String(), program: "1"}, &row{work: w.String(), program: fmt.Sprint(clientsAtOnce)}
+		// What these processors need to move as many bytes, with nothing to fetch or to verify.
+		floor := &row{work: w.String(), program: fmt.Sprint(clientsAtOnce, ", from a registry that has it")}
 		for range b.repeat {
 			one.add(b.fillFor(ctx, program, w, 1))
 			all.add(b.fillFor(ctx, program, w, clientsAtOnce))
+			begun := time.Now()
+			takeAtOnce(b.server.hosts[straight], "/v2/"+repositoryName, w.name, clientsAtOnce)
+			floor.add(&usage{Wall: time.Since(begun)})
 		}
 		size := float64(int64(w.layers) * w.size)
 		sent := func(u *usage) float64 { return float64(u.Sent) / size }
 		for _, r := range []*row{one, all} {
 			t.add(r.work, r.program, fmt.Sprint(len(r.usages)), r.cell(wall, one), r.cell(cpu, one), spread(r.values(sent))+"×")
 		}
+		t.add(floor.work, floor.program, fmt.Sprint(len(floor.usages)), floor.cell(wall, one), "", "")
 	}
 }
 
@@ -69,12 +75,17 @@ func (b *bench) fillFor(ctx context.Context, program string, w work, clients int
 	}
 	before := b.server.stats(ctx, limited, -1)
 	begun := time.Now()
+	takeAtOnce(at[1], "/v2/"+repository, w.name, clients)
+	return &usage{Wall: time.Since(begun), CPU: cpuOf(cmd.Process.Pid), Sent: b.server.stats(ctx, limited, -1).since(before).Written}
+}
+
+// takeAtOnce has clients take an image.
+func takeAtOnce(host, path, tag string, clients int) {
 	var group errgroup.Group
 	for range clients {
-		group.Go(func() error { return catch(func() { takeImage(at[1], "/v2/"+repository, w.name) }) })
+		group.Go(func() error { return catch(func() { takeImage(host, path, tag) }) })
 	}
 	check(group.Wait())
-	return &usage{Wall: time.Since(begun), CPU: cpuOf(cmd.Process.Pid), Sent: b.server.stats(ctx, limited, -1).since(before).Written}
 }
 
 // layersAtOnce is how many layers of an image a client takes at a time: Docker's and

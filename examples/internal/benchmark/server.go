@@ -336,7 +336,9 @@ func (s *server) open(ctx context.Context, name string, l link) {
 }
 
 // repository is the images' repository at a link of the registry.
-func (s *server) repository(link string) string { return s.hosts[link] + "/bench/image" }
+func (s *server) repository(link string) string { return s.hosts[link] + "/" + repositoryName }
+
+const repositoryName = "bench/image"
 
 // reference of an image at a link of the registry.
 func (s *server) reference(link, tag string) string { return s.repository(link) + ":" + tag }
