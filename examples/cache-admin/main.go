@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -232,6 +233,10 @@ func (o *options) advise(ctx context.Context, out *cli.Output) error {
 	dir, err := store.Open(ctx, o.dir, &o.open, &o.s3)
 	if err != nil && given {
 		return err
+	}
+	// This program links what load-image does, nearly.
+	if self, err := os.Executable(); err == nil {
+		o.advisor.Start = func(ctx context.Context) error { return exec.CommandContext(ctx, self, "help").Run() }
 	}
 	return admin.Advise(ctx, o.dir, err, dir, &o.advisor, out)
 }

@@ -29,14 +29,15 @@ func TestEngine(t *testing.T) {
 	for _, kind := range []enginetest.Kind{enginetest.Classic, enginetest.Containerd, enginetest.Podman} {
 		server, engine := open(t, kind)
 		temp := t.TempDir()
-		asked := 0
+		asked, started := 0, 0
 		e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: temp, Limit: measure.Limit{Time: time.Hour}, Ask: func(ctx context.Context, reference string) error {
 			asked++
 			id, _, err := engine.Find(ctx, reference)
 			assert.NotEqual(t, v1.Hash{}, id, "the engine has %s", reference)
 			return err
-		}})
+		}, Start: func(context.Context) error { started++; return nil }})
 		require.NoError(t, err)
+		assert.Equal(t, 5, started)
 		assert.Positive(t, e.Ask)
 		assert.Equal(t, 5, asked)
 		assert.Positive(t, e.PullPresent)
@@ -45,12 +46,12 @@ func TestEngine(t *testing.T) {
 		assert.Positive(t, e.Find)
 		assert.GreaterOrEqual(t, e.Fixed, 0.0)
 		assert.Equal(t, kind != enginetest.Classic, e.Pulls)
-		wanted, pulls := 8, 4
+		wanted, pulls := 9, 4
 		if kind == enginetest.Classic {
 			wanted += 4
 			require.NotNil(t, e.Pulling)
 			assert.Positive(t, e.Pulling.Intake)
-			assert.Equal(t, "pulled by the engine", samples[10].What)
+			assert.Equal(t, "pulled by the engine", samples[11].What)
 		} else {
 			assert.Nil(t, e.Pulling)
 		}
@@ -60,8 +61,8 @@ func TestEngine(t *testing.T) {
 		assert.InEpsilon(t, 2<<20, samples[1].Bytes, 0.1, "the small one")
 		assert.InEpsilon(t, 8<<20, samples[2].Bytes, 0.1, "the large one")
 		assert.Equal(t, "5 loads of an image that is there", samples[5].What)
-		assert.Equal(t, "5 images asked for by the engine's client", samples[6].What)
-		assert.Equal(t, "5 images pulled by the engine that has it", samples[wanted-1].What)
+		assert.Equal(t, "5 questions by its own client", samples[7].What)
+		assert.Equal(t, "5 pulls of an image that is there", samples[wanted-1].What)
 		assert.Empty(t, server.Names(), "the samples are gone")
 		assert.Empty(t, server.IDs(), "the samples are gone")
 		assertEmpty(t, temp)
@@ -95,10 +96,13 @@ func TestEngineClientFails(t *testing.T) {
 	img, src := image(t, 1<<20)
 	_, engine := open(t, enginetest.Podman)
 	e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: t.TempDir(), Limit: measure.Limit{Time: time.Hour},
-		Ask: func(context.Context, string) error { return errors.New("no such client") }})
+		Ask:   func(context.Context, string) error { return errors.New("no such client") },
+		Start: func(context.Context) error { return errors.New("no such program") }})
 	require.NoError(t, err)
 	assert.Zero(t, e.Ask)
-	assert.Contains(t, samples[6].Note, "no such client")
+	assert.Greater(t, e.Find, 0.06, "what is assumed of the start")
+	assert.Contains(t, samples[6].Note, "no such program")
+	assert.Contains(t, samples[7].Note, "no such client")
 }
 
 var errInterrupted = errors.New("interrupted")

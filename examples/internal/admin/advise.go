@@ -56,6 +56,8 @@ type Advisor struct {
 	Bytes int64
 	// Plot is a file for pictures; "" for none.
 	Plot string
+	// Start starts a program that is like load-image, and waits for its end. Nil: how long that takes is assumed.
+	Start func(ctx context.Context) error
 }
 
 // advised is what advise prints.
@@ -347,7 +349,7 @@ func (m *measurement) engine(ctx context.Context, s *subject, a *Advisor) (sampl
 		}
 	}
 	m.rates.Engine, samples, err = measure.Engine(ctx, engine, s.image, s.src, &measure.EngineOptions{
-		Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}, Ask: dockerAsks(a.Host),
+		Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}, Ask: dockerAsks(a.Host), Start: a.Start,
 	})
 	return samples, err
 }

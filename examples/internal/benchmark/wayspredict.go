@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -62,7 +63,7 @@ func (w *waysRun) measureEngine(registry string, storage float64) {
 	found, samples, err := rates.Engine(w.ctx, e, img, served, &rates.EngineOptions{Ask: func(_ context.Context, reference string) error {
 		w.idOf(reference)
 		return nil
-	}})
+	}, Start: func(ctx context.Context) error { return exec.CommandContext(ctx, w.loadImage, "-h").Run() }})
 	check(err)
 	w.rates.engines[storage] = found
 	w.report(samples, found)
