@@ -41,8 +41,8 @@ var errNotIncoming = errors.New("the tarball is no longer being written")
 
 // newIncoming returns nil if the partial file cannot be opened once more.
 func newIncoming(p *partialFile, img *tarball.Image, layout *tarball.Layout) *Incoming {
-	// Not a duplicate: that would share the writer's lock, and hold it after the writer.
-	f := openAgain(p.file)
+	// A duplicate would hold the writer's lock after the writer.
+	f := sys.OpenAgain(p.file)
 	if f == nil {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (in *Incoming) Image() *tarball.Image { return in.image }
 // it. The reader fails, rather than that it ends early, when the rest will not come, and
 // when what it has read turns out to be wrong and is fetched again. After Put has
 // returned a new reader cannot be had, and those that there are read on to their end. As
-// long as there is one the tarball is in use. It is a [PartReader].
+// long as there is one the tarball is in use. It is a [tarball.PartReader].
 func (in *Incoming) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	segment, ok := in.layout.Layer(digest)
 	if !ok || offset < 0 || length < 0 || offset > segment.Length-length {
@@ -75,16 +75,6 @@ func (in *Incoming) ReadRange(ctx context.Context, digest v1.Hash, offset, lengt
 	}
 	in.readers++
 	return &incomingReader{in: in, ctx: ctx, layer: in.layers[digest], segment: segment, generation: -1, at: offset, end: offset + length}, nil
-}
-
-// A PartReader is a reader whose bytes come, one part after the other, from an [os.File]: a
-// connection takes them from there by sendfile, without a copy of them in this process.
-type PartReader interface {
-	io.ReadCloser
-	// Part waits until the next byte can be read, and returns a reader of all that can: of
-	// a file that nobody else reads, where there can be one. What was read of the part before
-	// counts as read, and the rest of it comes again. After the last part it returns io.EOF.
-	Part() (*io.LimitedReader, error)
 }
 
 // hashed records that n bytes at an offset of the file are there, and hashed.
@@ -170,15 +160,12 @@ type incomingReader struct {
 	generation int // of the bytes that it has read; -1: none yet
 	at, end    int64
 	closed     bool
-
-	part *io.LimitedReader // the last one; nil: none
-	size int64             // what that had
-	own  *os.File          // that parts are of; nil before, and where there is none
+	parts      sys.Parts
 }
 
 // Read implements [io.Reader].
 func (r *incomingReader) Read(p []byte) (int, error) {
-	r.endPart()
+	r.at += r.parts.Done()
 	if r.at == r.end {
 		return 0, io.EOF
 	}
@@ -201,9 +188,9 @@ func (r *incomingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Part implements [PartReader].
+// Part implements [tarball.PartReader].
 func (r *incomingReader) Part() (*io.LimitedReader, error) {
-	r.endPart()
+	r.at += r.parts.Done()
 	if r.at == r.end {
 		return nil, io.EOF
 	}
@@ -211,42 +198,7 @@ func (r *incomingReader) Part() (*io.LimitedReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := r.segment.Offset + r.at
-	var from io.Reader = io.NewSectionReader(file, at, n)
-	if r.own == nil {
-		r.own = openAgain(file)
-	}
-	if r.own != nil {
-		if _, err := r.own.Seek(at, io.SeekStart); err != nil {
-			return nil, err
-		}
-		from = r.own
-	}
-	r.part, r.size = &io.LimitedReader{R: from, N: n}, n
-	return r.part, nil
-}
-
-// endPart counts what was read of the last part.
-func (r *incomingReader) endPart() {
-	if r.part != nil {
-		r.at += r.size - r.part.N
-		r.part = nil
-	}
-}
-
-// openAgain opens a file once more, with an offset of its own; nil if it is no longer where it
-// was opened.
-func openAgain(f *os.File) *os.File {
-	again, err := sys.OpenToRead(f.Name(), sys.NoFollow)
-	if err != nil {
-		return nil
-	}
-	want, err := f.Stat()
-	if have, statErr := again.Stat(); err != nil || statErr != nil || !os.SameFile(want, have) {
-		_ = again.Close()
-		return nil
-	}
-	return again
+	return r.parts.Next(file, r.segment.Offset+r.at, n), nil
 }
 
 // await waits until a byte can be read, and returns how many can.
@@ -284,9 +236,7 @@ func (r *incomingReader) Close() error {
 		return os.ErrClosed
 	}
 	r.closed = true
-	if r.own != nil {
-		_ = r.own.Close()
-	}
+	r.parts.Close()
 	r.in.readers--
 	r.in.closeUnused()
 	return nil

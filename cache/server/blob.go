@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -128,24 +129,19 @@ type layer struct {
 	digest v1.Hash
 	size   int64
 
-	at   int64
-	r    io.ReadCloser // what is at
-	from int64         // where r is
-	err  error         // of reading, not of its end
+	at  int64
+	r   io.ReadCloser // reads from there on; nil: it is not open
+	err error         // of reading, not of its end
 }
 
-// begin makes r read what is at.
-func (l *layer) begin() error {
-	if l.r != nil && l.from == l.at || l.at == l.size {
-		return nil
-	}
+// begin begins to read the n bytes that come next.
+func (l *layer) begin(n int64) error {
 	l.end()
-	r, err := l.source.ReadRange(l.ctx, l.digest, l.at, l.size-l.at)
-	if err != nil {
-		return err
+	r, err := l.source.ReadRange(l.ctx, l.digest, l.at, n)
+	if l.err = err; err == nil {
+		l.r = r
 	}
-	l.r, l.from = r, l.at
-	return nil
+	return err
 }
 
 func (l *layer) Seek(offset int64, whence int) (int64, error) {
@@ -158,6 +154,7 @@ func (l *layer) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 || offset > l.size {
 		return 0, fmt.Errorf("layer %s has %d bytes: no seek to %d", l.digest, l.size, offset)
 	}
+	l.end()
 	l.at = offset
 	return offset, nil
 }
@@ -166,36 +163,32 @@ func (l *layer) Read(p []byte) (int, error) {
 	if l.at == l.size {
 		return 0, io.EOF
 	}
-	if l.err = l.begin(); l.err != nil {
-		return 0, l.err
+	if l.r == nil {
+		if err := l.begin(l.size - l.at); err != nil {
+			return 0, err
+		}
 	}
 	n, err := l.r.Read(p)
-	l.at, l.from = l.at+int64(n), l.from+int64(n)
+	l.at += int64(n)
 	if err != nil && err != io.EOF {
 		l.err = err
 	}
 	return n, err
 }
 
-// writeTo writes n bytes of the layer, from where it is read. The error is that of reading or
-// of writing, and l.err that of reading.
+// writeTo writes n bytes of the layer, from where it is read: by sendfile, if they are in a file
+// and w is a connection. The error is that of reading or of writing, and l.err that of reading.
 func (l *layer) writeTo(w io.Writer, n int64) (written int64, err error) {
-	if n = min(n, l.size-l.at); n == 0 {
+	n = min(n, l.size-l.at)
+	if n == 0 {
 		return 0, nil
 	}
-	l.end()
-	r, err := l.source.ReadRange(l.ctx, l.digest, l.at, n)
-	if err != nil {
-		l.err = err
+	if err := l.begin(n); err != nil {
 		return 0, err
 	}
-	l.r, l.from = r, l.at
 	defer l.end()
-	parts, ok := r.(cache.PartReader)
-	if !ok {
-		return io.Copy(w, io.LimitReader(l, n))
-	}
-	for {
+	parts, ok := l.r.(tarball.PartReader)
+	for ok {
 		part, err := parts.Part()
 		if err == io.EOF {
 			return written, nil
@@ -204,18 +197,24 @@ func (l *layer) writeTo(w io.Writer, n int64) (written int64, err error) {
 			l.err = err
 			return written, err
 		}
-		size := part.N
-		// By sendfile, if w is a connection.
+		if part == nil {
+			break
+		}
 		m, err := io.Copy(w, part)
-		l.at, l.from, written = l.at+m, l.from+m, written+m
-		if err == nil && m < size { // the file is shorter than it was
-			err = io.ErrUnexpectedEOF
-			l.err = err
+		l.at, written = l.at+m, written+m
+		if err == nil && part.N == 0 {
+			continue
 		}
-		if err != nil {
-			return written, err
+		if err == nil || errors.Is(err, syscall.ESTALE) {
+			break // the file is shorter, or gone from its server: Read knows what to do
 		}
+		if part.N > 0 {
+			_, _ = l.Read(make([]byte, 1)) // fails if it was reading that did
+		}
+		return written, err
 	}
+	m, err := io.Copy(w, io.LimitReader(l, n-written))
+	return written + m, err
 }
 
 func (l *layer) end() {

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"testing/iotest"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
@@ -262,16 +266,16 @@ func TestTroubleIsNotHiddenByWhatIsGone(t *testing.T) {
 // inParts is a source, and a reader, whose layers come in parts of a file.
 type inParts struct {
 	tarball.Source
-	file  *os.File
-	sizes []int64
-	err   error // of the part after these
+	io.Reader // the rest
+	file      *os.File
+	sizes     []int64
+	err       error // of the part after these
 }
 
 func (p *inParts) ReadRange(context.Context, v1.Hash, int64, int64) (io.ReadCloser, error) {
 	return p, nil
 }
-func (p *inParts) Read([]byte) (int, error) { return 0, errors.New("it is not asked for a copy") }
-func (p *inParts) Close() error             { return nil }
+func (p *inParts) Close() error { return nil }
 
 func (p *inParts) Part() (*io.LimitedReader, error) {
 	if len(p.sizes) == 0 {
@@ -284,19 +288,24 @@ func (p *inParts) Part() (*io.LimitedReader, error) {
 // connection is a response that takes bytes from files itself, as a connection does.
 type connection struct {
 	*httptest.ResponseRecorder
+	begun     func() // is called when bytes have come
 	fromFiles int64
-	err       error // of the second part
+	err       error // of the second part, once
 }
 
 func (c *connection) ReadFrom(r io.Reader) (n int64, err error) {
 	if c.fromFiles > 0 && c.err != nil {
-		return 0, c.err
+		err, c.err = c.err, nil
+		return 0, err
 	}
 	n, err = io.Copy(c.ResponseRecorder, r)
 	if limited, ok := r.(*io.LimitedReader); ok {
 		if _, ok := limited.R.(*os.File); ok {
 			c.fromFiles += n
 		}
+	}
+	if c.begun != nil {
+		c.begun()
 	}
 	return n, err
 }
@@ -307,13 +316,19 @@ func TestParts(t *testing.T) {
 	for name, c := range map[string]struct {
 		sizes         []int64
 		reads, writes error
+		rest          io.Reader
 		sent          int
+		fromFiles     int
 		failed        error // is reported
 	}{
-		"all":                  {[]int64{4, 6}, io.EOF, nil, 10, nil},
-		"it will not come":     {[]int64{4}, broken, nil, 4, broken},
-		"the file is short":    {[]int64{4, 7}, io.EOF, nil, 10, io.ErrUnexpectedEOF},
-		"the client goes away": {[]int64{4, 6}, io.EOF, broken, 4, nil},
+		"all":                  {[]int64{4, 6}, io.EOF, nil, nil, 10, 10, nil},
+		"it will not come":     {[]int64{4}, broken, nil, nil, 4, 4, broken},
+		"the file is short":    {[]int64{4, 7}, io.EOF, nil, iotest.ErrReader(io.ErrUnexpectedEOF), 10, 10, io.ErrUnexpectedEOF},
+		"the client goes away": {[]int64{4, 6}, io.EOF, broken, strings.NewReader("456789"), 4, 4, nil},
+		"it cannot be read":    {[]int64{4, 6}, io.EOF, syscall.EIO, iotest.ErrReader(syscall.EIO), 4, 4, syscall.EIO},
+		"the file is stale":    {[]int64{4, 6}, io.EOF, &net.OpError{Err: os.NewSyscallError("sendfile", syscall.ESTALE)}, strings.NewReader("456789"), 10, 4, nil},
+		"there is no file":     {nil, nil, nil, strings.NewReader("0123456789"), 10, 0, nil},
+		"the file is gone":     {[]int64{4}, nil, nil, strings.NewReader("456789"), 10, 4, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "file")
@@ -321,15 +336,58 @@ func TestParts(t *testing.T) {
 			f, err := os.Open(path)
 			require.NoError(t, err)
 			defer f.Close()
-			l := &layer{ctx: t.Context(), source: &inParts{file: f, sizes: c.sizes, err: c.reads}, done: func() {}, size: 10}
+			size := int64(10)
+			if errors.Is(c.failed, io.ErrUnexpectedEOF) {
+				size++
+			}
+			l := &layer{ctx: t.Context(), source: &inParts{Reader: c.rest, file: f, sizes: c.sizes, err: c.reads}, done: func() {}, size: size}
 			to := &connection{ResponseRecorder: httptest.NewRecorder(), err: c.writes}
 			w := &counter{ResponseWriter: to}
 			w.Header().Set("Content-Type", "application/octet-stream")
 			serveContent(w, httptest.NewRequest(http.MethodGet, "/", nil), l)
 			assert.Equal(t, "0123456789"[:c.sent], to.Body.String())
-			assert.EqualValues(t, c.sent, to.fromFiles)
+			assert.EqualValues(t, c.fromFiles, to.fromFiles)
 			assert.EqualValues(t, c.sent, w.sent)
 			require.ErrorIs(t, l.err, c.failed)
 		})
 	}
+}
+
+// A layer of a tarball in a directory goes from its file to the connection, also when another
+// one takes its name meanwhile; after that the file that is held is read.
+func TestStockedLayerFromItsFile(t *testing.T) {
+	s := newShelf(t)
+	s.stock("image", testRef, "large")
+	large, raw := layerOf(t, "large")
+	var reported failures
+	h := New(s.dir, &Options{Failed: reported.add})
+	t.Cleanup(func() { require.NoError(t, h.Close()) })
+	get := func(asked string, begun func()) *connection {
+		w := &connection{ResponseRecorder: httptest.NewRecorder(), begun: begun}
+		r := httptest.NewRequest(http.MethodGet, "/v2/registry.test/team/image/blobs/"+large, nil)
+		r.Header.Set("Range", asked)
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, c := range []struct {
+		asked    string
+		from, to int
+	}{{"", 0, len(raw)}, {"bytes=1000-200000", 1000, 200_001}, {"bytes=-1", len(raw) - 1, len(raw)}} {
+		var other *connection
+		w := get(c.asked, func() { other = get("bytes=7-", nil) })
+		for _, got := range []struct {
+			*connection
+			want []byte
+		}{{w, raw[c.from:c.to]}, {other, raw[7:]}} {
+			assert.True(t, bytes.Equal(got.want, got.Body.Bytes()), c.asked)
+			assert.EqualValues(t, len(got.want), got.fromFiles, c.asked)
+		}
+	}
+	w := get("", func() { s.stock("image", testRef, "b") })
+	assert.True(t, bytes.Equal(raw, w.Body.Bytes()))
+	assert.EqualValues(t, len(raw), w.fromFiles)
+	w = get("", nil)
+	assert.True(t, bytes.Equal(raw, w.Body.Bytes()))
+	assert.Zero(t, w.fromFiles)
+	assert.Empty(t, reported.take())
 }

@@ -19,7 +19,7 @@ import (
 
 // ReadRange implements [Source]: it returns length bytes of a layer, from offset on.
 // The bytes are not verified. The reader must be closed before the tarball is; ctx
-// ends it too.
+// ends it too. It is a [PartReader].
 func (t *Tarball) ReadRange(ctx context.Context, digest v1.Hash, offset, length int64) (io.ReadCloser, error) {
 	if t == nil || t.r == nil {
 		return nil, errNotOpen
@@ -32,7 +32,7 @@ func (t *Tarball) ReadRange(ctx context.Context, digest v1.Hash, offset, length 
 		return nil, err
 	}
 	at := s.Offset + offset
-	return &rangeReader{section{ctx: ctx, r: t.r, at: at, end: at + length}, t.name}, nil
+	return &rangeReader{section: section{ctx: ctx, r: t.r, at: at, end: at + length}, name: t.name}, nil
 }
 
 func checkRange(layer v1.Hash, size, offset, length int64) error {
@@ -45,10 +45,12 @@ func checkRange(layer v1.Hash, size, offset, length int64) error {
 // rangeReader is a section that must be there.
 type rangeReader struct {
 	section
-	name string
+	name  string
+	parts sys.Parts
 }
 
 func (r *rangeReader) Read(p []byte) (int, error) {
+	r.at += r.parts.Done()
 	if r.at == r.end {
 		return 0, io.EOF
 	}
@@ -59,7 +61,28 @@ func (r *rangeReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// maxPart is how many bytes a part has at most: before each one the storage is asked for what
+// comes after it, and the context is looked at.
+const maxPart = 2 << 20
+
+// Part implements [PartReader].
+func (r *rangeReader) Part() (*io.LimitedReader, error) {
+	r.at += r.parts.Done()
+	switch {
+	case r.at == r.end:
+		return nil, io.EOF
+	case r.ctx.Err() != nil:
+		return nil, wait.Err(r.ctx)
+	}
+	f := sys.FileOf(r.r)
+	if f != nil && !r.isAsked {
+		r.ahead.Keep(f, r.at, r.end)
+	}
+	return r.parts.Next(f, r.at, min(r.end-r.at, maxPart)), nil
+}
+
 func (r *rangeReader) Close() error {
+	r.parts.Close()
 	r.at = r.end
 	return nil
 }

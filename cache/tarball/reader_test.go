@@ -55,6 +55,69 @@ func TestReadRange(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
+// Parts are of a file of the reader's own, and together what Read would have given.
+func TestReadRangeInParts(t *testing.T) {
+	src := cachetest.Blobs{}
+	content := cachetest.Noise(1, 2*maxPart+10_000)
+	layer := src.Add(content)
+	path := write(t, testImage(t, layer), src, Provenance{})
+	tarball := open(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	begin := func(tarball *Tarball) PartReader {
+		r, err := tarball.ReadRange(ctx, layer.Digest, 10, layer.Size-20)
+		require.NoError(t, err)
+		return r.(PartReader)
+	}
+	want := content[10 : len(content)-10]
+	first, second, late := begin(tarball), begin(tarball), begin(tarball)
+	var all bytes.Buffer
+	for {
+		part, err := first.Part()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		require.IsType(t, &os.File{}, part.R)
+		theirs, err := second.Part()
+		require.NoError(t, err)
+		require.NotSame(t, part.R, theirs.R)
+		_, err = io.CopyN(io.Discard, theirs, 1000) // by another offset
+		require.NoError(t, err)
+		_, err = all.ReadFrom(part)
+		require.NoError(t, err)
+	}
+	assert.True(t, bytes.Equal(want, all.Bytes()))
+	require.NoError(t, first.Close())
+
+	// Another file takes the name: what was begun is read on, in whatever way.
+	require.NoError(t, os.Rename(write(t, testImage(t, src.Add(cachetest.Noise(2, 1000))), src, Provenance{}), path))
+	part, err := second.Part()
+	require.NoError(t, err)
+	_, err = io.CopyN(io.Discard, part, 1000)
+	require.NoError(t, err)
+	rest, err := io.ReadAll(second)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want[4000:], rest))
+	require.NoError(t, second.Close())
+	require.ErrorIs(t, part.R.(*os.File).Close(), os.ErrClosed)
+	part, err = late.Part()
+	require.NoError(t, err)
+	assert.Nil(t, part)
+	rest, err = io.ReadAll(late)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, rest))
+
+	noFile, err := Read(struct{ io.ReaderAt }{tarball.r}, tarball.Layout.Size(), "bucket")
+	require.NoError(t, err)
+	late = begin(noFile)
+	part, err = late.Part()
+	require.NoError(t, err)
+	assert.Nil(t, part)
+	cancel()
+	_, err = late.Part()
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 // What is open is read to its end, by readers that begin before and after another file
 // takes its name, and after that is removed.
 func TestOpenTarballSurvivesReplacement(t *testing.T) {

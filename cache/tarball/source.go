@@ -112,6 +112,18 @@ type FileReader interface {
 	OSFile() *os.File
 }
 
+// A PartReader is a reader whose bytes come from an [os.File] where they can: a connection takes
+// them from there by sendfile, without a copy of them in this process.
+type PartReader interface {
+	io.ReadCloser
+	// Part waits until the next byte can be read, and returns a reader of some bytes from there
+	// on, whose R is an [os.File] that nobody else reads; nil where there is none, and Read has
+	// to do. What was read of the part before counts as read, and the rest of it comes again,
+	// by Part or by Read. A part that ends early, or with an error, may be read on by Read. After
+	// the last part it returns io.EOF.
+	Part() (*io.LimitedReader, error)
+}
+
 // A Distruster is a [Source] with several origins. Distrust is called when the bytes of
 // a blob were wrong, before it is read once more: the source should take another
 // origin then.
