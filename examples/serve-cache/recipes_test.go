@@ -17,7 +17,7 @@ func TestRecipes(t *testing.T) {
 	require.NoError(t, err)
 	paths, err := filepath.Glob("recipes/*")
 	require.NoError(t, err)
-	require.Len(t, paths, 4)
+	require.Len(t, paths, 6)
 	for _, path := range paths {
 		recipe, err := os.ReadFile(path)
 		require.NoError(t, err)

@@ -132,6 +132,14 @@ var mirrorEngines = []struct {
 	{"new docker containerd", []string{"-registry", "docker.io"}, true, func(t *testing.T, m *mirrored) mirrorEngine {
 		return mirrorDocker(t, m, newDockerProgram(t), `,"features":{"containerd-snapshotter":true}`)
 	}},
+	{"buildkit", nil, true, mirrorBuildkit},
+	{"containerd 2", nil, true, mirrorContainerd2},
+	{"containerd in Kubernetes", nil, true, func(t *testing.T, m *mirrored) mirrorEngine { return mirrorContainerdCRI(t, m, "containerd1.toml") }},
+	{"containerd 2 in Kubernetes", nil, true, func(t *testing.T, m *mirrored) mirrorEngine {
+		programs(t, containerdPrograms)
+		return mirrorContainerdCRI(t, m, "containerd2.toml")
+	}},
+	{"cri-o", nil, false, mirrorCRIO},
 }
 
 func mirrorContainerd(t *testing.T, at, more string) mirrorEngine {
