@@ -73,11 +73,9 @@ func TestProgramsWithABucket(t *testing.T) {
 	cfg, data := s3gateway.Start(t, "bucket")
 	credentials, err := cfg.Credentials.Retrieve(t.Context())
 	require.NoError(t, err)
-	bin, dir := t.TempDir(), t.TempDir()
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/dockercache/dockercache/examples/docker-cache", "github.com/dockercache/dockercache/examples/cache-admin", "github.com/dockercache/dockercache/examples/load-image", "github.com/dockercache/dockercache/examples/serve-cache").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	dir := t.TempDir()
 	command := func(program string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, program), args...)
+		cmd := exec.Command(buildExample(t, program), args...)
 		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_S3="+*cfg.BaseEndpoint, "AWS_REGION="+cfg.Region, "AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey,
 			"DOCKER_CONFIG="+dir, "GITHUB_ACTIONS=", "GITHUB_STEP_SUMMARY=", "GITHUB_OUTPUT=")
 		return cmd

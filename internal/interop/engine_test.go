@@ -166,9 +166,17 @@ func connectContainerd(t *testing.T, d *daemon) engine {
 				if err != nil || !e.Type().IsRegular() {
 					return err
 				}
-				content, err := os.ReadFile(path)
-				found[strings.TrimPrefix(path, at+"/")] = string(content)
-				return err
+				f, err := os.Open(path)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				info, err := f.Stat()
+				if err != nil {
+					return err
+				}
+				found[strings.TrimPrefix(path, at+"/")] = readFile(t, f, info.Size())
+				return nil
 			}))
 			return found
 		},

@@ -3,7 +3,6 @@ package registrytest
 import (
 	"bytes"
 	"errors"
-	"io"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -36,11 +35,18 @@ func (s *Server) Push(path string, image v1.Image) (ref string, err error) {
 		if err != nil {
 			return "", err
 		}
-		content, err := io.ReadAll(r)
+		size, err := l.Size()
+		if err != nil {
+			_ = r.Close()
+			return "", err
+		}
+		var content bytes.Buffer
+		content.Grow(int(size) + bytes.MinRead) // not copied while it grows
+		_, err = content.ReadFrom(r)
 		if err := errors.Join(err, r.Close()); err != nil {
 			return "", err
 		}
-		s.PushBlob(repository, content, false)
+		s.PushBlob(repository, content.Bytes(), false)
 	}
 	return s.PushManifest(path, raw, mediaType), nil
 }
