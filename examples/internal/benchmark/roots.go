@@ -158,6 +158,7 @@ func (r *roots) load(tag string) *usage {
 	e := startDocker(dir, r.env, dockerd)
 	defer e.stop()
 	used := usedOf(r.at)
+	warm(warmTimes * must(os.Stat(r.tarball(tag))).Size())
 	begun := time.Now()
 	e.client(r.ctx, "load", "-q", "-i", r.tarball(tag))
 	u := &usage{Wall: time.Since(begun)}

@@ -206,12 +206,13 @@ func (w *waysRun) record(c wayCell, u *usage) {
 	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s, predicted %.2f s\n", mib(w.size), c.way, c.source(), c.finds, c.real, c.predicted)
 }
 
-// settle ends what runs before have left to do.
+// settle ends what runs before have left to do, and has free memory at hand.
 func (w *waysRun) settle() {
 	check(throttled.Forget(w.disk.Dir))
 	f := must(os.Open(w.work))
 	check(unix.Syncfs(int(f.Fd())))
 	check(f.Close())
+	warm(min(warmTimes*w.size, 8<<30))
 }
 
 // haveOld lets the engine, which has the image, have the build before in place of it.

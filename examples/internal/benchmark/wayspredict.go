@@ -60,6 +60,7 @@ func (w *waysRun) served(name string) (*tarball.Image, tarball.Source) {
 func (w *waysRun) measureEngine(registry string, storage float64) {
 	e := must(loader.Open(w.ctx, must(loader.ParseHost(w.engine.socket))))
 	img, served := w.served(registry)
+	w.settle()
 	found, samples, err := rates.Engine(w.ctx, e, img, served, &rates.EngineOptions{Ask: func(_ context.Context, reference string) error {
 		w.idOf(reference)
 		return nil
