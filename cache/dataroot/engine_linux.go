@@ -94,17 +94,25 @@ func (e Engine) start(ctx context.Context, root, private string, limit time.Dura
 	return r, err
 }
 
+// ownProc gives a program a /proc of its process namespace, where that can be mounted: containerd 2 looks
+// itself up there. It is the shell that a Go program has no call for, between clone and exec.
+const ownProc = `mount -t proc proc /proc 2>/dev/null; exec "$@"`
+
 // startOne starts a program, and waits until it listens. It is the first process of a process
 // namespace, so that its children end with it, and it ends with this process, however that ends.
-// It has no network but its socket.
+// It has no network but its socket, and its mounts are its own.
 func (r *running) startOne(ctx context.Context, e Engine, root, private string, limit time.Duration) (address string, err error) {
 	p := &process{program: e.program(), log: &tail{ready: kinds[e.Kind].ready, isReady: make(chan struct{})}, ended: make(chan struct{}), limit: limit,
 		anyState: e.Kind == Podman} // it answers a signal with an error
 	if p.cmd, address, err = e.command(root, private); err != nil {
 		return "", err
 	}
+	if p.cmd.Err == nil {
+		p.cmd.Args = append([]string{"sh", "-c", ownProc, "sh", p.cmd.Path}, p.cmd.Args[1:]...)
+		p.cmd.Path = "/bin/sh"
+	}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return "", fmt.Errorf("start %s: %w", p.program, err)
 	}

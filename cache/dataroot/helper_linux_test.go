@@ -56,6 +56,9 @@ func engines(t *testing.T) map[string]dataroot.Engine {
 	} else {
 		all["docker 29 containerd"] = dataroot.Engine{}
 	}
+	if dir := os.Getenv("DOCKERCACHE_CONTAINERD2"); dir != "" && dir != "skipped" {
+		all["containerd 2"] = dataroot.Engine{Kind: dataroot.Containerd, Program: filepath.Join(dir, "containerd")}
+	}
 	return all
 }
 

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -36,6 +38,10 @@ type containerd struct {
 	ctr       string
 	verifiers string // see [verifierDir]
 	version   string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
+	// local makes ctr itself import and pull, as versions before 2 do. Else containerd's transfer service
+	// does: it leaves an image not unpacked whose config has a type that it does not know, or whose
+	// snapshotter is not in its configuration, and it fetches the configs of all platforms.
+	local []string
 }
 
 // openContainerd connects to the containerd at containerd:///PATH, with the errors of
@@ -60,11 +66,20 @@ func openContainerd(ctx context.Context, address string) (*containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w: %w", address, ErrUnreachable, err)
 	}
-	_, server, _ := strings.Cut(out, "Server:")
-	if _, after, ok := strings.Cut(server, "Version:"); ok {
-		c.version, _, _ = strings.Cut(strings.TrimSpace(after), "\n")
+	client, server, _ := strings.Cut(out, "Server:")
+	c.version = versionIn(server)
+	major, _, _ := strings.Cut(strings.TrimPrefix(versionIn(client), "v"), ".")
+	if n, err := strconv.Atoi(major); err == nil && n >= 2 {
+		c.local = []string{"--local"}
 	}
 	return c, nil
+}
+
+// versionIn returns the version in a part of what ctr version prints; "" if there is none.
+func versionIn(part string) string {
+	_, after, _ := strings.Cut(part, "Version:")
+	version, _, _ := strings.Cut(strings.TrimSpace(after), "\n")
+	return version
 }
 
 // containerdSocket returns the path in containerd:///PATH.
@@ -166,7 +181,7 @@ func (c *containerd) Has(ctx context.Context, image *tarball.Image) (map[v1.Hash
 
 // Load implements [Engine].
 func (c *containerd) Load(ctx context.Context, archive io.Reader, _ int64) error {
-	_, err := c.run(ctx, archive, "images", "import", "-")
+	_, err := c.run(ctx, archive, slices.Concat([]string{"images", "import"}, c.local, []string{"-"})...)
 	return err
 }
 
@@ -291,5 +306,5 @@ func hasFiles(dir string) bool {
 // Pull implements [Puller].
 func (c *containerd) Pull(ctx context.Context, reference string) error {
 	// It paints its progress, which is no use here and has no end.
-	return c.exec(ctx, nil, io.Discard, "images", "pull", "--plain-http", reference)
+	return c.exec(ctx, nil, io.Discard, slices.Concat([]string{"images", "pull", "--plain-http"}, c.local, []string{reference})...)
 }

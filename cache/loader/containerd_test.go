@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -64,6 +65,22 @@ func TestContainerdErrors(t *testing.T) {
 	_, err = openContainerd(t.Context(), address)
 	require.ErrorIs(t, err, ErrInvalidHost)
 	require.ErrorContains(t, err, "the program ctr, which comes with containerd, is needed")
+}
+
+// From version 2 on ctr has containerd import and pull, unless it is to do so itself.
+func TestContainerdLocal(t *testing.T) {
+	for client, local := range map[string]string{"1.6.20~ds1": "", "v1.7.24": "", "v2.4.2": " --local", "2.0.0+unknown": " --local", "10.1": " --local", "unknown": ""} {
+		address, seen := fakeSocket(t), filepath.Join(t.TempDir(), "seen")
+		fakeCtr(t, "[ \"$3\" != version ] || printf 'Client:\\n  Version:  "+client+"\\n\\nServer:\\n  Version:  1.2.3\\n'\nshift 2; echo \"$*\" >>"+seen)
+		c, err := openContainerd(t.Context(), address)
+		require.NoError(t, err)
+		assert.Equal(t, "1.2.3", c.version)
+		require.NoError(t, c.Load(t.Context(), strings.NewReader(""), 0))
+		require.NoError(t, c.Pull(t.Context(), "127.0.0.1:5/a:b"))
+		got, err := os.ReadFile(seen)
+		require.NoError(t, err)
+		assert.Equal(t, "version\nimages import"+local+" -\nimages pull --plain-http"+local+" 127.0.0.1:5/a:b\n", string(got), client)
+	}
 }
 
 // What ctr prints of an image, and what that means.

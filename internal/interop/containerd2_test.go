@@ -12,12 +12,9 @@ import (
 
 // What is tested of loads with Debian's containerd is true of containerd 2 as well: the main
 // tests run once more, in a process that finds its programs first.
-//
-// Not TestUnlistedTypes: containerd 2 does not unpack an image whose config has a type that
-// the specification does not list, and the load fails.
 func TestContainerd2(t *testing.T) {
 	programs(t, containerdPrograms)
-	tests := []string{"TestLoad", "TestEnginesNoticeAMissingLayer", "TestEnginesNoticeAWrongLayer", "TestPinned", "TestRemove"}
+	tests := []string{"TestLoad", "TestEnginesNoticeAMissingLayer", "TestEnginesNoticeAWrongLayer", "TestPinned", "TestRemove", "TestUnlistedTypes"}
 	program, err := os.Executable()
 	require.NoError(t, err)
 	out, err := exec.Command(program, "-test.v", "-test.run", "^("+strings.Join(tests, "|")+")$/^(pull )?containerd$|^TestKeepInKubernetes$").CombinedOutput()

@@ -36,6 +36,9 @@ type EngineOptions struct {
 	// example. Its start is most of what a job waits that finds the image. Nil, or one that fails: it is taken to
 	// start as fast as load-image.
 	Ask func(ctx context.Context, reference string) error
+	// Open connects to the engine once more, as each program that starts does: what it asks first counts too. Nil:
+	// that takes no time.
+	Open func(ctx context.Context) (loader.Engine, error)
 	// Start starts load-image, or a program like it, which ends at once. Nil, or one that fails: it takes 60 ms.
 	Start func(ctx context.Context) error
 }
@@ -96,7 +99,7 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	if err != nil {
 		return nil, nil, err
 	}
-	s := sampler{engine: e, remover: remover, dir: dir, platform: img.Platform()}
+	s := sampler{engine: e, open: o.Open, remover: remover, dir: dir, platform: img.Platform()}
 	defer func() { err = errors.Join(err, s.remove(ctx)) }()
 	result := &advise.Engine{}
 	if p, ok := e.(loader.Puller); ok {
@@ -271,6 +274,7 @@ func between(e *advise.Engine, loads []Load) {
 // A sampler loads samples.
 type sampler struct {
 	engine   loader.Engine
+	open     func(ctx context.Context) (loader.Engine, error) // nil: engine is used
 	remover  loader.Remover
 	dir      string
 	platform v1.Platform
@@ -321,7 +325,13 @@ func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, 
 func (s *sampler) find(ctx context.Context) (took []time.Duration, err error) {
 	for range findTries {
 		begun := time.Now()
-		result, err := loader.Load(ctx, s.engine, s.last, &loader.Options{LockDir: s.dir})
+		engine := s.engine
+		if s.open != nil {
+			if engine, err = s.open(ctx); err != nil {
+				return nil, err
+			}
+		}
+		result, err := loader.Load(ctx, engine, s.last, &loader.Options{LockDir: s.dir})
 		if err != nil {
 			return nil, err
 		}

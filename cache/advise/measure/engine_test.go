@@ -29,14 +29,18 @@ func TestEngine(t *testing.T) {
 	for _, kind := range []enginetest.Kind{enginetest.Classic, enginetest.Containerd, enginetest.Podman} {
 		server, engine := open(t, kind)
 		temp := t.TempDir()
-		asked, started := 0, 0
+		asked, started, opened := 0, 0, 0
 		e, samples, err := measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: temp, Limit: measure.Limit{Time: time.Hour}, Ask: func(ctx context.Context, reference string) error {
 			asked++
 			id, _, err := engine.Find(ctx, reference)
 			assert.NotEqual(t, v1.Hash{}, id, "the engine has %s", reference)
 			return err
-		}, Start: func(context.Context) error { started++; return nil }})
+		}, Start: func(context.Context) error { started++; return nil }, Open: func(ctx context.Context) (loader.Engine, error) {
+			opened++
+			return loader.Open(ctx, loader.Host{Address: server.Address()})
+		}})
 		require.NoError(t, err)
+		assert.Equal(t, 5, opened)
 		assert.Equal(t, 5, started)
 		assert.Positive(t, e.Ask)
 		assert.Equal(t, 5, asked)
@@ -99,6 +103,10 @@ func TestEngineClientFails(t *testing.T) {
 		Ask:   func(context.Context, string) error { return errors.New("no such client") },
 		Start: func(context.Context) error { return errors.New("no such program") }})
 	require.NoError(t, err)
+	_, _, err = measure.Engine(t.Context(), engine, img, src, &measure.EngineOptions{TempDir: t.TempDir(), Open: func(context.Context) (loader.Engine, error) {
+		return nil, errors.New("the engine has gone")
+	}})
+	require.ErrorContains(t, err, "the engine has gone")
 	assert.Zero(t, e.Ask)
 	assert.Greater(t, e.Find, 0.06, "what is assumed of the start")
 	assert.Contains(t, samples[6].Note, "no such program")

@@ -350,6 +350,7 @@ func (m *measurement) engine(ctx context.Context, s *subject, a *Advisor) (sampl
 	}
 	m.rates.Engine, samples, err = measure.Engine(ctx, engine, s.image, s.src, &measure.EngineOptions{
 		Limit: measure.Limit{Time: 4 * a.Time, Bytes: a.Bytes / 4}, Ask: dockerAsks(a.Host), Start: a.Start,
+		Open: func(ctx context.Context) (loader.Engine, error) { return loader.Open(ctx, a.Host) },
 	})
 	return samples, err
 }

@@ -189,19 +189,31 @@ func (w *waysRun) forgetAllBut(reference string) {
 }
 
 // measure runs one way by a command, after which the engine must have the image as reference,
-// and records it as that of a cell. The disk has nothing left to write then, and the page cache
-// nothing of the storage.
-func (w *waysRun) measure(c wayCell, reference string, args ...string) {
-	w.settle()
-	u := w.engine.measured(w.ctx, args)
-	if got := w.idOf(reference); got != w.id {
-		check(fmt.Errorf("%s: the engine has %s, not %s", c.way, got, w.id))
-	}
-	w.record(c, u)
+// and records it as that of a cell. The disk has nothing left to write before, and the page cache
+// nothing of the storage. prepare has the engine have what the cell says.
+func (w *waysRun) measure(c wayCell, prepare func(), reference string, args ...string) {
+	w.record(c, func() *usage {
+		prepare()
+		w.settle()
+		u := w.engine.measured(w.ctx, args)
+		if got := w.idOf(reference); got != w.id {
+			check(fmt.Errorf("%s: the engine has %s, not %s", c.way, got, w.id))
+		}
+		return u
+	})
 }
 
-func (w *waysRun) record(c wayCell, u *usage) {
-	c.predicted, c.real = w.predicted(c), u.Wall.Seconds()
+// wayRuns is how often a way runs that takes less than shortWay; the median counts. Others run once.
+const wayRuns, shortWay = 3, 15 * time.Second
+
+// record runs a way, and records it as that of a cell.
+func (w *waysRun) record(c wayCell, run func() *usage) {
+	took := []time.Duration{run().Wall}
+	for took[0] < shortWay && len(took) < wayRuns {
+		took = append(took, run().Wall)
+	}
+	slices.Sort(took)
+	c.predicted, c.real = w.predicted(c), took[len(took)/2].Seconds()
 	w.cells = append(w.cells, &c)
 	fmt.Fprintf(os.Stderr, "%.4g MiB, %s, %s, the engine has %s: %.2f s, predicted %.2f s\n", mib(w.size), c.way, c.source(), c.finds, c.real, c.predicted)
 }
@@ -213,6 +225,17 @@ func (w *waysRun) settle() {
 	check(unix.Syncfs(int(f.Fd())))
 	check(f.Close())
 	warm(min(warmTimes*w.size, 8<<30))
+}
+
+// have returns what lets the engine have what a cell says: the way that runs before leaves the image there.
+func (w *waysRun) have(finds string) func() {
+	switch finds {
+	case cold:
+		return func() { w.engine.forget(w.ctx) }
+	case delta:
+		return w.haveOld
+	}
+	return func() {}
 }
 
 // haveOld lets the engine, which has the image, have the build before in place of it.
@@ -228,10 +251,7 @@ func (w *waysRun) pulls(registry string) {
 	pull := w.engine.arguments("pull", "-q", reference)
 	c := wayCell{registry: registry, way: "pull"}
 	for _, c.finds = range []string{cold, present, delta} {
-		if c.finds == delta {
-			w.haveOld()
-		}
-		w.measure(c, reference, pull...)
+		w.measure(c, w.have(c.finds), reference, pull...)
 	}
 	w.engine.forget(w.ctx)
 }
@@ -259,18 +279,11 @@ func (w *waysRun) fromStorage(rate float64) {
 	for _, way := range ways {
 		c := wayCell{storage: rate, way: way.name}
 		for _, c.finds = range way.finds {
-			switch c.finds {
-			case cold:
-				w.engine.forget(w.ctx)
-			case delta:
-				w.haveOld()
-			}
-			w.measure(c, way.reference, way.args...)
+			w.measure(c, w.have(c.finds), way.reference, way.args...)
 		}
 	}
 	w.engine.forget(w.ctx)
-	w.settle()
-	w.record(wayCell{storage: rate, way: "engine-root", finds: cold}, w.clone())
+	w.record(wayCell{storage: rate, way: "engine-root", finds: cold}, func() *usage { w.settle(); return w.clone() })
 }
 
 // startServeCache serves the directory of tarballs, and returns what the image is there.

@@ -58,10 +58,12 @@ func (w *waysRun) served(name string) (*tarball.Image, tarball.Source) {
 // measureEngine measures the engine, each time that anything else is measured: so the rates are of the
 // same minute as what is predicted by them.
 func (w *waysRun) measureEngine(registry string, storage float64) {
-	e := must(loader.Open(w.ctx, must(loader.ParseHost(w.engine.socket))))
+	open := func(ctx context.Context) (loader.Engine, error) {
+		return loader.Open(ctx, must(loader.ParseHost(w.engine.socket)))
+	}
 	img, served := w.served(registry)
 	w.settle()
-	found, samples, err := rates.Engine(w.ctx, e, img, served, &rates.EngineOptions{Ask: func(_ context.Context, reference string) error {
+	found, samples, err := rates.Engine(w.ctx, must(open(w.ctx)), img, served, &rates.EngineOptions{Open: open, Ask: func(_ context.Context, reference string) error {
 		w.idOf(reference)
 		return nil
 	}, Start: func(ctx context.Context) error { return exec.CommandContext(ctx, w.loadImage, "-h").Run() }})
