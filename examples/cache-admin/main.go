@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -58,46 +59,70 @@ Run "cache-admin help COMMAND" for the flags of a command.
 `,
 	Notes: notes,
 	Commands: []cli.Program{
-		command("list", "", func(*options, *cli.FlagSet) {}, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
+		command("list", "", noFlags, inDir(func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			return admin.List(ctx, dir, out)
-		}),
-		command("verify", " [NAME...]", verifyFlags, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
+		})),
+		command("verify", " [NAME...]", verifyFlags, inDir(func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			if !o.repairs {
 				return admin.Verify(ctx, dir, o.arguments, nil, out)
 			}
 			ctx, end := o.repair.Registry.LimitRun(ctx)
 			defer end()
 			return admin.Verify(ctx, dir, o.arguments, &o.repair, out)
-		}),
-		command("prune", "", pruneFlags, func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
+		})),
+		command("prune", "", pruneFlags, inDir(func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error {
 			return admin.Prune(ctx, dir, &o.limits, out)
+		})),
+		command("info", " FILE", noFlags, func(ctx context.Context, o *options, out *cli.Output) error {
+			return admin.Info(ctx, o.dir, o.arguments[0], &o.s3, out)
 		}),
-		command("info", " FILE", func(*options, *cli.FlagSet) {}, nil), // needs no directory
-		command("advise", " IMAGE", adviseFlags, nil),                  // can do without one
-		command("report", "", reportFlags, nil),
+		command("advise", " IMAGE", adviseFlags, runAdvise),
+		command("report", "", reportFlags, func(_ context.Context, o *options, out *cli.Output) error {
+			return admin.Report(o.dir, &o.report, out)
+		}),
 	},
 }
 
 func main() { cli.Main(program.Run) }
 
 type options struct {
-	dir, name, takes string
-	arguments        []string
-	flags            *cli.FlagSet
-	open             cache.Options
-	s3               store.S3
-	repairs          bool
-	repair           admin.Repair
-	limits           cache.PruneOptions
-	report           admin.ReportOptions
-	advisor          admin.Advisor
-	host, engine     string // of advise
-	sample           bool   // the same
-	run              func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error
+	dir          string
+	arguments    []string
+	flags        *cli.FlagSet
+	open         cache.Options
+	s3           store.S3
+	repairs      bool
+	repair       admin.Repair
+	limits       cache.PruneOptions
+	report       admin.ReportOptions
+	advisor      admin.Advisor
+	host, engine string // of advise
+	sample       bool   // the same
+
+	// Of the command: what it takes, and what is wrong with its own flags; nil: nothing.
+	name, takes string
+	check       func() error
+	run         run
 }
 
+// A run is what a command does.
+type run func(ctx context.Context, o *options, out *cli.Output) error
+
+// inDir opens the directory, or the bucket, for a command that needs it.
+func inDir(do func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error) run {
+	return func(ctx context.Context, o *options, out *cli.Output) error {
+		dir, err := store.Open(ctx, o.dir, &o.open, &o.s3)
+		if err != nil {
+			return err
+		}
+		return do(ctx, o, dir, out)
+	}
+}
+
+func noFlags(*options, *cli.FlagSet) {}
+
 // command makes the program of a command, which takes these arguments.
-func command(name, takes string, flags func(o *options, f *cli.FlagSet), run func(ctx context.Context, o *options, dir store.Store, out *cli.Output) error) cli.Program {
+func command(name, takes string, flags func(o *options, f *cli.FlagSet), run run) cli.Program {
 	return cli.Program{
 		Name: "cache-admin " + name, Usage: fmt.Sprintf("Usage: cache-admin %s [flags]%s\n", name, takes), Notes: notes,
 		Setup: func(f *cli.FlagSet) cli.Runner {
@@ -138,6 +163,12 @@ func pruneFlags(o *options, f *cli.FlagSet) {
 func reportFlags(o *options, f *cli.FlagSet) {
 	f.Var((*cli.Since)(&o.report.Since), "since", "leave out what was before this `TIME`: a date such as 2026-11-26, in UTC, or how long ago, such as 7d")
 	f.StringVar(&o.report.Plot, "plot", "", "write a picture of where the time went to this `FILE`, as SVG")
+	o.check = func() error {
+		if store.IsBucket(o.dir) {
+			return errors.New("there is no log in a bucket: give -dir the directory that -history-dir named")
+		}
+		return nil
+	}
 }
 
 func adviseFlags(o *options, f *cli.FlagSet) {
@@ -160,6 +191,7 @@ func adviseFlags(o *options, f *cli.FlagSet) {
 	f.VerboseFlag(cli.VerboseUsage)
 	f.Advice(registryflags.Advice())
 	a.Registry.Register(f.FlagSet)
+	o.check = o.checkAdvise
 }
 
 // checkAdvise finds what is wrong with the flags of advise.
@@ -212,8 +244,8 @@ const (
 	sampleRoundTrip = 20 * time.Millisecond
 )
 
-// advise measures without a directory too, unless one was given.
-func (o *options) advise(ctx context.Context, out *cli.Output) error {
+// runAdvise measures without a directory too, unless one was given.
+func runAdvise(ctx context.Context, o *options, out *cli.Output) error {
 	cli.CleanUp(time.Minute) // images in the engine, an object, a data root
 	given := false
 	o.flags.Visit(func(f *flag.Flag) { given = given || f.Name == "dir" })
@@ -249,7 +281,7 @@ func (o *options) Check(args []string) (err error) {
 	switch o.arguments = args; {
 	case o.sample && len(args) > 0:
 		return fmt.Errorf("-sample brings its own image: leave %q out", args[0])
-	case (o.name == "info" || o.name == "advise") && len(args) != 1 && !o.sample:
+	case o.takes != "" && !strings.Contains(o.takes, "[") && len(args) != 1 && !o.sample:
 		return fmt.Errorf("%s wants one%s, %d were given", o.name, o.takes, len(args))
 	case o.takes == "" && len(args) > 0:
 		return fmt.Errorf("%s takes no argument, %q was given", o.name, args[0])
@@ -265,33 +297,14 @@ func (o *options) Check(args []string) (err error) {
 	if err := o.repair.Registry.Check(); err != nil {
 		return err
 	}
-	if o.name == "advise" {
-		if err := o.checkAdvise(); err != nil {
-			return err
-		}
+	if o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet); err != nil || o.check == nil {
+		return err
 	}
-	if o.dir, err = o.s3.Dir(o.dir, o.flags.FlagSet); err == nil && o.name == "report" && store.IsBucket(o.dir) {
-		return errors.New("there is no log in a bucket: give -dir the directory that -history-dir named")
-	}
-	return err
+	return o.check()
 }
 
 func (o *options) Run(ctx context.Context, out *cli.Output) int {
-	err := error(nil)
-	switch o.name {
-	case "report":
-		err = admin.Report(o.dir, &o.report, out)
-	case "info":
-		err = admin.Info(ctx, o.dir, o.arguments[0], &o.s3, out)
-	case "advise":
-		err = o.advise(ctx, out)
-	default:
-		var dir store.Store
-		if dir, err = store.Open(ctx, o.dir, &o.open, &o.s3); err == nil {
-			err = o.run(ctx, o, dir, out)
-		}
-	}
-	if err != nil {
+	if err := o.run(ctx, o, out); err != nil {
 		out.Fail(err)
 	}
 	return out.Code(ctx)
