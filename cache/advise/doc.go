@@ -33,9 +33,9 @@
 //	             delta    D + S/min(s, i) + M/u + F: the whole archive is sent
 //	             present  D + S/min(s, i) + F
 //	load-image   cold     P + L + S/min(s, i) + S/u + F, or, of an engine that is made to pull,
-//	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is to lock
+//	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is to find the tarball, at K, and to lock
 //	             delta    the same of M
-//	             present  P
+//	             present  P + K
 //	serve-cache  cold     D + pull(S, 0, s, min(s*, i)) + F
 //	             delta    the same of M
 //	             present  D + G

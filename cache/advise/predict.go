@@ -23,7 +23,7 @@ type Cost struct {
 	Registry float64 `json:"registry"`
 	Storage  float64 `json:"storage"`
 	Engine   float64 `json:"engine"`
-	// Other is to lock, to clone, to mount.
+	// Other is to find a tarball, to lock, to clone, to mount.
 	Other float64 `json:"other"`
 }
 
@@ -222,7 +222,7 @@ func (p *prediction) dockerLoad() Way {
 
 // loaded is what load-image takes for layers.
 func (p *prediction) loaded(layers []int64) Cost {
-	c := Cost{Other: p.Storage.Lock}
+	c := Cost{Other: p.Storage.Look + p.Storage.Lock}
 	if p.Engine.Pulls {
 		return c.plus(p.mirror(p.Engine.Find, layers))
 	}
@@ -234,7 +234,7 @@ func (p *prediction) loaded(layers []int64) Cost {
 }
 
 func (p *prediction) loadImage() Way {
-	return p.onDemand(LoadImage, p.loaded, func() Cost { return Cost{Engine: p.Engine.Find} })
+	return p.onDemand(LoadImage, p.loaded, func() Cost { return Cost{Engine: p.Engine.Find, Other: p.Storage.Look} })
 }
 
 func (p *prediction) serveCache() Way {

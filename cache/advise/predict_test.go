@@ -111,6 +111,23 @@ func TestPredict(t *testing.T) {
 	assert.InDelta(t, 12.93+100*(0.241+20.055/90), load.Seconds(100, fleet), 1e-9)
 }
 
+// To find a tarball is load-image's, also where the engine has the image; a job of keep-loaded's does not wait for it.
+func TestPredictLook(t *testing.T) {
+	r := example()
+	before := predict(t, r, oneLayer, fleet)
+	r.Storage.Look = 0.02
+	after := predict(t, r, oneLayer, fleet)
+	for name, more := range map[string]struct{ cold, present float64 }{
+		Pull: {}, DockerLoad: {}, ServeCache: {}, EngineRoot: {}, LoadImage: {0.02, 0.02}, KeepLoaded: {0.02, 0},
+	} {
+		cold, delta, present := before[name].Cold, before[name].Delta, before[name].Present
+		cold.Other, delta.Other, present.Other = cold.Other+more.cold, delta.Other+more.cold, present.Other+more.present
+		assertCost(t, cold, after[name].Cold, name)
+		assertCost(t, delta, after[name].Delta, name)
+		assertCost(t, present, after[name].Present, name)
+	}
+}
+
 // The engine's own client takes longer to start than load-image.
 func TestPredictClients(t *testing.T) {
 	r := example()
@@ -290,7 +307,7 @@ func TestPredictRefuses(t *testing.T) {
 		}
 		for _, change := range []func(r *Rates){
 			func(r *Rates) { r.Storage.Lock = bad }, func(r *Rates) { r.Storage.Rename = bad }, func(r *Rates) { r.Registry.FirstByte = bad },
-			func(r *Rates) { r.Engine.Fixed = bad }, func(r *Rates) { r.Engine.Find = bad }, func(r *Rates) { r.Engine.Ask = bad }, func(r *Rates) { r.Engine.PullPresent = bad },
+			func(r *Rates) { r.Engine.Fixed = bad }, func(r *Rates) { r.Storage.Look = bad }, func(r *Rates) { r.Engine.Find = bad }, func(r *Rates) { r.Engine.Ask = bad }, func(r *Rates) { r.Engine.PullPresent = bad },
 			func(r *Rates) { r.Root.Mount = bad }, func(r *Rates) { r.Root.Start = bad }, func(r *Rates) { r.Root.Close = bad },
 		} {
 			require.ErrorContains(t, set(func(r *Rates, _ *Image, _ *Fleet) { change(r) }), secs)
@@ -314,7 +331,7 @@ func TestPredictIsMonotonic(t *testing.T) {
 	for range 3000 {
 		r := Rates{
 			Registry: &Registry{random.Float64(), between(mb, gb), between(mb, gb)},
-			Storage:  &Storage{random.IntN(4) == 0, random.IntN(2) == 0, between(mb, gb), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64()},
+			Storage:  &Storage{random.IntN(4) == 0, random.IntN(2) == 0, between(mb, gb), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64(), random.Float64()},
 			Engine:   &Engine{random.Float64(), between(mb, gb), between(mb, gb), random.IntN(2) == 0, random.Float64(), random.Float64(), random.Float64(), nil},
 			Root:     &Root{random.Float64(), random.Float64(), random.Float64()},
 		}

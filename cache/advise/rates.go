@@ -42,6 +42,8 @@ type Storage struct {
 	// directory.
 	Lock   float64 `json:"lockSeconds"`
 	Rename float64 `json:"renameSeconds"`
+	// Look is how long it takes to find and open a tarball of which nothing is in memory. 0: no time.
+	Look float64 `json:"lookSeconds,omitempty"`
 }
 
 // An Engine is what loads images.
@@ -154,7 +156,7 @@ func (r Rates) Check() error {
 	c := checker{"Rates"}
 	if s := r.Storage; s != nil {
 		c := checker{"Rates.Storage"}
-		if err := first(c.rate("ReadOne", s.ReadOne), c.rate("ReadMany", s.ReadMany), c.rate("Write", s.Write), c.seconds("Lock", s.Lock), c.seconds("Rename", s.Rename)); err != nil {
+		if err := first(c.rate("ReadOne", s.ReadOne), c.rate("ReadMany", s.ReadMany), c.rate("Write", s.Write), c.seconds("Lock", s.Lock), c.seconds("Rename", s.Rename), c.seconds("Look", s.Look)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dockercache/dockercache/cache"
 	"github.com/dockercache/dockercache/cache/advise"
 	"github.com/dockercache/dockercache/cache/advise/measure"
 	"github.com/dockercache/dockercache/cache/internal/sys"
@@ -50,11 +51,28 @@ func TestDirectoryReadsExisting(t *testing.T) {
 	_, samples, err := measure.Directory(t.Context(), dir, &measure.DirectoryOptions{Limit: measure.Limit{Time: time.Hour, Bytes: 1 << 20}, Existing: tarball})
 	require.NoError(t, err)
 	assert.EqualValues(t, 1<<20, samples[1].Bytes, "the limit, though it is larger")
+	assert.Contains(t, samples[5].Note, "not known, since it failed: ", "it is no tarball")
 	require.NoError(t, os.Remove(tarball))
 	assertEmpty(t, dir)
 	_, _, err = measure.Directory(t.Context(), dir, &measure.DirectoryOptions{Limit: measure.Limit{Bytes: 1 << 20}, Existing: tarball})
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assertEmpty(t, dir)
+}
+
+// A tarball of the directory itself is found and opened as loads do.
+func TestDirectoryLooks(t *testing.T) {
+	dir := t.TempDir()
+	img, src := image(t, 3<<20)
+	require.NoError(t, cache.WriteTarball(t.Context(), filepath.Join(dir, "a.tar"), img, src, nil))
+	o := measure.DirectoryOptions{Limit: measure.Limit{Time: time.Hour, Bytes: 1 << 20}, Existing: filepath.Join(dir, "a.tar")}
+	s, samples, err := measure.Directory(t.Context(), dir, &o)
+	require.NoError(t, err)
+	assert.Positive(t, s.Look)
+	assert.Equal(t, "5 tarballs found and opened", samples[5].What)
+	s, samples, err = measure.Directory(t.Context(), t.TempDir(), &o)
+	require.NoError(t, err)
+	assert.Zero(t, s.Look)
+	assert.Len(t, samples, 5)
 }
 
 // A limit of time that is used up by the first piece: the first piece is all.

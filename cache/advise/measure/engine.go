@@ -45,7 +45,6 @@ type EngineOptions struct {
 
 const (
 	smallSample   = 4 << 20
-	findTries     = 5
 	removeTimeout = 30 * time.Second
 	pullTimeout   = 10 * time.Second // of an image that is there
 )
@@ -323,7 +322,7 @@ func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, 
 
 // find measures a load of what is there.
 func (s *sampler) find(ctx context.Context) (took []time.Duration, err error) {
-	for range findTries {
+	for range tries {
 		begun := time.Now()
 		engine := s.engine
 		if s.open != nil {
@@ -366,23 +365,6 @@ func (s *sampler) pullAgain(ctx context.Context, p loader.Puller) (seconds float
 		return 0, failedSample(pull, there, err)
 	}
 	return tried(pull, there, again)
-}
-
-// tried measures the median of a few tries. The first failure is the sample's note, and nothing is known then.
-func tried(noun, of string, do func() error) (seconds float64, _ Sample) {
-	var took []time.Duration
-	for range findTries {
-		begun := time.Now()
-		if err := do(); err != nil {
-			return 0, failedSample(noun, of, err)
-		}
-		took = append(took, time.Since(begun))
-	}
-	return median(took), Sample{What: times(len(took), noun) + " " + of, Took: sum(took)}
-}
-
-func failedSample(noun, of string, err error) Sample {
-	return Sample{What: noun + " " + of, Note: "not known, since it failed: " + err.Error()}
 }
 
 // remove removes what was loaded, also when ctx has ended.

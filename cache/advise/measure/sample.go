@@ -75,3 +75,23 @@ func joinNotes(a, b string) string {
 	}
 	return a + "; " + b
 }
+
+// tries is how often [tried] tries.
+const tries = 5
+
+// tried measures the median of a few tries. The first failure is the sample's note, and nothing is known then.
+func tried(noun, of string, do func() error) (seconds float64, _ Sample) {
+	var took []time.Duration
+	for range tries {
+		begun := time.Now()
+		if err := do(); err != nil {
+			return 0, failedSample(noun, of, err)
+		}
+		took = append(took, time.Since(begun))
+	}
+	return median(took), Sample{What: times(len(took), noun) + " " + of, Took: sum(took)}
+}
+
+func failedSample(noun, of string, err error) Sample {
+	return Sample{What: noun + " " + of, Note: "not known, since it failed: " + err.Error()}
+}

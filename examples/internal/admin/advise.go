@@ -494,6 +494,9 @@ func (m *measurement) fillRates() {
 		add("directory_write", s.Write, perSecond)
 		add("directory_lock", s.Lock, inSeconds)
 		add("directory_rename", s.Rename, inSeconds)
+		if s.Look > 0 {
+			add("directory_look", s.Look, inSeconds)
+		}
 		add("directory_reflink", map[bool]float64{true: 1}[s.Reflink], "")
 	}
 	if s := m.rates.Registry; s != nil {

@@ -18,7 +18,7 @@ import (
 
 func TestAdviseJSONDocument(t *testing.T) {
 	m := &measurement{record: &advised{}}
-	m.rates = advise.Rates{Storage: &advise.Storage{}, Registry: &advise.Registry{}, Engine: &advise.Engine{Ask: 1, PullPresent: 1, Pulling: &advise.Pulling{}}, Root: &advise.Root{}}
+	m.rates = advise.Rates{Storage: &advise.Storage{Look: 1}, Registry: &advise.Registry{}, Engine: &advise.Engine{Ask: 1, PullPresent: 1, Pulling: &advise.Pulling{}}, Root: &advise.Root{}}
 	m.fillRates()
 	values := []string{directoryPart, registryPart, enginePart, rootPart, inSeconds, perSecond,
 		advise.Pull, advise.LoadImage, advise.ServeCache, advise.KeepLoaded, advise.EngineRoot, advise.DockerLoad}
