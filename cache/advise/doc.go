@@ -12,9 +12,9 @@
 // Bytes are those of layers as they are served, compressed: S all of them, M = New·S those
 // of a new build that its predecessor does not have, in one layer. Rates are those of [Rates]:
 // r one connection to the registry, R all connections, f its first byte; s one reader of the
-// storage, s* many; i the engine's intake, u its unpacking, F its seconds per load, P how long
-// load-image takes to start and to learn that the engine has the image, D how long the engine's own client does,
-// and G how much longer a pull of such an image takes. Where the engine pulls, i, u and F are those of [Pulling].
+// storage, s* many, K how long it takes to find and open a tarball; i the engine's intake, u its unpacking, F its seconds per load, P how long
+// load-image takes to start and to learn that the engine has the image, D how long the engine's own client does, and
+// G how much longer a pull of such an image takes. Where the engine pulls, i, u and F are those of [Pulling].
 //
 // A job finds one of three things: an engine that has nothing (cold), one that has the build before
 // (delta), one that has the image (present). An engine that lives for N jobs is cold in 1/N of
@@ -33,7 +33,7 @@
 //	             delta    D + S/min(s, i) + M/u + F: the whole archive is sent
 //	             present  D + S/min(s, i) + F
 //	load-image   cold     P + L + S/min(s, i) + S/u + F, or, of an engine that is made to pull,
-//	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is to find the tarball, at K, and to lock
+//	                      P + L + pull(S, 0, s, min(s*, i)) + F; L is K and to lock
 //	             delta    the same of M
 //	             present  P + K
 //	serve-cache  cold     D + pull(S, 0, s, min(s*, i)) + F

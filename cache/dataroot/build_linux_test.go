@@ -87,7 +87,7 @@ func TestBuild(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := all[name]
 			if e.Program == "" {
-				testtool.Missing(t, "DOCKERCACHE_NEW_DOCKERD does not name the program of a newer Docker Engine")
+				testtool.Missing(t, "DOCKERCACHE_NEW_DOCKERD, or DOCKERCACHE_CONTAINERD2, does not say where %s is", name)
 			}
 			testtool.Need(t, e.Program)
 			ctx := context.Background()

@@ -95,8 +95,9 @@ func (e Engine) start(ctx context.Context, root, private string, limit time.Dura
 }
 
 // ownProc gives a program a /proc of its process namespace, where that can be mounted: containerd 2 looks
-// itself up there. It is the shell that a Go program has no call for, between clone and exec.
-const ownProc = `mount -t proc proc /proc 2>/dev/null; exec "$@"`
+// itself up there. A shell does it, since Go can run nothing between clone and exec. Why it could not be mounted is in
+// the engine's log.
+const ownProc = `mount -t proc proc /proc; exec "$@"`
 
 // startOne starts a program, and waits until it listens. It is the first process of a process
 // namespace, so that its children end with it, and it ends with this process, however that ends.

@@ -26,8 +26,10 @@ func TestBadEngines(t *testing.T) {
 	require.NoError(t, err)
 	for text, script := range map[string]string{
 		"ended at once: no such flag": "echo no such flag >&2; exit 1",
-		"does not listen after 5s":    "exec sleep 1000",
-		"unreachable":                 "echo containerd successfully booted; exec sleep 1000",
+		// It has a /proc of its own namespace: a shell's own number is 1 there.
+		"ended at once: I am 1":    "read -r pid rest </proc/self/stat; echo I am $pid >&2; exit 1",
+		"does not listen after 5s": "exec sleep 1000",
+		"unreachable":              "echo containerd successfully booted; exec sleep 1000",
 		// It is the first process of its namespace, to which no other signal comes.
 		"does not stop after 5s": `containerd "$@" & wait`,
 	} {

@@ -40,7 +40,7 @@ type containerd struct {
 	version   string // of the server, such as 1.6.20~ds1; "" if ctr does not print it
 	// local makes ctr itself import and pull, as versions before 2 do. Else containerd's transfer service
 	// does: it leaves an image not unpacked whose config has a type that it does not know, or whose
-	// snapshotter is not in its configuration, and it fetches the configs of all platforms.
+	// snapshotter is not in its configuration.
 	local []string
 }
 
@@ -290,8 +290,9 @@ func (c *containerd) Pin(ctx context.Context, reference string) error {
 // (https://github.com/containerd/containerd/blob/main/docs/image-verification.md).
 const verifierDir = "/opt/containerd/image-verifier/bin"
 
-// Pulls implements [Puller]. Where verifiers judge what is pulled, none is: they would be given
-// the name that the image has on loopback, which no policy can know. containerd does not say
+// Pulls implements [Puller]. Where verifiers judge what containerd pulls, nothing is pulled: they would be given
+// the name that the image has on loopback, which no policy can know. What ctr pulls by itself they
+// do not see, and an archive neither: so that does not depend on who pulls. containerd does not say
 // whether it has any, so that is found out where they are by default.
 func (c *containerd) Pulls(context.Context) bool {
 	return runtime.GOOS == "linux" && !hasFiles(c.verifiers)

@@ -205,8 +205,8 @@ func (l *layer) writeTo(w io.Writer, n int64) (written int64, err error) {
 		if err == nil && part.N == 0 {
 			continue
 		}
-		if err == nil || errors.Is(err, syscall.ESTALE) {
-			break // the file is shorter, or gone from its server: Read knows what to do
+		if err == nil || errors.Is(err, syscall.ESTALE) || errors.As(err, new(*fs.PathError)) {
+			break // the file is shorter, gone from its server, or cannot be read: Read finds out
 		}
 		if part.N > 0 {
 			_, _ = l.Read(make([]byte, 1)) // fails if it was reading that did

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -326,6 +327,7 @@ func TestParts(t *testing.T) {
 		"the file is short":    {[]int64{4, 7}, io.EOF, nil, iotest.ErrReader(io.ErrUnexpectedEOF), 10, 10, io.ErrUnexpectedEOF},
 		"the client goes away": {[]int64{4, 6}, io.EOF, broken, strings.NewReader("456789"), 4, 4, nil},
 		"it cannot be read":    {[]int64{4, 6}, io.EOF, syscall.EIO, iotest.ErrReader(syscall.EIO), 4, 4, syscall.EIO},
+		"it is read again":     {[]int64{4, 6}, io.EOF, &fs.PathError{Op: "read", Path: "file", Err: syscall.EIO}, strings.NewReader("456789"), 10, 4, nil},
 		"the file is stale":    {[]int64{4, 6}, io.EOF, &net.OpError{Err: os.NewSyscallError("sendfile", syscall.ESTALE)}, strings.NewReader("456789"), 10, 4, nil},
 		"there is no file":     {nil, nil, nil, strings.NewReader("0123456789"), 10, 0, nil},
 		"the file is gone":     {[]int64{4}, nil, nil, strings.NewReader("456789"), 10, 4, nil},

@@ -82,6 +82,7 @@ func (r *rangeReader) Part() (*io.LimitedReader, error) {
 }
 
 func (r *rangeReader) Close() error {
+	_ = r.parts.Done()
 	r.parts.Close()
 	r.at = r.end
 	return nil

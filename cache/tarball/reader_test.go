@@ -89,9 +89,20 @@ func TestReadRangeInParts(t *testing.T) {
 	assert.True(t, bytes.Equal(want, all.Bytes()))
 	require.NoError(t, first.Close())
 
+	// What is closed has nothing more, also of a part that was begun.
+	ended := begin(tarball)
+	part, err := ended.Part()
+	require.NoError(t, err)
+	_, err = io.CopyN(io.Discard, part, 10)
+	require.NoError(t, err)
+	require.NoError(t, ended.Close())
+	n, err := ended.Read(make([]byte, 10))
+	require.Equal(t, io.EOF, err)
+	assert.Zero(t, n)
+
 	// Another file takes the name: what was begun is read on, in whatever way.
 	require.NoError(t, os.Rename(write(t, testImage(t, src.Add(cachetest.Noise(2, 1000))), src, Provenance{}), path))
-	part, err := second.Part()
+	part, err = second.Part()
 	require.NoError(t, err)
 	_, err = io.CopyN(io.Discard, part, 1000)
 	require.NoError(t, err)

@@ -117,8 +117,8 @@ type FileReader interface {
 type PartReader interface {
 	io.ReadCloser
 	// Part waits until the next byte can be read, and returns a reader of some bytes from there
-	// on, whose R is an [os.File] that nobody else reads; nil where there is none, and Read has
-	// to do. What was read of the part before counts as read, and the rest of it comes again,
+	// on, whose R is an [os.File] that nobody else reads; nil where there is none: then the caller
+	// uses Read. What was read of the part before counts as read, and the rest of it comes again,
 	// by Part or by Read. A part that ends early, or with an error, may be read on by Read. After
 	// the last part it returns io.EOF.
 	Part() (*io.LimitedReader, error)

@@ -8,8 +8,8 @@ import (
 	"github.com/dockercache/dockercache/internal/testtool"
 )
 
-// Variables that name directories of programs which .ci/run builds from their Go modules,
-// for want of packages: each is "skipped" where a module cannot be had.
+// Variables that name directories of programs which .ci/run builds from their Go modules, since
+// there are no packages of them: each is "skipped" where a module cannot be had.
 const (
 	buildkitPrograms   = "DOCKERCACHE_BUILDKIT"    // buildkitd and buildctl
 	containerdPrograms = "DOCKERCACHE_CONTAINERD2" // containerd and ctr, of version 2

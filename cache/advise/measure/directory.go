@@ -31,7 +31,7 @@ type DirectoryOptions struct {
 	// Readers is how many there are of many. Default: 8.
 	Readers int
 	// Existing is the path of a tarball that is read in place of what was written. It is removed from the
-	// page cache first, so who else reads it now is slowed down. If it is in the directory itself, it is also found
+	// page cache first, which slows down its other readers. If it is in the directory itself, it is also found
 	// and opened as loads do, a few times, which counts as a use.
 	Existing string
 }
@@ -100,11 +100,18 @@ func Directory(ctx context.Context, path string, o *DirectoryOptions) (_ *advise
 		return nil, nil, err
 	}
 	s.ReadOne, s.ReadMany = one.rate(), many.rate()
-	if filepath.Dir(o.Existing) == filepath.Clean(path) {
-		took, looked := tried("tarball", "found and opened", func() error { return d.look(ctx, o.Existing) })
+	if o.Existing != "" && d.has(o.Existing) {
+		took, looked := tried(ctx, "tarball", "found and opened", func(ctx context.Context) error { return d.look(ctx, o.Existing) })
 		s.Look, latencies = took, append(latencies, looked)
 	}
-	return s, append([]Sample{wrote, one, many}, latencies...), nil
+	return s, append([]Sample{wrote, one, many}, latencies...), wait.Err(ctx)
+}
+
+// has reports whether a path leads to a file in the directory itself.
+func (d *directory) has(path string) bool {
+	here, err := os.Stat(d.path)
+	there, statErr := os.Stat(filepath.Dir(path))
+	return err == nil && statErr == nil && os.SameFile(here, there)
 }
 
 // look opens a tarball as loads do. Before, it is dropped from the page cache, which takes no time to speak of.

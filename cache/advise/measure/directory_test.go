@@ -69,10 +69,17 @@ func TestDirectoryLooks(t *testing.T) {
 	require.NoError(t, err)
 	assert.Positive(t, s.Look)
 	assert.Equal(t, "5 tarballs found and opened", samples[5].What)
-	s, samples, err = measure.Directory(t.Context(), t.TempDir(), &o)
+	t.Chdir(dir)
+	s, _, err = measure.Directory(t.Context(), ".", &o) // another name of it
 	require.NoError(t, err)
-	assert.Zero(t, s.Look)
-	assert.Len(t, samples, 5)
+	assert.Positive(t, s.Look)
+	for at, existing := range map[string]string{".": "", t.TempDir(): o.Existing} {
+		o.Existing = existing
+		s, samples, err = measure.Directory(t.Context(), at, &o)
+		require.NoError(t, err)
+		assert.Zero(t, s.Look)
+		assert.Len(t, samples, 5)
+	}
 }
 
 // A limit of time that is used up by the first piece: the first piece is all.

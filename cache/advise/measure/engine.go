@@ -46,7 +46,6 @@ type EngineOptions struct {
 const (
 	smallSample   = 4 << 20
 	removeTimeout = 30 * time.Second
-	pullTimeout   = 10 * time.Second // of an image that is there
 )
 
 // clientStart is how long load-image takes to start where that was not measured: 40 to 60 ms on a machine with
@@ -125,16 +124,16 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	between(result, loads)
 	start := clientStart.Seconds()
 	if o.Start != nil {
-		took, started := tried("start", "of a program like load-image", func() error { return o.Start(ctx) })
+		took, started := tried(ctx, "start", "of a program like load-image", o.Start)
 		start, samples = cmp.Or(took, start), append(samples, started)
 	}
 	result.Find = start + median(found)
 	if o.Ask != nil {
-		took, asked := tried("question", "by its own client", func() error { return o.Ask(ctx, s.loaded[len(s.loaded)-1]) })
+		took, asked := tried(ctx, "question", "by its own client", func(ctx context.Context) error { return o.Ask(ctx, s.loaded[len(s.loaded)-1]) })
 		result.Ask, samples = took, append(samples, asked)
 	}
 	p, ok := e.(loader.Puller)
-	if !ok || !result.Pulls && time.Since(begun) >= limit.Time {
+	if !ok || time.Since(begun) >= limit.Time {
 		return result, samples, wait.Err(ctx)
 	}
 	if !result.Pulls {
@@ -352,19 +351,17 @@ func (s *sampler) pullAgain(ctx context.Context, p loader.Puller) (seconds float
 	}
 	tag := strings.ToLower(rand.Text())
 	ref := listener.Addr().String() + "/" + pulledAs + ":" + tag
-	registry := http.Server{Handler: server.NewSingle(s.last, pulledAs, tag, nil), ReadHeaderTimeout: pullTimeout}
+	registry := http.Server{Handler: server.NewSingle(s.last, pulledAs, tag, nil), ReadHeaderTimeout: tryLimit}
 	go func() { _ = registry.Serve(listener) }() // ends with ErrServerClosed
 	defer registry.Close()
 	s.loaded = append(s.loaded, ref)
-	again := func() error {
-		ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-		defer cancel()
-		return p.Pull(ctx, ref)
-	}
-	if err := again(); err != nil {
+	again := func(ctx context.Context) error { return p.Pull(ctx, ref) }
+	naming, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	if err := again(naming); err != nil {
 		return 0, failedSample(pull, there, err)
 	}
-	return tried(pull, there, again)
+	return tried(ctx, pull, there, again)
 }
 
 // remove removes what was loaded, also when ctx has ended.

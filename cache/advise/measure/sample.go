@@ -2,6 +2,7 @@ package measure
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -76,15 +77,20 @@ func joinNotes(a, b string) string {
 	return a + "; " + b
 }
 
-// tries is how often [tried] tries.
-const tries = 5
+// tries is how often [tried] tries, and tryLimit how long all of them may take.
+const (
+	tries    = 5
+	tryLimit = 10 * time.Second
+)
 
 // tried measures the median of a few tries. The first failure is the sample's note, and nothing is known then.
-func tried(noun, of string, do func() error) (seconds float64, _ Sample) {
+func tried(ctx context.Context, noun, of string, do func(ctx context.Context) error) (seconds float64, _ Sample) {
+	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
 	var took []time.Duration
-	for range tries {
+	for first := time.Now(); len(took) < tries && (len(took) == 0 || time.Since(first) < latencyLimit); {
 		begun := time.Now()
-		if err := do(); err != nil {
+		if err := do(ctx); err != nil {
 			return 0, failedSample(noun, of, err)
 		}
 		took = append(took, time.Since(begun))

@@ -355,27 +355,32 @@ func (m *measurement) engine(ctx context.Context, s *subject, a *Advisor) (sampl
 	return samples, err
 }
 
-// dockerAsks returns what asks an engine for an image by Docker's client; nil where that is not installed, or
-// is not for this engine.
+// dockerAsks returns what asks an engine for an image by Docker's client, podman too; nil where that is not
+// installed, and for containerd.
 func dockerAsks(host loader.Host) func(ctx context.Context, reference string) error {
 	program, err := exec.LookPath("docker")
 	if err != nil || strings.HasPrefix(host.Address, "containerd:") {
 		return nil
 	}
-	env := append(os.Environ(), "DOCKER_HOST="+host.Address)
+	address := host.Address
+	if scheme, at, _ := strings.Cut(address, "://"); scheme == "http" || scheme == "https" {
+		address = "tcp://" + at // the client has no other name for it
+	}
+	tls, verify := "", ""
 	if host.TLS {
-		env = append(env, "DOCKER_TLS=1", "DOCKER_CERT_PATH="+host.CertDir)
-		if !host.SkipVerify {
-			env = append(env, "DOCKER_TLS_VERIFY=1")
+		if tls = "1"; !host.SkipVerify {
+			verify = "1"
 		}
 	}
+	// Empty is unset: its own settings are of another engine.
+	env := append(os.Environ(), "DOCKER_HOST="+address, "DOCKER_TLS="+tls, "DOCKER_TLS_VERIFY="+verify, "DOCKER_CERT_PATH="+host.CertDir)
 	return func(ctx context.Context, reference string) error {
 		cmd := exec.CommandContext(ctx, program, "image", "inspect", reference)
 		cmd.Env = env
-		var said strings.Builder
-		cmd.Stderr = &said
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("docker image inspect: %w: %s", err, cli.Printable(strings.TrimSpace(said.String())))
+			return fmt.Errorf("docker image inspect: %w: %s", err, cli.Printable(strings.TrimSpace(stderr.String())))
 		}
 		return nil
 	}

@@ -49,14 +49,13 @@ func TestDockerAsks(t *testing.T) {
 	bin, seen := t.TempDir(), filepath.Join(t.TempDir(), "seen")
 	script := "#!/bin/sh\necho \"$*|$DOCKER_HOST|$DOCKER_TLS|$DOCKER_TLS_VERIFY|$DOCKER_CERT_PATH\" >>" + seen + "\n[ \"$3\" = a:1 ] || { echo no such image >&2; exit 1; }\n"
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "docker"), []byte(script), 0o755))
-	for _, name := range []string{"DOCKER_HOST", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"} {
-		t.Setenv(name, "")
+	for name, value := range map[string]string{"DOCKER_HOST": "tcp://another:1", "DOCKER_TLS": "1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/other"} {
+		t.Setenv(name, value)
 	}
-	t.Setenv("DOCKER_HOST", "tcp://another:1")
 	t.Setenv("PATH", bin+":/bin:/usr/bin")
 	require.NoError(t, dockerAsks(loader.Host{Address: "unix:///a.sock"})(t.Context(), "a:1"))
 	require.NoError(t, dockerAsks(loader.Host{Address: "tcp://a:2376", TLS: true, CertDir: "/certs"})(t.Context(), "a:1"))
-	require.NoError(t, dockerAsks(loader.Host{Address: "tcp://a:2376", TLS: true, SkipVerify: true})(t.Context(), "a:1"))
+	require.NoError(t, dockerAsks(loader.Host{Address: "https://a:2376", TLS: true, SkipVerify: true})(t.Context(), "a:1"))
 	require.ErrorContains(t, dockerAsks(loader.Host{Address: "unix:///a.sock"})(t.Context(), "b:1"), "no such image")
 	got, err := os.ReadFile(seen)
 	require.NoError(t, err)
