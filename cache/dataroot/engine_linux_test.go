@@ -27,7 +27,7 @@ func TestBadEngines(t *testing.T) {
 	for text, script := range map[string]string{
 		"ended at once: no such flag": "echo no such flag >&2; exit 1",
 		// It has a /proc of its own namespace: a shell's own number is 1 there.
-		"ended at once: I am 1":    "read -r pid rest </proc/self/stat; echo I am $pid >&2; exit 1",
+		"ended at once: I am 1.":   "read -r pid rest </proc/self/stat; echo I am $pid. >&2; exit 1",
 		"does not listen after 5s": "exec sleep 1000",
 		"unreachable":              "echo containerd successfully booted; exec sleep 1000",
 		// It is the first process of its namespace, to which no other signal comes.
