@@ -88,9 +88,17 @@ const warmTimes = 3
 // warm touches as much free memory as a pull will use. In a virtual machine the
 // host gives a page only when it is first touched, and may take it back when it
 // was free for some seconds; that costs four times what writing to the page
-// does, and would be counted for the program that comes first.
+// does, and would be counted for the program that comes first. No more is touched than half of
+// what is available.
 func warm(bytes int64) {
+	bytes = min(bytes, memAvailable()/2)
 	check(unix.Munmap(must(unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE))))
+}
+
+// memAvailable is how much memory can be had without swapping, proc_meminfo(5).
+func memAvailable() int64 {
+	_, after, _ := strings.Cut(string(must(os.ReadFile("/proc/meminfo"))), "MemAvailable:")
+	return must(strconv.ParseInt(strings.Fields(after)[0], 10, 64)) << 10 // KiB
 }
 
 // output runs a command that is not measured and returns what it prints.

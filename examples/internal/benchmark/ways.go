@@ -224,7 +224,7 @@ func (w *waysRun) settle() {
 	f := must(os.Open(w.work))
 	check(unix.Syncfs(int(f.Fd())))
 	check(f.Close())
-	warm(min(warmTimes*w.size, 8<<30))
+	warm(warmTimes * w.size)
 }
 
 // have returns what lets the engine have what a cell says: the way that runs before leaves the image there.
