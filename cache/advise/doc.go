@@ -12,9 +12,10 @@
 // Bytes are those of layers as they are served, compressed: S all of them, M = New·S those
 // of a new build that its predecessor does not have, in one layer. Rates are those of [Rates]:
 // r one connection to the registry, R all connections, f its first byte; s one reader of the
-// storage, s* many, K how long it takes to find and open a tarball; i the engine's intake, u its unpacking, F its seconds per load, P how long
-// load-image takes to start and to learn that the engine has the image, D how long the engine's own client does, and
-// G how much longer a pull of such an image takes. Where the engine pulls, i, u and F are those of [Pulling].
+// storage, s* many, K how long it takes to find and open a tarball; i the engine's intake, u its
+// unpacking, F its seconds per load, P how long load-image takes to start and to learn that the engine
+// has the image, D how long the engine's own client does, and G how much longer a pull of such an
+// image takes. Where the engine pulls, i, u and F are those of [Pulling].
 //
 // A job finds one of three things: an engine that has nothing (cold), one that has the build before
 // (delta), one that has the image (present). An engine that lives for N jobs is cold in 1/N of
@@ -39,8 +40,8 @@
 //	serve-cache  cold     D + pull(S, 0, s, min(s*, i)) + F
 //	             delta    the same of M
 //	             present  D + G
-//	keep-loaded           as load-image, and D where the image is present; but a job finds the build before only if it comes while the
-//	                      new one is loaded, in b·delta/86400 of the time
+//	keep-loaded           as load-image, and D where the image is present; but a job finds the build before
+//	                      only if it comes while the new one is loaded, in b·delta/86400 of the time
 //	engine-root           C + A + D, whatever the engine of another job has: to clone and mount, or
 //	                      to copy what is unpacked, at min(s, write rate); to start; to ask
 //

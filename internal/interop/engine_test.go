@@ -2,9 +2,6 @@ package interop
 
 import (
 	"context"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -162,22 +159,7 @@ func connectContainerd(t *testing.T, d *daemon) engine {
 			client(t, "images", "mount", reference, at)
 			defer client(t, "images", "unmount", "--rm", at)
 			found := map[string]string{}
-			require.NoError(t, filepath.WalkDir(at, func(path string, e fs.DirEntry, err error) error {
-				if err != nil || !e.Type().IsRegular() {
-					return err
-				}
-				f, err := os.Open(path)
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				info, err := f.Stat()
-				if err != nil {
-					return err
-				}
-				found[strings.TrimPrefix(path, at+"/")] = readFile(t, f, info.Size())
-				return nil
-			}))
+			readDir(t, at, found)
 			return found
 		},
 		remove:     func(t *testing.T, reference string) { client(t, "images", "rm", "--sync", reference) },

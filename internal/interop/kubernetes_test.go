@@ -1,10 +1,8 @@
 package interop
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -97,17 +95,4 @@ func mirrorCRIO(t *testing.T, m *mirrored) mirrorEngine {
 		return found
 	}
 	return mirrorEngine{engine{files: files}, func(t *testing.T, reference string) error { return crictl(t, address, reference) }, mirror}
-}
-
-// readDir is [readFiles] for a directory.
-func readDir(t *testing.T, dir string, files map[string]string) {
-	t.Helper()
-	require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		files[strings.TrimPrefix(path, dir+"/")] = string(content)
-		return err
-	}))
 }

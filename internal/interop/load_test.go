@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -111,6 +112,27 @@ func readFiles(t *testing.T, r io.Reader, files map[string]string) {
 		}
 		files[h.Name] = readFile(t, entries, h.Size)
 	}
+}
+
+// readDir is [readFiles] for a directory.
+func readDir(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		files[strings.TrimPrefix(path, dir+"/")] = readFile(t, f, info.Size())
+		return nil
+	}))
 }
 
 // readFile returns the content of a file of this size, or its sum if it is long.

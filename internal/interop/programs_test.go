@@ -17,12 +17,12 @@ const (
 	crictlPrograms     = "DOCKERCACHE_CRICTL"      // crictl
 )
 
-// programs returns the directory that a variable names, and puts it first on the PATH.
+// programs puts the directory that a variable names first on the PATH.
 // Without it the test is skipped, or fails when CI=true.
-func programs(t *testing.T, variable string) (dir string) {
+func programs(t *testing.T, variable string) {
 	t.Helper()
 	testtool.NeedRoot(t)
-	dir = os.Getenv(variable)
+	dir := os.Getenv(variable)
 	switch dir {
 	case "":
 		testtool.Missing(t, "%s does not name a directory of programs: .ci/run builds them", variable)
@@ -30,5 +30,4 @@ func programs(t *testing.T, variable string) (dir string) {
 		t.Skipf("%s: .ci/run could not build these programs", variable)
 	}
 	t.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	return dir
 }

@@ -52,12 +52,11 @@ const (
 // nothing else to do, see BENCHMARKS.md. It is most of what a job waits that finds the image.
 const clientStart = 60 * time.Millisecond
 
-// sampleRepository is the name of the images of samples, with a tag that nobody else has.
+// sampleRepository is the name of the images of samples, with a tag that nobody else has; what is pulled comes
+// from there too. It is always the same: containerd records with each layer the repositories that it came from.
 const sampleRepository = "localhost/dockercache-advise"
 
-// pulledAs is the repository that a sample is pulled from. Always the same: containerd records with each layer
-// the repositories that it came from.
-const pulledAs = "dockercache/image"
+func sampleTag() string { return strings.ToLower(rand.Text()) }
 
 // Engine measures how fast an engine loads an image. It is given images of one layer: the first
 // bytes of the image's largest layer, few of them and many. What differs between the two is what
@@ -100,9 +99,8 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 	s := sampler{engine: e, open: o.Open, remover: remover, dir: dir, platform: img.Platform()}
 	defer func() { err = errors.Join(err, s.remove(ctx)) }()
 	result := &advise.Engine{}
-	if p, ok := e.(loader.Puller); ok {
-		result.Pulls = p.Pulls(ctx)
-	}
+	puller, canPull := e.(loader.Puller)
+	result.Pulls = canPull && puller.Pulls(ctx)
 	begun = time.Now()
 	var loads []Load
 	samples := []Sample{made}
@@ -132,20 +130,19 @@ func Engine(ctx context.Context, e loader.Engine, img *tarball.Image, src tarbal
 		took, asked := tried(ctx, "question", "by its own client", func(ctx context.Context) error { return o.Ask(ctx, s.loaded[len(s.loaded)-1]) })
 		result.Ask, samples = took, append(samples, asked)
 	}
-	p, ok := e.(loader.Puller)
-	if !ok || time.Since(begun) >= limit.Time {
+	if !canPull || time.Since(begun) >= limit.Time {
 		return result, samples, wait.Err(ctx)
 	}
 	if !result.Pulls {
 		var pulled []Sample
-		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: p}, few, many, begun.Add(limit.Time)); err != nil {
+		if result.Pulling, pulled, err = s.pull(ctx, &pulling{Engine: e, puller: puller}, few, many, begun.Add(limit.Time)); err != nil {
 			return nil, nil, err
 		}
 		samples = append(samples, pulled...)
 	}
 	if result.Pulls || result.Pulling != nil {
 		var again Sample
-		result.PullPresent, again = s.pullAgain(ctx, p)
+		result.PullPresent, again = s.pullAgain(ctx, puller)
 		samples = append(samples, again)
 	}
 	return result, samples, wait.Err(ctx)
@@ -284,7 +281,7 @@ type sampler struct {
 // load loads an image of the content. The load before is removed only in the end: so the time of
 // removing is nobody's, and each sample finds the engine as it was.
 func (s *sampler) load(ctx context.Context, e loader.Engine, c *content) (Load, Sample, error) {
-	ref := sampleRepository + ":" + strings.ToLower(rand.Text())
+	ref := sampleRepository + ":" + sampleTag()
 	img, src, err := c.image(ctx, ref, s.platform)
 	if err != nil {
 		return Load{}, Sample{}, err
@@ -349,9 +346,9 @@ func (s *sampler) pullAgain(ctx context.Context, p loader.Puller) (seconds float
 	if err != nil {
 		return 0, failedSample(pull, there, err)
 	}
-	tag := strings.ToLower(rand.Text())
-	ref := listener.Addr().String() + "/" + pulledAs + ":" + tag
-	registry := http.Server{Handler: server.NewSingle(s.last, pulledAs, tag, nil), ReadHeaderTimeout: tryLimit}
+	tag := sampleTag()
+	ref := listener.Addr().String() + "/" + sampleRepository + ":" + tag
+	registry := http.Server{Handler: server.NewSingle(s.last, sampleRepository, tag, nil), ReadHeaderTimeout: tryLimit}
 	go func() { _ = registry.Serve(listener) }() // ends with ErrServerClosed
 	defer registry.Close()
 	s.loaded = append(s.loaded, ref)

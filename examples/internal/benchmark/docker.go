@@ -23,7 +23,7 @@ const dockerd = "dockerd"
 // engine is a Docker Engine that the benchmark has started. What its daemons do
 // is counted along with the client.
 type engine struct {
-	cmd    *exec.Cmd
+	daemon
 	socket string
 	env    []string // of its clients
 }
@@ -39,25 +39,39 @@ func startDocker(dir string, env []string, program string, more ...string) *engi
 	}
 	check(os.MkdirAll(dir, 0o700))
 	check(os.WriteFile(config, []byte(settings), 0o600))
-	e := &engine{env: env, socket: "unix://" + dir + "/docker.sock"}
-	e.cmd = exec.Command(program, append(more,
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver="+driver,
-		"-H", e.socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"--config-file", config)...)
+	socket := "unix://" + dir + "/docker.sock"
+	return &engine{startDaemon("API listen on", program, append([]string{
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=" + driver,
+		"-H", socket, "--data-root", dir + "/data", "--exec-root", dir + "/exec", "--pidfile", dir + "/pid",
+		"--config-file", config,
+	}, more...)...), socket, env}
+}
+
+// A daemon is a program that runs until it is stopped.
+type daemon struct{ cmd *exec.Cmd }
+
+// startDaemon starts a program, and waits until a line of its log has the text ready.
+func startDaemon(ready, program string, args ...string) daemon {
+	cmd := exec.Command(program, args...)
 	// Its own process group: Ctrl-C is for the benchmark, which then stops it.
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	log := must(e.cmd.StderrPipe())
-	check(e.cmd.Start())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	log := must(cmd.StderrPipe())
+	check(cmd.Start())
 	var seen strings.Builder
 	for lines := bufio.NewScanner(log); lines.Scan(); {
-		if strings.Contains(lines.Text(), "API listen on") {
+		if strings.Contains(lines.Text(), ready) {
 			go func() { _, _ = io.Copy(io.Discard, log) }()
-			return e
+			return daemon{cmd}
 		}
 		seen.WriteString(lines.Text() + "\n")
 	}
-	_ = e.cmd.Wait() // its log has the reason
+	_ = cmd.Wait() // its log has the reason
 	panic(failure{fmt.Errorf("%s ended:\n%s", program, seen.String())})
+}
+
+func (d daemon) stop() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.cmd.Wait() // its error is the signal
 }
 
 func (e *engine) version(ctx context.Context) string {
@@ -67,8 +81,7 @@ func (e *engine) version(ctx context.Context) string {
 // stop does nothing if e is nil.
 func (e *engine) stop() {
 	if e != nil {
-		_ = e.cmd.Process.Signal(syscall.SIGTERM)
-		_ = e.cmd.Wait()
+		e.daemon.stop()
 	}
 }
 

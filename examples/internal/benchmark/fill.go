@@ -40,7 +40,7 @@ func (b *bench) measureFill(ctx context.Context) {
 		b.makeImage(w)
 		one, all := &row{work: w.String(), program: "1"}, &row{work: w.String(), program: fmt.Sprint(clientsAtOnce)}
 		// What these processors need to move as many bytes, with nothing to fetch or to verify.
-		floor := &row{work: w.String(), program: fmt.Sprint(clientsAtOnce, ", from a registry that has it")}
+		floor := &row{work: w.String(), program: fmt.Sprint(clientsAtOnce, ", from a registry that has the image")}
 		for range b.repeat {
 			one.add(b.fillFor(ctx, program, w, 1))
 			all.add(b.fillFor(ctx, program, w, clientsAtOnce))

@@ -30,7 +30,7 @@ func (b *bench) measureKeep(ctx context.Context) {
 	v := b.makeTarballs(ctx, filepath.Join(dir, "loads"))[0]
 	keepLoaded, loadImage := b.build(ctx, "keep-loaded"), b.build(ctx, "load-image")
 	rows := []*row{}
-	for _, name := range []string{"docker load", "keep-loaded, until the load begins", "keep-loaded, until the engine has it", "load-image then, which finds it"} {
+	for _, name := range []string{"docker load", "keep-loaded, until the load begins", "keep-loaded, until the engine has the image", "load-image then, which finds it"} {
 		rows = append(rows, &row{work: "nothing is there", program: name})
 	}
 	for range b.repeat {

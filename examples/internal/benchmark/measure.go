@@ -97,8 +97,7 @@ func warm(bytes int64) {
 
 // memAvailable is how much memory can be had without swapping, proc_meminfo(5).
 func memAvailable() int64 {
-	_, after, _ := strings.Cut(string(must(os.ReadFile("/proc/meminfo"))), "MemAvailable:")
-	return must(strconv.ParseInt(strings.Fields(after)[0], 10, 64)) << 10 // KiB
+	return must(fieldOf("/proc/meminfo", "MemAvailable:")) << 10 // KiB
 }
 
 // output runs a command that is not measured and returns what it prints.
@@ -128,9 +127,13 @@ func usageOf(pids []int) (total usage) {
 // pipes and sockets. (write_bytes would be what reached a disk.)
 func writtenBy(pid int) int64 { return must(procField(pid, "io", "wchar:")) }
 
-// procField returns the number after a key in a file of /proc.
+// procField returns the number after a key in a process's file of /proc.
 func procField(pid int, file, key string) (int64, error) {
-	path := fmt.Sprintf("/proc/%d/%s", pid, file)
+	return fieldOf(fmt.Sprintf("/proc/%d/%s", pid, file), key)
+}
+
+// fieldOf returns the number after a key in a file.
+func fieldOf(path, key string) (int64, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err

@@ -5,12 +5,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,18 +35,18 @@ func (b *bench) measureRoots(ctx context.Context) {
 		b.makeTag("root-1", append(slices.Clone(base), last[0])...)
 		r.stock("root-1")
 		size := 20 * last[0].Size
-		r.clones(t, "root-1", size, b.repeat)
+		r.clones(t, "root-1", size, "", b.repeat)
 		r.refresh(t, append(slices.Clone(base), last[1]))
 		if system == "xfs" {
 			r.empty()
 			b.makeTag("files-1", b.makeFilesLayer("root-files", b.work("giant").size))
 			r.stock("files-1")
-			r.clones(t, "files-1", b.work("giant").size, 1)
+			r.clones(t, "files-1", b.work("giant").size, " of files", 1)
 			b.removeImage(work{name: "files-1"}) // memory is short for what comes next
 			r.empty()
 			b.makeTag("large-1", large)
 			r.stock("large-1")
-			r.clones(t, "large-1", large.Size, 1)
+			r.clones(t, "large-1", large.Size, "", 1)
 		}
 		r.close()
 	}
@@ -102,13 +100,10 @@ func (r *roots) tarball(tag string) string {
 	return filepath.Join(r.cache, tag[:len(tag)-len("-1")]+"_main.tar")
 }
 
-// clones measures loads and clones of an image, in turns.
-func (r *roots) clones(t *table, tag string, size int64, loads int) {
+// clones measures loads and clones of an image of a size and kind, in turns.
+func (r *roots) clones(t *table, tag string, size int64, kind string, loads int) {
 	r.run("build", r.reference(tag))
-	load := &row{work: fmt.Sprintf("%.4g MiB, %s", mib(size), r.system), program: "docker load"}
-	if tag == "files-1" {
-		load.work = fmt.Sprintf("%.4g MiB of files, %s", mib(size), r.system)
-	}
+	load := &row{work: fmt.Sprintf("%.4g MiB%s, %s", mib(size), kind, r.system), program: "docker load"}
 	clone := &row{work: load.work, program: "engine-root clone, and dockerd"}
 	// As packages of Docker's do: the machine's containerd runs already.
 	beside := &row{work: load.work, program: "the same, and a containerd that runs"}
@@ -130,22 +125,9 @@ func (r *roots) startContainerd() (socket string, stop func()) {
 	socket = filepath.Join(dir, "s.sock")
 	config := filepath.Join(dir, "config.toml") // keeps the machine's own out
 	check(os.WriteFile(config, []byte("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"), 0o600))
-	cmd := exec.Command("containerd", "--config", config, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	check(cmd.Start())
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // its error is the signal
-	}
-	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("unix", socket); err == nil {
-			check(c.Close())
-			return socket, stop
-		} else if time.Since(begun) > time.Minute {
-			stop()
-			check(fmt.Errorf("containerd does not answer: %w", err))
-		}
-	}
+	d := startDaemon("containerd successfully booted", "containerd",
+		"--config", config, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", socket)
+	return socket, d.stop
 }
 
 // load loads the image into an engine that runs and has nothing.

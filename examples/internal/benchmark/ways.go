@@ -190,10 +190,10 @@ func (w *waysRun) forgetAllBut(reference string) {
 
 // measure runs one way by a command, after which the engine must have the image as reference,
 // and records it as that of a cell. The disk has nothing left to write before, and the page cache
-// nothing of the storage. prepare has the engine have what the cell says.
-func (w *waysRun) measure(c wayCell, prepare func(), reference string, args ...string) {
+// nothing of the storage.
+func (w *waysRun) measure(c wayCell, reference string, args ...string) {
 	w.record(c, func() *usage {
-		prepare()
+		w.have(c.finds)
 		w.settle()
 		u := w.engine.measured(w.ctx, args)
 		if got := w.idOf(reference); got != w.id {
@@ -227,15 +227,14 @@ func (w *waysRun) settle() {
 	warm(warmTimes * w.size)
 }
 
-// have returns what lets the engine have what a cell says: the way that runs before leaves the image there.
-func (w *waysRun) have(finds string) func() {
+// have lets the engine have what a cell says. The way that runs before leaves the image there.
+func (w *waysRun) have(finds string) {
 	switch finds {
 	case cold:
-		return func() { w.engine.forget(w.ctx) }
+		w.engine.forget(w.ctx)
 	case delta:
-		return w.haveOld
+		w.haveOld()
 	}
-	return func() {}
 }
 
 // haveOld lets the engine, which has the image, have the build before in place of it.
@@ -251,7 +250,7 @@ func (w *waysRun) pulls(registry string) {
 	pull := w.engine.arguments("pull", "-q", reference)
 	c := wayCell{registry: registry, way: "pull"}
 	for _, c.finds = range []string{cold, present, delta} {
-		w.measure(c, w.have(c.finds), reference, pull...)
+		w.measure(c, reference, pull...)
 	}
 	w.engine.forget(w.ctx)
 }
@@ -279,7 +278,7 @@ func (w *waysRun) fromStorage(rate float64) {
 	for _, way := range ways {
 		c := wayCell{storage: rate, way: way.name}
 		for _, c.finds = range way.finds {
-			w.measure(c, w.have(c.finds), way.reference, way.args...)
+			w.measure(c, way.reference, way.args...)
 		}
 	}
 	w.engine.forget(w.ctx)
